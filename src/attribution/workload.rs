@@ -1,0 +1,106 @@
+//! The types of an [`Attributed`]: the reading's numbers with names.
+
+use std::sync::Arc;
+
+use crate::kernel::{CgroupStat, CpuCounters, Instant, Losses, ProgramCost};
+
+/// What a cgroup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WorkloadKind {
+    /// A container of a pod, or of a runtime without Kubernetes.
+    Container,
+    /// A pod's sandbox (the pause container).
+    Sandbox,
+    /// A pod's own cgroup: limits and stat of the pod as a whole, no tasks.
+    Pod,
+    /// A systemd service, scope or slice.
+    Unit,
+    /// The root cgroup: kernel threads and whatever nobody placed elsewhere.
+    Root,
+    /// Any other cgroup; only its path names it.
+    Cgroup,
+}
+
+/// Who a sample is about. Shared: one allocation per workload and change of what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    pub kind: WorkloadKind,
+    /// Path of the cgroup that gives the identity, relative to its hierarchy's root. Unique among
+    /// the living workloads of a node.
+    pub cgroup: String,
+    pub namespace: Option<String>,
+    pub pod: Option<String>,
+    /// The pod's UID as the API has it (a static pod's directory has its config hash instead).
+    pub pod_uid: Option<String>,
+    pub container: Option<String>,
+    /// 64 hex digits.
+    pub container_id: Option<String>,
+    /// The controller that owns the pod, as (kind, name): ("ReplicaSet", "web-5d9c"). Only from the API.
+    pub owner: Option<(String, String)>,
+    /// The systemd unit, or the name the runtime gives a container without Kubernetes.
+    pub unit: Option<String>,
+    /// CPU limit of the container, in cores, as the API has it.
+    pub cpu_limit: Option<f64>,
+    /// CPU request of the container, in cores, as the API has it.
+    pub cpu_request: Option<f64>,
+    /// The API server has confirmed the names (else they are the runtime's word, or only a path).
+    pub confirmed: bool,
+}
+
+impl Workload {
+    /// The shortest text that names it for a person: `namespace/pod/container`, a unit, or the path.
+    pub fn label(&self) -> String {
+        match (&self.namespace, &self.pod, &self.container, &self.unit) {
+            (Some(ns), Some(pod), Some(c), _) => format!("{ns}/{pod}/{c}"),
+            (Some(ns), Some(pod), None, _) => format!("{ns}/{pod}"),
+            (_, _, _, Some(unit)) => unit.clone(),
+            _ => self.cgroup.clone(),
+        }
+    }
+}
+
+/// One workload's cumulative numbers. Cgroups below a container's own count as the container's.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub who: Arc<Workload>,
+    /// The CPU probe's counters; `None` while the probe is not running or has not seen the cgroup.
+    pub cpu: Option<CpuCounters>,
+    /// The kernel's own numbers, merged over the hierarchies the cgroup lives in.
+    pub stat: CgroupStat,
+    /// The quota that binds: the smallest of its own and its ancestors' (cores), `None` if unlimited.
+    pub quota_cores: Option<f64>,
+    /// The workload is gone; this is its last sample.
+    pub last: bool,
+}
+
+/// Who kept whom from a CPU. Cumulative ns.
+#[derive(Clone, Debug)]
+pub struct NamedBlame {
+    pub victim: Arc<Workload>,
+    pub culprit: Arc<Workload>,
+    pub ns: u64,
+}
+
+/// What attribution itself could not do. Cumulative counts, except where said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributionLosses {
+    /// Cgroups whose path looks like a container's or pod's but follows no known rule.
+    pub unknown_shapes: u64,
+    /// Readings of a cgroup id without a path.
+    pub unresolved_ids: u64,
+    /// Events published without a pod name because none was known in time.
+    pub late_names: u64,
+    /// Pods of this node known from the API server now (a gauge).
+    pub pods_known: u64,
+}
+
+/// A reading with names.
+#[derive(Clone, Debug, Default)]
+pub struct Attributed {
+    pub at: Instant,
+    pub samples: Vec<Sample>,
+    pub blame: Vec<NamedBlame>,
+    pub losses: Losses,
+    pub attribution: AttributionLosses,
+    pub programs: Vec<ProgramCost>,
+}

@@ -1,0 +1,1 @@
+//! The one configuration file: see `docs/configuration.md`.

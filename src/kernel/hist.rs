@@ -1,0 +1,63 @@
+//! The log2 histogram the BPF programs keep (`bpf/hist.h`), bucket for bucket an OTLP exponential
+//! histogram of scale 0 in seconds.
+
+/// Buckets of a [`Log2Histogram`]; the same number as `HIST_BUCKETS` in `bpf/hist.h`.
+pub const BUCKETS: usize = 32;
+
+/// Bucket `i` holds durations in (2^(i+MIN_EXPONENT), 2^(i+1+MIN_EXPONENT)] seconds: the OTLP
+/// exponential-histogram bucket of index `i + MIN_EXPONENT` at scale 0. The first bucket also takes
+/// everything shorter (below 60 ns), the last everything longer (over 128 s).
+pub const MIN_EXPONENT: i32 = -24;
+
+/// Durations counted by powers of two of a second. Cumulative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log2Histogram {
+    /// Counts; see [`MIN_EXPONENT`] for the bounds of bucket `i`.
+    pub counts: [u64; BUCKETS],
+}
+
+impl Log2Histogram {
+    /// The number of durations counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The upper bound of bucket `i`, in seconds.
+    pub fn upper_bound(i: usize) -> f64 {
+        f64::powi(2.0, i as i32 + 1 + MIN_EXPONENT)
+    }
+
+    /// Adds another histogram, bucket by bucket.
+    pub fn add(&mut self, other: &Log2Histogram) {
+        for (a, b) in self.counts.iter_mut().zip(&other.counts) {
+            *a += b;
+        }
+    }
+
+    /// What was counted since `earlier` (which must be an earlier state of the same histogram;
+    /// a bucket that shrank, as after a restart, counts as zero).
+    pub fn since(&self, earlier: &Log2Histogram) -> Log2Histogram {
+        let mut out = *self;
+        for (a, b) in out.counts.iter_mut().zip(&earlier.counts) {
+            *a = a.saturating_sub(*b);
+        }
+        out
+    }
+
+    /// The upper bound, in seconds, of the bucket that holds the `q` quantile (0..=1); `None` when empty.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        let rank = (q * total as f64).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        for (i, c) in self.counts.iter().enumerate() {
+            seen += c;
+            if seen >= rank {
+                return Some(Self::upper_bound(i));
+            }
+        }
+        None
+    }
+}

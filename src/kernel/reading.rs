@@ -1,0 +1,157 @@
+//! The types of a [`Reading`]: plain data, cumulative counters, nanoseconds and bytes.
+
+use std::time::Duration;
+
+use super::Log2Histogram;
+
+/// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
+/// so an id alone names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hierarchy {
+    /// The cgroup v2 tree (also the `unified` tree of a hybrid host).
+    Unified,
+    /// The v1 tree of the `cpu` controller (`cpu,cpuacct` where they are mounted together).
+    V1Cpu,
+    /// The v1 tree of the `memory` controller.
+    V1Memory,
+}
+
+/// A cgroup: its kernfs id (the inode number of its directory) in one hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CgroupKey {
+    pub hierarchy: Hierarchy,
+    pub id: u64,
+}
+
+/// The moment a reading was taken, in both clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instant {
+    /// CLOCK_MONOTONIC, ns: windows are measured in this one.
+    pub mono_ns: u64,
+    /// CLOCK_REALTIME, ns since the Unix epoch: what is published.
+    pub unix_ns: u64,
+}
+
+/// What the scheduler did to a cgroup's tasks since the agent first saw the cgroup. All times in ns,
+/// summed over CPUs unless said otherwise. `wait` = `throttle + neighbour + own + unattributed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuCounters {
+    /// Time on a CPU.
+    pub run: u64,
+    /// Time runnable but not running (run-queue wait).
+    pub wait: u64,
+    /// The part of `wait` in which the run queue was throttled by a CPU quota.
+    pub throttle: u64,
+    /// The part of `wait` in which another cgroup ran on the CPU.
+    pub neighbour: u64,
+    /// The part of `wait` in which another task of the same cgroup ran on the CPU.
+    pub own: u64,
+    /// The rest of `wait`: nobody is to blame, or the ring of recent runs was too short.
+    pub unattributed: u64,
+    /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
+    pub stalls: u64,
+    /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
+    pub stall_sum: u64,
+    /// Throttled time, wall: union of the stalls over CPUs.
+    pub stall_wall: u64,
+    /// The part of `stall_wall` in which no CPU ran the cgroup.
+    pub stall_full: u64,
+    /// Switch-ins: how many waits were counted.
+    pub switches: u64,
+    /// Run-queue waits by length.
+    pub wait_histogram: Log2Histogram,
+    /// Stalls by length.
+    pub stall_histogram: Log2Histogram,
+}
+
+/// The CPU probe's counters of one cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuReading {
+    pub cgroup: CgroupKey,
+    pub counters: CpuCounters,
+}
+
+/// How long `victim` waited while `culprit` ran on the CPU it waited for. Cumulative, ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blame {
+    pub victim: CgroupKey,
+    pub culprit: CgroupKey,
+    pub ns: u64,
+}
+
+/// Pressure stall totals of one resource, ns, as in the `total=` fields of a PSI file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    pub some: u64,
+    /// `None` where the kernel has no `full` line (cpu, before 5.13).
+    pub full: Option<u64>,
+}
+
+/// What the kernel keeps for a cgroup by itself; the same numbers as its files. `None`: this
+/// hierarchy or kernel does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupStat {
+    /// CPU time used, ns (v2 `cpu.stat` usage_usec, v1 cpuacct.usage).
+    pub cpu_usage: Option<u64>,
+    /// `cpu.stat` nr_periods.
+    pub periods: Option<u64>,
+    /// `cpu.stat` nr_throttled.
+    pub throttled_periods: Option<u64>,
+    /// `cpu.stat` throttled time, ns: only on the cgroup that has the quota.
+    pub throttled: Option<u64>,
+    /// CPU quota, ns per period; `None` is unlimited or unknown.
+    pub quota: Option<u64>,
+    /// CPU period, ns.
+    pub period: Option<u64>,
+    pub cpu_pressure: Option<Pressure>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
+}
+
+/// One cgroup as sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatReading {
+    pub cgroup: CgroupKey,
+    pub stat: CgroupStat,
+}
+
+/// A change in the set of cgroups, in the order it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupChange {
+    /// A cgroup exists, under this path relative to its hierarchy's root (`/kubepods/…`).
+    Present { cgroup: CgroupKey, path: String },
+    /// A cgroup is gone. Its counters stay in readings until they were read a last time.
+    Gone { cgroup: CgroupKey },
+}
+
+/// What was lost, cumulative: every loss is counted where it happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Switches not counted because every slot for cgroups was taken.
+    pub slots_exhausted: u64,
+    /// Blame (ns) not recorded because the table of victim and culprit was full.
+    pub blame_dropped_ns: u64,
+    /// Cgroups that could not be read (file or iterator error), other than by having died.
+    pub unreadable_cgroups: u64,
+}
+
+/// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramCost {
+    pub name: String,
+    pub run_time: Duration,
+    pub runs: u64,
+}
+
+/// What the kernel said at one moment. The vectors are reused from reading to reading; their order
+/// is not defined.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    pub at: Instant,
+    pub changes: Vec<CgroupChange>,
+    pub cpu: Vec<CpuReading>,
+    pub blame: Vec<Blame>,
+    pub stats: Vec<StatReading>,
+    pub losses: Losses,
+    pub programs: Vec<ProgramCost>,
+}

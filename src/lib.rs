@@ -1,0 +1,15 @@
+//! Kernel Gossip: what the kernel knows about a pod and Kubernetes does not say.
+//!
+//! Types flow one way, left to right, and a module knows only those on its left:
+//! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
+//! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
+//! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half.
+
+pub mod api;
+pub mod attribution;
+pub mod config;
+pub mod kernel;
+pub mod reconciler;
+pub mod signals;
+pub mod sinks;
+pub mod ui;
