@@ -1,7 +1,10 @@
 //! What the kernel says: one [`Reading`] per interval, in the kernel's own terms (cgroups, not pods).
 
+mod cost;
+pub mod cpu;
 pub mod hist;
 pub mod reading;
+mod shared;
 
 pub use hist::Log2Histogram;
 pub use reading::*;

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Every difference between kernels, each with the commit or release that made it. */
+#ifndef KG_CORE_FIXES_H
+#define KG_CORE_FIXES_H
+
+#include <bpf/bpf_core_read.h>
+
+/* ---- scheduler ---- */
+
+/* task_struct.state became __state in 5.14 (2f064a59a11f, "sched: Change task_struct::state"). */
+struct task_struct___pre514 {
+	volatile long state;
+} __attribute__((preserve_access_index));
+
+/* throttled_clock_task_time became throttled_clock_pelt_time in 5.19 (64eaf50731ac,
+ * "sched/fair: Fix cfs_rq_clock_pelt() for throttled cfs_rq"). */
+struct cfs_rq___pre519 {
+	__u64 throttled_clock_task_time;
+} __attribute__((preserve_access_index));
+
+/* task_struct.on_rq shrank from int to u8 (in 7.3, not yet in 6.18); a signed field's load cannot be resized by CO-RE. */
+struct task_struct___u8_on_rq {
+	__u8 on_rq;
+} __attribute__((preserve_access_index));
+
+#define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */
+
+#endif

@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+/* CPU truth from the scheduler: time on CPU, run-queue wait and its split, stalls, who was to blame.
+ *
+ * Hooks: sched_switch, and sched_migrate_task for a wait that ends by a move to another CPU.
+ * Cost: see docs/cost.md (`scripts/bench`): one hash look-up for a cgroup that differs from the one
+ * before, none else; the walk of the ring only as far back as the wait began.
+ *
+ * The clock is the run queue's own (rq->clock, the one of sched_info.last_queued), so that a wait and
+ * the runs it overlaps are measured alike. Both hooks run under the lock of the run queue they are
+ * about: its per-CPU entries have one writer and need no atomics. */
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "core_fixes.h"
+#include "hist.h"
+#include "wire.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RING 128 /* runs kept per CPU; a power of two. 64 left 3 % of a wait unattributed on a busy machine, 16 far more */
+#define MAX_CPUS 1024
+#define NO_SLOT 0 /* never handed out */
+#define ROOT_CGROUP 1 /* kernfs id of every hierarchy's root */
+#define CAS_TRIES 8
+
+/* Set by userspace before loading; the maps are sized with them. */
+const volatile __u32 nr_cpus = 1;
+const volatile __u32 hist_banks = 1; /* a power of two; nr_cpus or more: no bank is shared */
+
+struct run {
+	__u64 start;
+	__u64 end;
+	__u32 slot;
+	__u32 pad;
+};
+
+struct cpu_state {
+	__u64 start; /* of the run in progress; 0 before the first switch */
+	__u64 cgroup;
+	__u64 delay_seen; /* what rq_sched_info.run_delay comes to after this switch */
+	__u32 slot; /* of the run in progress; NO_SLOT when idle or unknown */
+	__u32 head;
+	struct cpu_losses losses;
+	__u64 pad[2];
+	struct run ring[RING];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* nr_cpus */
+	__type(key, __u32);
+	__type(value, struct cpu_state);
+} cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* slots * nr_cpus, a slot's CPUs side by side */
+	__type(key, __u32);
+	__type(value, struct slot_cpu);
+} slot_cpus SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* slots */
+	__type(key, __u32);
+	__type(value, struct slot_all);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* slots * hist_banks */
+	__type(key, __u32);
+	__type(value, struct slot_hist);
+} slot_hists SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1); /* slots */
+	__type(key, __u64); /* cgroup */
+	__type(value, __u32); /* slot */
+} slot_of_cgroup SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 1); /* slots */
+	__type(value, __u32);
+} free_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct blame_key);
+	__type(value, __u64); /* ns */
+} blame SEC(".maps");
+
+/* What one program needs to know of how it was attached; a constant in each entry point, so that
+ * the compiler leaves one of the ways. */
+struct how {
+	bool btf; /* the arguments are typed: read fields directly, else by probe_read */
+	bool cas; /* atomics that return a value (5.12) */
+};
+
+/* d below zero ? d : 0, without a branch: the verifier follows every path through the loops below, and
+ * keeps every bound it learns at a comparison. */
+static __always_inline __u64 negative_part(__u64 d)
+{
+	__u64 mask = (__s64)d >> 63;
+
+	barrier_var(mask); /* else the compiler makes a branch of it */
+	return d & mask;
+}
+
+static __always_inline __u64 later(__u64 a, __u64 b)
+{
+	return a - negative_part(a - b);
+}
+
+static __always_inline __u64 earlier(__u64 a, __u64 b)
+{
+	return b + negative_part(a - b);
+}
+
+static __always_inline __u64 overlap(__u64 a0, __u64 a1, __u64 b0, __u64 b1)
+{
+	__u64 length = earlier(a1, b1) - later(a0, b0);
+
+	return length - negative_part(length);
+}
+
+#define FIELD(how, ptr, field) ((how).btf ? (ptr)->field : BPF_CORE_READ(ptr, field))
+
+static __always_inline __u64 cgroup_of(struct how how, struct task_struct *task)
+{
+	struct cgroup *cgroup;
+	struct kernfs_node *kn;
+
+	if (how.btf) {
+		cgroup = task->sched_task_group->css.cgroup;
+		if (!cgroup) /* an autogroup has none */
+			return ROOT_CGROUP;
+		return cgroup->kn->id;
+	}
+	cgroup = BPF_CORE_READ(task, sched_task_group, css.cgroup);
+	if (!cgroup)
+		return ROOT_CGROUP;
+	kn = BPF_CORE_READ(cgroup, kn);
+	return BPF_CORE_READ(kn, id);
+}
+
+/* How long this queue has been throttled, by its own quota or a parent's, up to its last unthrottle.
+ * self_time (6.6, 677ea015f231) counts only while a task of it was queued. */
+static __always_inline __u64 throttle_clock(struct how how, struct cfs_rq *cfs_rq)
+{
+	struct cfs_rq___pre519 *old = (void *)cfs_rq;
+
+	if (bpf_core_field_exists(cfs_rq->throttled_clock_self_time))
+		return FIELD(how, cfs_rq, throttled_clock_self_time);
+	if (bpf_core_field_exists(cfs_rq->throttled_clock_pelt_time))
+		return FIELD(how, cfs_rq, throttled_clock_pelt_time);
+	if (bpf_core_field_exists(old->throttled_clock_task_time))
+		return FIELD(how, old, throttled_clock_task_time);
+	return 0;
+}
+
+/* When the stall in progress began, 0 if there is none. Since 6.6 the kernel keeps it. Before, it is now if the
+ * queue is throttled (throttle_count, not throttled: the limit may be a parent's); nothing of a throttled
+ * queue ran then, so the one who asks at a switch-out is the last. */
+static __always_inline __u64 stalled_since(struct how how, struct cfs_rq *cfs_rq, __u64 now)
+{
+	if (!FIELD(how, cfs_rq, throttle_count))
+		return 0;
+	if (bpf_core_field_exists(cfs_rq->throttled_clock_self))
+		return FIELD(how, cfs_rq, throttled_clock_self);
+	return now;
+}
+
+static __always_inline bool runnable(struct how how, struct task_struct *task)
+{
+	struct task_struct___pre514 *old = (void *)task;
+
+	if (bpf_core_field_exists(task->__state))
+		return FIELD(how, task, __state) == 0;
+	return FIELD(how, old, state) == 0;
+}
+
+static __always_inline __u32 on_rq(struct how how, struct task_struct *task)
+{
+	struct task_struct___u8_on_rq *small = (void *)task;
+
+	if (bpf_core_field_size(task->on_rq) == sizeof(small->on_rq))
+		return FIELD(how, small, on_rq);
+	return FIELD(how, task, on_rq);
+}
+
+static __always_inline __u64 queue_delay(struct how how, struct rq *rq)
+{
+	if (!bpf_core_field_exists(rq->rq_sched_info)) /* CONFIG_SCHEDSTATS */
+		return 0;
+	return how.btf ? rq->rq_sched_info.run_delay : BPF_CORE_READ(rq, rq_sched_info.run_delay);
+}
+
+/* First sight of a cgroup. Two CPUs may see it at once: the one that comes second gives its slot back. */
+static __noinline __u32 new_slot(struct cpu_state *cpu, __u64 cgroup)
+{
+	struct slot_all *s;
+	__u32 slot, *won;
+
+	if (bpf_map_pop_elem(&free_slots, &slot)) {
+		cpu->losses.slots_exhausted++;
+		return NO_SLOT;
+	}
+	if (bpf_map_update_elem(&slot_of_cgroup, &cgroup, &slot, BPF_NOEXIST)) {
+		bpf_map_push_elem(&free_slots, &slot, 0);
+		won = bpf_map_lookup_elem(&slot_of_cgroup, &cgroup);
+		if (won)
+			return *won;
+		cpu->losses.slots_exhausted++;
+		return NO_SLOT;
+	}
+	s = bpf_map_lookup_elem(&slots, &slot);
+	if (s)
+		s->cgroup = cgroup;
+	return slot;
+}
+
+static __always_inline struct slot_cpu *slot_cpu(__u32 slot, __u32 cpu)
+{
+	__u32 key = slot * nr_cpus + cpu;
+
+	return bpf_map_lookup_elem(&slot_cpus, &key);
+}
+
+static __always_inline void hist_add(struct how how, __u32 slot, __u32 cpu, __u64 ns, bool stall)
+{
+	__u32 key = slot * hist_banks + (cpu & (hist_banks - 1));
+	struct slot_hist *hist = bpf_map_lookup_elem(&slot_hists, &key);
+	__u64 *count;
+
+	if (!hist)
+		return;
+	count = stall ? &hist->stall[hist_bucket(ns)] : &hist->wait[hist_bucket(ns)];
+	if (hist_banks < nr_cpus)
+		__sync_fetch_and_add(count, 1);
+	else
+		(*count)++;
+}
+
+/* Moves a mark on to end; returns how much of [start, end) lay past it. */
+static __always_inline __u64 extend(__u64 *mark, __u64 start, __u64 end)
+{
+	__u64 seen;
+	int i;
+
+	for (i = 0; i < CAS_TRIES; i++) {
+		seen = *(volatile __u64 *)mark;
+		if (end <= seen)
+			return 0;
+		if (__sync_val_compare_and_swap(mark, seen, end) == seen)
+			return end - (start > seen ? start : seen);
+	}
+	return 0;
+}
+
+/* From when on, within [start, end), no other CPU ran the cgroup; end if one ran on past it.
+ * A look at every CPU, but only once a stall. */
+static __noinline __u64 stopped_since(__u32 slot, __u32 self, __u64 start, __u64 end)
+{
+	struct cpu_state *cpu;
+	struct slot_cpu *sc;
+	__u32 i, key;
+	__u64 out;
+
+	for (i = 0; i < MAX_CPUS && i < nr_cpus; i++) {
+		if (i == self)
+			continue;
+		key = i;
+		cpu = bpf_map_lookup_elem(&cpus, &key);
+		sc = slot_cpu(slot, i);
+		if (!cpu || !sc)
+			break;
+		if (cpu->slot == slot && negative_part(cpu->start - end))
+			return end;
+		/* the last run that began before the stall's end */
+		out = negative_part(sc->last_in - end) ? sc->last_out : sc->prior_out;
+		start = later(start, earlier(out, end));
+	}
+	return start;
+}
+
+/* Takes note of a stall that ended since the last look. since: when the task at hand became runnable,
+ * for a stall nobody was switched out into. */
+static __always_inline void settle_stall(struct how how, struct slot_cpu *sc, __u32 slot, __u32 cpu, struct cfs_rq *cfs_rq,
+					 __u64 since, __u64 now)
+{
+	__u64 clock = throttle_clock(how, cfs_rq);
+	__u64 length = clock - sc->clock_seen, start, end;
+	struct stall *recent;
+	struct slot_all *s;
+
+	if (clock == sc->clock_seen)
+		return;
+	start = sc->stall_since ? sc->stall_since : since;
+	sc->stall_since = 0;
+	sc->clock_seen = clock;
+	if (length > now - start) {
+		if (sc->switches <= 1) /* first sight: the clock's past is not ours to tell */
+			return;
+		if (bpf_core_field_exists(cfs_rq->throttled_clock_self_time))
+			start = now - length;
+		else /* the older clocks run on while nothing is queued: that is no stall */
+			length = now - start;
+	}
+	end = start + length;
+
+	recent = &sc->recent[sc->recent_head++ & (RECENT_STALLS - 1)];
+	recent->start = start;
+	recent->end = end;
+	sc->stalls++;
+	sc->stall_sum += length;
+	hist_add(how, slot, cpu, length, true);
+	if (!how.cas)
+		return;
+	s = bpf_map_lookup_elem(&slots, &slot);
+	if (!s)
+		return;
+	__sync_fetch_and_add(&s->stall_wall, extend(&s->covered, start, end));
+	start = stopped_since(slot, cpu, start, end);
+	if (start < end)
+		__sync_fetch_and_add(&s->stall_full, extend(&s->covered_full, start, end));
+}
+
+static __always_inline void blame_add(struct cpu_state *c, __u32 victim, __u32 culprit, __u64 ns)
+{
+	struct blame_key key = { .victim = victim, .culprit = culprit };
+	__u64 *sum = bpf_map_lookup_elem(&blame, &key);
+
+	if (sum)
+		__sync_fetch_and_add(sum, ns);
+	else if (bpf_map_update_elem(&blame, &key, &ns, BPF_NOEXIST))
+		c->losses.blame_dropped += ns;
+}
+
+/* Splits the wait [from, to): what the queue was throttled, then who ran here meanwhile. open: start of a
+ * stall still in progress, to if there is none; since 6.18 (e1fad12dcb66, "sched/fair: Switch to task
+ * based throttle model") a task may be switched in during one. */
+static __always_inline void charge_wait(struct how how, struct cpu_state *c, struct slot_cpu *sc, __u32 slot, __u32 cpu, __u64 from,
+					__u64 to, __u64 open)
+{
+	__u64 part, run_from, run_to, throttled = overlap(from, to, open, to);
+	struct run *run;
+	__u32 i, k;
+
+	sc->wait += to - from;
+	hist_add(how, slot, cpu, to - from, false);
+	if (sc->stalls) {
+		for (k = 0; k < RECENT_STALLS; k++)
+			throttled += overlap(from, to, sc->recent[k].start, sc->recent[k].end);
+	}
+	sc->throttle += throttled;
+	for (i = 1; i <= RING; i++) {
+		run = &c->ring[(c->head - i) & (RING - 1)];
+		if (!negative_part(from - run->end)) /* older runs ended earlier still */
+			break;
+		run_from = later(run->start, from);
+		run_to = earlier(run->end, to);
+		part = overlap(run_from, run_to, from, to);
+		if (throttled) { /* it would not have run in that time, whoever did */
+			part -= overlap(run_from, run_to, open, to);
+			for (k = 0; k < RECENT_STALLS; k++)
+				part -= overlap(run_from, run_to, sc->recent[k].start, sc->recent[k].end);
+		}
+		if (!part)
+			continue;
+		if (run->slot == slot) {
+			sc->own += part;
+		} else {
+			sc->neighbour += part;
+			blame_add(c, slot, run->slot, part);
+		}
+	}
+}
+
+static __always_inline void switched_out(struct how how, struct cpu_state *c, __u32 cpu, struct task_struct *prev, __u64 now)
+{
+	struct slot_cpu *sc = slot_cpu(c->slot, cpu);
+	struct run *run;
+	__u64 since;
+
+	if (!sc)
+		return;
+	sc->run += now - c->start;
+	sc->prior_out = sc->last_out;
+	sc->last_in = c->start;
+	sc->last_out = now;
+
+	run = &c->ring[(c->head - 1) & (RING - 1)];
+	if (run->slot != c->slot || run->end != c->start) {
+		run = &c->ring[c->head++ & (RING - 1)];
+		run->start = c->start;
+		run->slot = c->slot;
+	}
+	run->end = now;
+
+	since = stalled_since(how, FIELD(how, prev, se.cfs_rq), now);
+	if (since && runnable(how, prev))
+		sc->stall_since = since;
+}
+
+static __always_inline int on_switch(struct how how, struct task_struct *prev, struct task_struct *next)
+{
+	struct cfs_rq *cfs_rq = FIELD(how, next, se.cfs_rq);
+	struct rq *rq = FIELD(how, cfs_rq, rq);
+	__u64 now = FIELD(how, rq, clock);
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+	struct slot_cpu *sc;
+	__u64 cgroup, queued, open;
+	__u32 *known, slot;
+
+	if (!c)
+		return 0;
+	if (c->slot != NO_SLOT && c->start)
+		switched_out(how, c, cpu, prev, now);
+	c->start = now;
+
+	if (!FIELD(how, next, pid)) { /* idle */
+		c->slot = NO_SLOT;
+		c->cgroup = 0;
+		c->delay_seen = queue_delay(how, rq);
+		return 0;
+	}
+	cgroup = cgroup_of(how, next);
+	if (cgroup == c->cgroup && c->slot != NO_SLOT) {
+		slot = c->slot;
+	} else {
+		known = bpf_map_lookup_elem(&slot_of_cgroup, &cgroup);
+		slot = known ? *known : new_slot(c, cgroup);
+		c->slot = slot;
+		c->cgroup = cgroup;
+	}
+
+	queued = how.btf ? next->sched_info.last_queued : BPF_CORE_READ(next, sched_info.last_queued);
+	if (!queued || queued > now)
+		queued = now;
+	c->delay_seen = queue_delay(how, rq) + (now - queued);
+
+	sc = slot_cpu(slot, cpu);
+	if (!slot || !sc)
+		return 0;
+	sc->switches++;
+	settle_stall(how, sc, slot, cpu, cfs_rq, queued, now);
+	if (queued < now) {
+		open = stalled_since(how, cfs_rq, now);
+		charge_wait(how, c, sc, slot, cpu, queued, now, open ? open : now);
+	}
+	return 0;
+}
+
+/* A task that waits is taken to another CPU: last_queued starts anew there, so what it waited here would
+ * be lost. The kernel has just added it to the queue's own sum (sched_info_dequeue); what that grew by
+ * since our last look is this task's wait. */
+static __always_inline int on_migrate(struct how how, struct task_struct *task)
+{
+	struct cfs_rq *cfs_rq;
+	struct slot_cpu *sc;
+	struct cpu_state *c;
+	struct rq *rq;
+	__u64 cgroup, now, delay, waited;
+	__u32 cpu, *slot;
+
+	if (on_rq(how, task) != TASK_ON_RQ_MIGRATING) /* a wake-up */
+		return 0;
+	cfs_rq = FIELD(how, task, se.cfs_rq);
+	rq = FIELD(how, cfs_rq, rq);
+	cpu = FIELD(how, rq, cpu);
+	c = bpf_map_lookup_elem(&cpus, &cpu);
+	if (!c || !c->start)
+		return 0;
+	delay = queue_delay(how, rq);
+	waited = delay - c->delay_seen;
+	if (!waited || (__s64)waited < 0)
+		return 0;
+	c->delay_seen = delay;
+	now = FIELD(how, rq, clock);
+	if (waited > now)
+		return 0;
+
+	cgroup = cgroup_of(how, task);
+	slot = bpf_map_lookup_elem(&slot_of_cgroup, &cgroup);
+	if (!slot)
+		return 0;
+	sc = slot_cpu(*slot, cpu);
+	if (!sc)
+		return 0;
+	settle_stall(how, sc, *slot, cpu, cfs_rq, now - waited, now);
+	charge_wait(how, c, sc, *slot, cpu, now - waited, now, now);
+	return 0;
+}
+
+/* tp_btf is the cheapest: fields are read directly; the raw tracepoint reads them by helper. The _old
+ * programs are for kernels before 5.12: without the atomics that the wall union takes. */
+#define PROGRAMS(suffix, hook, is_btf, has_cas)                                                          \
+	SEC("?" hook "/sched_switch")                                                                    \
+	int BPF_PROG(sched_switch_##suffix, bool preempt, struct task_struct *prev, struct task_struct *next) \
+	{                                                                                                \
+		return on_switch((struct how){ .btf = is_btf, .cas = has_cas }, prev, next);             \
+	}                                                                                                \
+	SEC("?" hook "/sched_migrate_task")                                                              \
+	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task)                              \
+	{                                                                                                \
+		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task);                  \
+	}
+
+PROGRAMS(btf, "tp_btf", true, true)
+PROGRAMS(raw, "raw_tp", false, true)
+PROGRAMS(btf_old, "tp_btf", true, false)
+PROGRAMS(raw_old, "raw_tp", false, false)
