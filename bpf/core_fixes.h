@@ -18,9 +18,10 @@ struct cfs_rq___pre519 {
 	__u64 throttled_clock_task_time;
 } __attribute__((preserve_access_index));
 
-/* task_struct.on_rq shrank from int to u8 (in 7.3, not yet in 6.18); a signed field's load cannot be resized by CO-RE. */
-struct task_struct___u8_on_rq {
-	__u8 on_rq;
+/* task_struct.on_rq shrank from int to u8 (in 7.3, not yet in 6.18). CO-RE resizes the load of an unsigned field
+ * alone, so this one is declared unsigned. */
+struct task_struct___unsigned_on_rq {
+	__u32 on_rq;
 } __attribute__((preserve_access_index));
 
 #define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */

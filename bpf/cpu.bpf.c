@@ -37,12 +37,14 @@ struct run {
 
 struct cpu_state {
 	__u64 start; /* of the run in progress; 0 before the first switch */
-	__u64 cgroup;
+	__u64 cgroup; /* the last one looked up, and its slot: often the next one again, after idling */
 	__u64 delay_seen; /* what rq_sched_info.run_delay comes to after this switch */
+	__u32 cgroup_slot;
 	__u32 slot; /* of the run in progress; NO_SLOT when idle or unknown */
 	__u32 head;
+	__u32 pad0;
 	struct cpu_losses losses;
-	__u64 pad[2];
+	__u64 pad;
 	struct run ring[RING];
 };
 
@@ -190,11 +192,13 @@ static __always_inline bool runnable(struct how how, struct task_struct *task)
 
 static __always_inline __u32 on_rq(struct how how, struct task_struct *task)
 {
-	struct task_struct___u8_on_rq *small = (void *)task;
+	struct task_struct___unsigned_on_rq *t = (void *)task;
+	__u32 value = 0;
 
-	if (bpf_core_field_size(task->on_rq) == sizeof(small->on_rq))
-		return FIELD(how, small, on_rq);
-	return FIELD(how, task, on_rq);
+	if (how.btf)
+		return t->on_rq;
+	bpf_probe_read_kernel(&value, bpf_core_field_size(t->on_rq), &t->on_rq);
+	return value;
 }
 
 static __always_inline __u64 queue_delay(struct how how, struct rq *rq)
@@ -351,24 +355,26 @@ static __always_inline void blame_add(struct cpu_state *c, __u32 victim, __u32 c
 static __always_inline void charge_wait(struct how how, struct cpu_state *c, struct slot_cpu *sc, __u32 slot, __u32 cpu, __u64 from,
 					__u64 to, __u64 open)
 {
-	__u64 part, run_from, run_to, throttled = overlap(from, to, open, to);
+	__u64 part, run_from, run_to, throttled = 0;
 	struct run *run;
 	__u32 i, k;
 
 	sc->wait += to - from;
 	hist_add(how, slot, cpu, to - from, false);
-	if (sc->stalls) {
+	if (sc->stalls || open != to) {
+		throttled = overlap(from, to, open, to);
 		for (k = 0; k < RECENT_STALLS; k++)
 			throttled += overlap(from, to, sc->recent[k].start, sc->recent[k].end);
+		sc->throttle += throttled;
 	}
-	sc->throttle += throttled;
 	for (i = 1; i <= RING; i++) {
 		run = &c->ring[(c->head - i) & (RING - 1)];
 		if (!negative_part(from - run->end)) /* older runs ended earlier still */
 			break;
 		run_from = later(run->start, from);
 		run_to = earlier(run->end, to);
-		part = overlap(run_from, run_to, from, to);
+		part = run_to - run_from;
+		part -= negative_part(part);
 		if (throttled) { /* it would not have run in that time, whoever did */
 			part -= overlap(run_from, run_to, open, to);
 			for (k = 0; k < RECENT_STALLS; k++)
@@ -385,23 +391,20 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 	}
 }
 
-static __always_inline void switched_out(struct how how, struct cpu_state *c, __u32 cpu, struct task_struct *prev, __u64 now)
+static __always_inline void switched_out(struct how how, struct cpu_state *c, struct slot_cpu *sc, struct task_struct *prev,
+					 __u64 now)
 {
-	struct slot_cpu *sc = slot_cpu(c->slot, cpu);
-	struct run *run;
-	__u64 since;
+	struct run *run = &c->ring[(c->head - 1) & (RING - 1)];
+	__u64 start = c->start, since;
 
-	if (!sc)
-		return;
-	sc->run += now - c->start;
+	sc->run += now - start;
 	sc->prior_out = sc->last_out;
-	sc->last_in = c->start;
+	sc->last_in = start;
 	sc->last_out = now;
 
-	run = &c->ring[(c->head - 1) & (RING - 1)];
-	if (run->slot != c->slot || run->end != c->start) {
+	if (run->slot != c->slot || run->end != start) {
 		run = &c->ring[c->head++ & (RING - 1)];
-		run->start = c->start;
+		run->start = start;
 		run->slot = c->slot;
 	}
 	run->end = now;
@@ -418,40 +421,46 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	__u64 now = FIELD(how, rq, clock);
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
-	struct slot_cpu *sc;
+	struct slot_cpu *sc = NULL;
 	__u64 cgroup, queued, open;
-	__u32 *known, slot;
+	__u32 *known, slot, ran;
 
 	if (!c)
 		return 0;
-	if (c->slot != NO_SLOT && c->start)
-		switched_out(how, c, cpu, prev, now);
+	ran = c->slot;
+	if (ran != NO_SLOT && c->start) {
+		sc = slot_cpu(ran, cpu);
+		if (!sc)
+			return 0;
+		switched_out(how, c, sc, prev, now);
+	}
 	c->start = now;
 
 	if (!FIELD(how, next, pid)) { /* idle */
 		c->slot = NO_SLOT;
-		c->cgroup = 0;
 		c->delay_seen = queue_delay(how, rq);
 		return 0;
 	}
 	cgroup = cgroup_of(how, next);
-	if (cgroup == c->cgroup && c->slot != NO_SLOT) {
-		slot = c->slot;
-	} else {
+	slot = c->cgroup_slot;
+	if (cgroup != c->cgroup || slot == NO_SLOT) {
 		known = bpf_map_lookup_elem(&slot_of_cgroup, &cgroup);
 		slot = known ? *known : new_slot(c, cgroup);
-		c->slot = slot;
 		c->cgroup = cgroup;
+		c->cgroup_slot = slot;
 	}
+	c->slot = slot;
 
 	queued = how.btf ? next->sched_info.last_queued : BPF_CORE_READ(next, sched_info.last_queued);
 	if (!queued || queued > now)
 		queued = now;
 	c->delay_seen = queue_delay(how, rq) + (now - queued);
 
-	sc = slot_cpu(slot, cpu);
-	if (!slot || !sc)
-		return 0;
+	if (slot != ran || !sc) {
+		sc = slot_cpu(slot, cpu);
+		if (slot == NO_SLOT || !sc)
+			return 0;
+	}
 	sc->switches++;
 	settle_stall(how, sc, slot, cpu, cfs_rq, queued, now);
 	if (queued < now) {

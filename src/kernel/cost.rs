@@ -14,11 +14,7 @@ pub fn of(program: &ProgramMut<'_>) -> Option<ProgramCost> {
     let mut size = size_of_val(&info) as u32;
     // SAFETY: `info` is as large as `size` says; an all-zero bpf_prog_info asks for no arrays.
     let failed = unsafe {
-        libbpf_sys::bpf_obj_get_info_by_fd(
-            program.as_fd().as_raw_fd(),
-            (&raw mut info).cast(),
-            &raw mut size,
-        )
+        libbpf_sys::bpf_obj_get_info_by_fd(program.as_fd().as_raw_fd(), (&raw mut info).cast(), &raw mut size)
     } != 0;
     (!failed).then(|| ProgramCost {
         name: program.name().to_string_lossy().into_owned(),

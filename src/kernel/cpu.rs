@@ -299,7 +299,8 @@ impl<'obj> CpuProbe<'obj> {
 
     /// Clears slots that have rested long enough and lets them be used again.
     fn recycle(&mut self) {
-        let due: Vec<u32> = self.dying.iter().filter(|(_, at)| **at <= self.readings).map(|(s, _)| *s).collect();
+        let due: Vec<u32> =
+            self.dying.iter().filter(|(_, at)| **at <= self.readings).map(|(s, _)| *s).collect();
         if due.is_empty() {
             return;
         }
@@ -316,7 +317,8 @@ impl<'obj> CpuProbe<'obj> {
         let maps = &self.skel.maps;
         let zero = |map: &libbpf_rs::MapMut<'_>, first: u32, count: usize| {
             let value = vec![0; map.value_size() as usize];
-            (first..first + count as u32).try_for_each(|i| map.update(&i.to_ne_bytes(), &value, MapFlags::ANY))
+            (first..first + count as u32)
+                .try_for_each(|i| map.update(&i.to_ne_bytes(), &value, MapFlags::ANY))
         };
         zero(&maps.slot_cpus, slot * self.cpus as u32, self.cpus)?;
         zero(&maps.slot_hists, slot * self.banks as u32, self.banks)?;
@@ -327,10 +329,18 @@ impl<'obj> CpuProbe<'obj> {
     /// Bytes of kernel memory the maps take, by their sizes.
     pub fn map_bytes(&self) -> u64 {
         let maps = &self.skel.maps;
-        [&maps.cpus, &maps.slot_cpus, &maps.slots, &maps.slot_hists, &maps.slot_of_cgroup, &maps.free_slots, &maps.blame]
-            .iter()
-            .map(|m| u64::from(m.max_entries()) * u64::from(m.key_size() + m.value_size()))
-            .sum()
+        [
+            &maps.cpus,
+            &maps.slot_cpus,
+            &maps.slots,
+            &maps.slot_hists,
+            &maps.slot_of_cgroup,
+            &maps.free_slots,
+            &maps.blame,
+        ]
+        .iter()
+        .map(|m| u64::from(m.max_entries()) * u64::from(m.key_size() + m.value_size()))
+        .sum()
     }
 
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).

@@ -1,0 +1,29 @@
+//! An empty program on sched_switch (`bpf/baseline.bpf.c`), for `benches/probe_cost.rs` to measure against.
+
+use std::mem::MaybeUninit;
+
+use libbpf_rs::OpenObject;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+
+use super::ProgramCost;
+
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/baseline.skel.rs"));
+}
+
+/// The loaded and attached empty program.
+pub struct Baseline<'obj>(skel::BaselineSkel<'obj>);
+
+impl<'obj> Baseline<'obj> {
+    /// Loads and attaches.
+    pub fn load(storage: &'obj mut MaybeUninit<OpenObject>) -> libbpf_rs::Result<Self> {
+        let mut skel = skel::BaselineSkelBuilder::default().open(storage)?.load()?;
+        skel.attach()?;
+        Ok(Baseline(skel))
+    }
+
+    /// What it cost so far.
+    pub fn cost(&self) -> Option<ProgramCost> {
+        super::cost::of(&self.0.progs.baseline)
+    }
+}
