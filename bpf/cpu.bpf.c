@@ -19,6 +19,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RING 128 /* runs kept per CPU; a power of two. 64 left 3 % of a wait unattributed on a busy machine, 16 far more */
+#define TASKS 256 /* a power of two */
 #define MAX_CPUS 1024
 #define NO_SLOT 0 /* never handed out */
 #define ROOT_CGROUP 1 /* kernfs id of every hierarchy's root */
@@ -27,6 +28,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Set by userspace before loading; the maps are sized with them. */
 const volatile __u32 nr_cpus = 1;
 const volatile __u32 hist_banks = 1; /* a power of two; nr_cpus or more: no bank is shared */
+
+/* What a task had waited, in all, when it was last switched out here. */
+struct task_delay {
+	__u64 delay;
+	__u32 pid;
+	__u32 pad;
+};
 
 struct run {
 	__u64 start;
@@ -46,6 +54,7 @@ struct cpu_state {
 	struct cpu_losses losses;
 	__u64 pad;
 	struct run ring[RING];
+	struct task_delay tasks[TASKS]; /* by pid; used where the run queue keeps no sum */
 };
 
 struct {
@@ -201,11 +210,25 @@ static __always_inline __u32 on_rq(struct how how, struct task_struct *task)
 	return value;
 }
 
+/* The sum of all waits on a run queue (CONFIG_SCHEDSTATS; 0 without). */
 static __always_inline __u64 queue_delay(struct how how, struct rq *rq)
 {
-	if (!bpf_core_field_exists(rq->rq_sched_info)) /* CONFIG_SCHEDSTATS */
+	if (!bpf_core_field_exists(rq->rq_sched_info))
 		return 0;
 	return how.btf ? rq->rq_sched_info.run_delay : BPF_CORE_READ(rq, rq_sched_info.run_delay);
+}
+
+static __always_inline __u64 task_delay(struct how how, struct task_struct *task)
+{
+	return how.btf ? task->sched_info.run_delay : BPF_CORE_READ(task, sched_info.run_delay);
+}
+
+static __always_inline void note_task_delay(struct cpu_state *c, __u32 pid, __u64 delay)
+{
+	struct task_delay *seen = &c->tasks[pid & (TASKS - 1)];
+
+	seen->pid = pid;
+	seen->delay = delay;
 }
 
 /* First sight of a cgroup. Two CPUs may see it at once: the one that comes second gives its slot back. */
@@ -409,6 +432,9 @@ static __always_inline void switched_out(struct how how, struct cpu_state *c, st
 	}
 	run->end = now;
 
+	if (!bpf_core_field_exists(struct rq, rq_sched_info))
+		note_task_delay(c, FIELD(how, prev, pid), task_delay(how, prev));
+
 	since = stalled_since(how, FIELD(how, prev, se.cfs_rq), now);
 	if (since && runnable(how, prev))
 		sc->stall_since = since;
@@ -470,16 +496,41 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	return 0;
 }
 
+/* What a task had waited on a queue before it was taken off. The kernel has just added it to the queue's
+ * own sum (sched_info_dequeue): what that grew by since our last look. Without that sum, what the task's
+ * grew by since it last ran here; of one that did not we do not know. */
+static __always_inline __u64 waited_before_move(struct how how, struct cpu_state *c, struct rq *rq, struct task_struct *task, __u32 to)
+{
+	struct task_delay *seen;
+	struct cpu_state *dest;
+	__u64 delay, waited;
+	__u32 pid;
+
+	if (bpf_core_field_exists(rq->rq_sched_info)) {
+		delay = queue_delay(how, rq);
+		waited = delay - c->delay_seen;
+		c->delay_seen = delay;
+		return waited;
+	}
+	pid = FIELD(how, task, pid);
+	delay = task_delay(how, task);
+	seen = &c->tasks[pid & (TASKS - 1)];
+	waited = seen->pid == pid ? delay - seen->delay : 0;
+	dest = bpf_map_lookup_elem(&cpus, &to);
+	if (dest) /* it may be moved on before it runs there */
+		note_task_delay(dest, pid, delay);
+	return waited;
+}
+
 /* A task that waits is taken to another CPU: last_queued starts anew there, so what it waited here would
- * be lost. The kernel has just added it to the queue's own sum (sched_info_dequeue); what that grew by
- * since our last look is this task's wait. */
-static __always_inline int on_migrate(struct how how, struct task_struct *task)
+ * be lost. */
+static __always_inline int on_migrate(struct how how, struct task_struct *task, __u32 to)
 {
 	struct cfs_rq *cfs_rq;
 	struct slot_cpu *sc;
 	struct cpu_state *c;
 	struct rq *rq;
-	__u64 cgroup, now, delay, waited;
+	__u64 cgroup, now, waited;
 	__u32 cpu, *slot;
 
 	if (on_rq(how, task) != TASK_ON_RQ_MIGRATING) /* a wake-up */
@@ -490,13 +541,9 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task)
 	c = bpf_map_lookup_elem(&cpus, &cpu);
 	if (!c || !c->start)
 		return 0;
-	delay = queue_delay(how, rq);
-	waited = delay - c->delay_seen;
-	if (!waited || (__s64)waited < 0)
-		return 0;
-	c->delay_seen = delay;
 	now = FIELD(how, rq, clock);
-	if (waited > now)
+	waited = waited_before_move(how, c, rq, task, to);
+	if (!waited || waited > now)
 		return 0;
 
 	cgroup = cgroup_of(how, task);
@@ -520,9 +567,9 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task)
 		return on_switch((struct how){ .btf = is_btf, .cas = has_cas }, prev, next);             \
 	}                                                                                                \
 	SEC("?" hook "/sched_migrate_task")                                                              \
-	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task)                              \
+	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task, int to)                      \
 	{                                                                                                \
-		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task);                  \
+		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task, to);              \
 	}
 
 PROGRAMS(btf, "tp_btf", true, true)

@@ -30,6 +30,8 @@ unsafe impl Wire for slot_hist {}
 const BLAME_ENTRIES: u32 = 16 * 1024;
 /// Histograms are kept per CPU up to this many, then CPUs share banks (a power of two).
 const MAX_HIST_BANKS: u32 = 8;
+/// What `max_cgroups` may be at most.
+pub const MAX_CGROUPS: u32 = 1 << 16;
 /// Readings a dead cgroup's slot rests before another cgroup may have it: by then no run of the
 /// old one is in any CPU's ring, so nobody is blamed for another's deeds.
 const QUARANTINE_READINGS: u64 = 60;
@@ -64,6 +66,8 @@ pub enum CpuError {
     Bpf { step: &'static str, source: libbpf_rs::Error },
     #[error("cpu probe: {0}")]
     Share(#[from] ShareError),
+    #[error("cpu probe: max_cgroups {0} is too large for a BPF map: at most {MAX_CGROUPS}")]
+    TooManyCgroups(u32),
 }
 
 fn bpf(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> CpuError {
@@ -95,6 +99,9 @@ impl<'obj> CpuProbe<'obj> {
     /// # Errors
     /// What the kernel refused, with its errno; nothing stays loaded.
     pub fn load(storage: &'obj mut MaybeUninit<OpenObject>, options: CpuOptions) -> Result<Self, CpuError> {
+        if options.max_cgroups > MAX_CGROUPS {
+            return Err(CpuError::TooManyCgroups(options.max_cgroups));
+        }
         let cpus = libbpf_rs::num_possible_cpus().map_err(bpf("count the CPUs"))? as u32;
         let banks = cpus.next_power_of_two().min(MAX_HIST_BANKS);
         let slots = options.max_cgroups + 1; // slot 0 is never handed out

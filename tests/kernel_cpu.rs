@@ -1,0 +1,425 @@
+//! The CPU probe against the kernel that runs the test: cpu.stat and known workloads are the oracle.
+
+mod common;
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
+use common::until;
+use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, Hook};
+use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses};
+use procfs::{Current, KernelVersion};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The loads of two tests at once would be each other's neighbours.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(|failed| failed.into_inner())
+}
+
+fn kernel() -> KernelVersion {
+    KernelVersion::current().expect("the kernel's version")
+}
+
+fn options(hook: Hook) -> CpuOptions {
+    let hierarchy = match cpu_tree().version {
+        Version::V1 => Hierarchy::V1Cpu,
+        Version::V2 => Hierarchy::Unified,
+    };
+    CpuOptions { hook, atomics: kernel() >= KernelVersion::new(5, 12, 0), hierarchy, max_cgroups: 256 }
+}
+
+/// How far the stalls may be from cpu.stat. Since 6.6 the kernel keeps the very clock; before, one that
+/// leaves out time the CPU spent in interrupts or ran slower, which userspace scales.
+fn tolerance() -> f64 {
+    if kernel() >= KernelVersion::new(6, 6, 0) { 0.01 } else { 0.15 }
+}
+
+/// Reads the probe by cgroup.
+struct Reader<'obj> {
+    probe: CpuProbe<'obj>,
+    cpu: Vec<CpuReading>,
+    blame: Vec<Blame>,
+    losses: Losses,
+}
+
+impl<'obj> Reader<'obj> {
+    fn new(storage: &'obj mut MaybeUninit<libbpf_rs::OpenObject>, options: CpuOptions) -> Self {
+        let probe = CpuProbe::load(storage, options).expect("load the probe");
+        Reader { probe, cpu: Vec::new(), blame: Vec::new(), losses: Losses::default() }
+    }
+
+    fn read(&mut self) -> HashMap<u64, CpuCounters> {
+        self.cpu.clear();
+        self.blame.clear();
+        self.probe.read(&mut self.cpu, &mut self.blame, &mut self.losses);
+        self.cpu.iter().map(|r| (r.cgroup.id, r.counters)).collect()
+    }
+
+    fn of(&mut self, cgroup: &Cgroup) -> CpuCounters {
+        self.read().get(&cgroup.id()).copied().unwrap_or_default()
+    }
+
+    fn blamed(&self, victim: &Cgroup, culprit: &Cgroup) -> u64 {
+        let pair = (victim.id(), culprit.id());
+        self.blame.iter().filter(|b| (b.victim.id, b.culprit.id) == pair).map(|b| b.ns).sum()
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[track_caller]
+fn assert_near(what: &str, got: f64, want: f64, tolerance: f64) {
+    assert!(
+        (got - want).abs() <= tolerance * want.abs().max(1e-9),
+        "{what}: {got:.4} is not within {:.1} % of {want:.4}",
+        tolerance * 100.0
+    );
+}
+
+/// What the kernel's own books say of these tasks: time on CPU and time waited, s. Both grow when a task is
+/// switched in or moved, as ours do.
+fn schedstat<'a>(burners: impl IntoIterator<Item = &'a Burners>) -> (f64, f64) {
+    let (mut run, mut wait) = (0, 0);
+    for pid in burners.into_iter().flat_map(Burners::pids) {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("schedstat");
+        let mut numbers = line.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+        run += numbers.next().expect("run time");
+        wait += numbers.next().expect("run delay");
+    }
+    (seconds(run), seconds(wait))
+}
+
+/// The longest wait counted, s (the bound of its bucket): what may be under way when a reading is taken.
+fn longest(counters: &CpuCounters) -> f64 {
+    let last = counters.wait_histogram.counts.iter().rposition(|c| *c > 0);
+    last.map_or(0.0, Log2Histogram::upper_bound)
+}
+
+/// A task that always wants a CPU runs or waits: the two add up to the time that passed, but for a wait under
+/// way at either end.
+#[track_caller]
+fn assert_no_rest(name: &str, run: f64, wait: f64, elapsed: f64, threads: usize, longest: f64) {
+    let wanted = elapsed * threads as f64;
+    let slack = 0.01 * wanted + longest * threads as f64;
+    assert!(
+        (run + wait - wanted).abs() <= slack,
+        "{name}: run {run:.3} + wait {wait:.3} is not {wanted:.3} s"
+    );
+}
+
+/// The per-CPU sum of the stalls equals cpu.stat, whatever the quota, the threads and the CPUs.
+fn stalls_equal_cpu_stat(hook: Hook) {
+    let _alone = alone();
+    // quota ms, period ms, threads, pinned to one CPU
+    for (quota, period, threads, cpu) in [
+        (5, 10, 1, Some(0)),
+        (20, 100, 1, Some(0)),
+        (20, 100, 4, None),
+        (50, 100, 2, None),
+        (30, 200, 3, None),
+        (150, 100, 4, None),
+        (400, 100, 4, None),
+    ] {
+        let mut storage = MaybeUninit::uninit();
+        let mut reader = Reader::new(&mut storage, options(hook));
+        let cgroup = Cgroup::new("stalls");
+        cgroup.limit(Some(quota * MS), period * MS);
+        let burners = cgroup.burn(threads, cpu);
+        sleep(3 * SECOND);
+        // Without a limit every stall ends; it is counted when a task is next switched in there.
+        cgroup.limit(None, period * MS);
+        let told = cgroup.throttled().as_secs_f64();
+        sleep(200 * MS);
+        drop(burners);
+        let ours = reader.of(&cgroup);
+        let name = format!("{hook:?} {quota}/{period} ms, {threads} threads, CPU {cpu:?}");
+        println!("{name}: stalls {:.3} s, cpu.stat {told:.3} s", seconds(ours.stall_sum));
+        if told == 0.0 {
+            assert_eq!(ours.stall_sum, 0, "{name}");
+            continue;
+        }
+        assert_near(&name, seconds(ours.stall_sum), told, tolerance());
+        assert!(ours.stall_wall <= ours.stall_sum, "{name}: {ours:?}");
+        assert!(ours.stall_full <= ours.stall_wall, "{name}: {ours:?}");
+        assert_eq!(ours.stall_histogram.count(), ours.stalls, "{name}");
+        assert_eq!(reader.losses, Losses::default(), "{name}");
+    }
+}
+
+#[test]
+fn stalls_equal_cpu_stat_by_typed_tracepoint() {
+    stalls_equal_cpu_stat(Hook::TpBtf);
+}
+
+#[test]
+fn stalls_equal_cpu_stat_by_raw_tracepoint() {
+    stalls_equal_cpu_stat(Hook::RawTracepoint);
+}
+
+#[test]
+fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
+    let _alone = alone();
+    let mut storage = MaybeUninit::uninit();
+    let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+    let cgroup = Cgroup::new("fifth");
+    cgroup.limit(Some(20 * MS), 100 * MS);
+    let _burner = cgroup.burn(1, Some(0));
+    // From the end of one stall to the end of another: whole periods.
+    let mut next_stall = || {
+        let seen = reader.of(&cgroup).stalls;
+        until("a stall", || {
+            let now = reader.of(&cgroup);
+            (now.stalls > seen).then(|| (now, Instant::now()))
+        })
+    };
+    next_stall();
+    let (first, start) = next_stall();
+    sleep(5 * SECOND);
+    let (last, end) = next_stall();
+    let elapsed = (end - start).as_secs_f64();
+    let percent = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first)) / elapsed * 100.0;
+    let (throttled, run, neighbour) =
+        (percent(|c| c.stall_wall), percent(|c| c.run), percent(|c| c.neighbour));
+    println!("throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %");
+    let points = if tolerance() > 0.01 { 12.0 } else { 1.0 };
+    // While another cgroup has the CPU the quota is not used up: that time is not throttled.
+    assert!((throttled + neighbour - 80.0).abs() <= points, "{throttled} % + {neighbour} %");
+    if options(Hook::TpBtf).atomics {
+        assert_eq!(last.stall_full, last.stall_wall, "one thread: stopped is stopped everywhere");
+    }
+}
+
+/// For tasks that always want a CPU: run + throttle + neighbour + own + unattributed = elapsed.
+#[test]
+fn a_wait_is_split_without_rest() {
+    let _alone = alone();
+    for competitors in [2usize, 4, 8] {
+        let mut storage = MaybeUninit::uninit();
+        let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+        let groups: Vec<Cgroup> = (0..competitors).map(|i| Cgroup::new(&format!("split{i}"))).collect();
+        groups[0].limit(Some(20 * MS), 100 * MS);
+        // The last has two threads: they wait for each other too.
+        let threads = |i: usize| if i == competitors - 1 { 2 } else { 1 };
+        let burners: Vec<_> = groups.iter().enumerate().map(|(i, g)| g.burn(threads(i), Some(0))).collect();
+        sleep(SECOND);
+        let before = reader.read();
+        let blamed_before: u64 = reader.blamed(&groups[0], &groups[1]);
+        let start = Instant::now();
+        sleep(6 * SECOND);
+        let after = reader.read();
+        let elapsed = start.elapsed().as_secs_f64();
+        drop(burners);
+        for (i, group) in groups.iter().enumerate() {
+            let (a, b) = (before[&group.id()], after[&group.id()]);
+            let of = |f: fn(&CpuCounters) -> u64| seconds(f(&b) - f(&a));
+            let (run, wait) = (of(|c| c.run), of(|c| c.wait));
+            let unattributed = of(|c| c.unattributed);
+            println!(
+                "{competitors} competitors, cgroup {i}: run {run:.3} wait {wait:.3} = throttle {:.3} + neighbour \
+                 {:.3} + own {:.3} + unattributed {unattributed:.3}",
+                of(|c| c.throttle),
+                of(|c| c.neighbour),
+                of(|c| c.own),
+            );
+            assert_no_rest(&format!("cgroup {i}"), run, wait, elapsed, threads(i), longest(&b));
+            assert!(unattributed <= 0.05 * wait, "cgroup {i}: {unattributed:.3} of {wait:.3} s unattributed");
+            if i == 0 {
+                assert_near("throttle and stalls", of(|c| c.throttle), of(|c| c.stall_sum), 0.05);
+            } else {
+                assert_eq!(of(|c| c.throttle), 0.0, "cgroup {i} has no limit");
+            }
+        }
+        assert!(reader.blamed(&groups[0], &groups[1]) > blamed_before);
+    }
+}
+
+#[test]
+fn equal_competitors_blame_each_other() {
+    let _alone = alone();
+    let mut storage = MaybeUninit::uninit();
+    let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+    let groups = [Cgroup::new("one"), Cgroup::new("other")];
+    let _burners = groups.each_ref().map(|g| g.burn(1, Some(0)));
+    sleep(SECOND);
+    let before = reader.read();
+    let blame_before = reader.blame.clone();
+    sleep(5 * SECOND);
+    let after = reader.read();
+    for (victim, culprit) in [(0, 1), (1, 0)] {
+        let (id, by) = (groups[victim].id(), groups[culprit].id());
+        let blamed = |blame: &[Blame], by: Option<u64>| -> u64 {
+            let of = |b: &&Blame| b.victim.id == id && by.is_none_or(|by| b.culprit.id == by);
+            blame.iter().filter(of).map(|b| b.ns).sum()
+        };
+        let neighbour = seconds(after[&id].neighbour - before[&id].neighbour);
+        let all = seconds(blamed(&reader.blame, None) - blamed(&blame_before, None));
+        let other = seconds(blamed(&reader.blame, Some(by)) - blamed(&blame_before, Some(by)));
+        let other_ran = seconds(after[&by].run - before[&by].run);
+        println!(
+            "{victim} waited {neighbour:.3} s for neighbours, {other:.3} s for the other, which ran {other_ran:.3} s"
+        );
+        assert_near("everybody's blame is the neighbours' part", all, neighbour, 0.001);
+        // What is not the other's is that of third parties, who ran on this CPU too.
+        assert_near("the other is blamed for what it ran", other, other_ran, 0.05);
+        assert!(other >= 0.95 * (neighbour - (all - other)), "{other} of {neighbour}");
+    }
+}
+
+/// More threads than CPUs and no pinning: what a task waited before it was moved counts.
+#[test]
+fn tasks_that_migrate_lose_no_wait() {
+    let _alone = alone();
+    let cpus = std::thread::available_parallelism().expect("CPUs").get();
+    let mut storage = MaybeUninit::uninit();
+    let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+    let (one, other) = (Cgroup::new("many"), Cgroup::new("few"));
+    let threads = [cpus + 1, cpus];
+    let burners = [one.burn(threads[0], None), other.burn(threads[1], None)];
+    sleep(SECOND);
+    let before = reader.read();
+    let told_before = burners.each_ref().map(|b| schedstat([b]));
+    let start = Instant::now();
+    sleep(6 * SECOND);
+    let after = reader.read();
+    let told = burners.each_ref().map(|b| schedstat([b]));
+    let elapsed = start.elapsed().as_secs_f64();
+    for (i, cgroup) in [&one, &other].into_iter().enumerate() {
+        let (a, b) = (before[&cgroup.id()], after[&cgroup.id()]);
+        let (run, wait) = (seconds(b.run - a.run), seconds(b.wait - a.wait));
+        let kernel = told[i].1 - told_before[i].1;
+        println!(
+            "{} threads: run {run:.3} + wait {wait:.3} (schedstat {kernel:.3}), elapsed {elapsed:.3}",
+            threads[i]
+        );
+        assert_near("the kernel's own run delay", wait, kernel, 0.02);
+        assert_no_rest("moved about", run, wait, elapsed, threads[i], longest(&b));
+    }
+}
+
+/// Pod and container both have the limit, as in a pod of one container: the container's own cgroup tells.
+#[test]
+fn a_container_is_stalled_by_its_pod_as_well() {
+    let _alone = alone();
+    for container_too in [true, false] {
+        let mut storage = MaybeUninit::uninit();
+        let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+        let pod = Cgroup::new("nested");
+        let container = pod.child("container");
+        pod.limit(Some(20 * MS), 100 * MS);
+        if container_too {
+            container.limit(Some(20 * MS), 100 * MS);
+        }
+        let burners = container.burn(1, Some(0));
+        sleep(4 * SECOND);
+        container.limit(None, 100 * MS);
+        pod.limit(None, 100 * MS);
+        let told = [pod.throttled().as_secs_f64(), container.throttled().as_secs_f64()];
+        sleep(200 * MS);
+        drop(burners);
+        let stalled = seconds(reader.of(&container).stall_sum);
+        println!(
+            "stalls {stalled:.3} s; cpu.stat of the pod {:.3}, of the container {:.3} s",
+            told[0], told[1]
+        );
+        // Both may be throttled at once: no more than their sum, no less than either.
+        assert!(stalled <= (told[0] + told[1]) * (1.0 + tolerance()));
+        assert!(stalled >= told[0].max(told[1]) * (1.0 - tolerance()));
+        assert!(stalled > 1.0, "a limit binds");
+    }
+}
+
+/// On two CPUs: wall is a union, full the part in which nothing of it ran.
+#[test]
+fn wall_and_full_are_told_apart() {
+    let _alone = alone();
+    let cpus = std::thread::available_parallelism().expect("CPUs").get();
+    if cpus < 2 || !options(Hook::TpBtf).atomics {
+        println!("one CPU, or no BPF atomics: nothing to tell apart");
+        return;
+    }
+    let mut storage = MaybeUninit::uninit();
+    let mut reader = Reader::new(&mut storage, options(Hook::TpBtf));
+    let cgroup = Cgroup::new("wall");
+    cgroup.limit(Some(40 * MS), 100 * MS);
+    let _burners = (cgroup.burn(1, Some(0)), cgroup.burn(1, Some(1)));
+    sleep(SECOND);
+    let a = reader.of(&cgroup);
+    let start = Instant::now();
+    sleep(5 * SECOND);
+    let b = reader.of(&cgroup);
+    let elapsed = start.elapsed().as_secs_f64();
+    let of = |f: fn(&CpuCounters) -> u64| seconds(f(&b) - f(&a));
+    let (sum, wall, full) = (of(|c| c.stall_sum), of(|c| c.stall_wall), of(|c| c.stall_full));
+    let (run, neighbour) = (of(|c| c.run), of(|c| c.neighbour));
+    println!(
+        "{elapsed:.3} s: sum {sum:.3} wall {wall:.3} full {full:.3} run {run:.3} neighbour {neighbour:.3}"
+    );
+    assert!(full <= wall && wall < sum && wall <= elapsed * 1.02);
+    // Whenever neither thread ran nor waited for another cgroup, all of it was stopped.
+    assert!(full >= elapsed - run - neighbour - 0.05 * elapsed, "{full}");
+    assert!(full <= elapsed - run / 2.0 + 0.02 * elapsed, "{full}: it ran on two CPUs at most");
+}
+
+/// A cgroup that dies while stalled leaves its last counters, then its slot to another.
+#[test]
+fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
+    let _alone = alone();
+    let mut storage = MaybeUninit::uninit();
+    let mut options = options(Hook::TpBtf);
+    options.max_cgroups = 8; // every process of the machine outside our group is in the rest
+    let mut reader = Reader::new(&mut storage, options);
+    let doomed = Cgroup::new("doomed");
+    doomed.limit(Some(5 * MS), 500 * MS);
+    let burner = doomed.burn(1, Some(0));
+    until("its first stall", || (reader.of(&doomed).stalls > 0).then_some(()));
+    let id = doomed.id();
+    drop(burner);
+    drop(doomed);
+    let last = reader.read()[&id];
+    assert!(last.run > 0 && last.stall_sum > 0);
+    reader.probe.forget(CgroupKey { hierarchy: options.hierarchy, id });
+    assert!(!reader.read().contains_key(&id));
+    let in_use = reader.read().len();
+    for _ in 0..100 {
+        reader.read();
+    }
+    let fresh = Cgroup::new("fresh");
+    let _burner = fresh.burn(1, Some(0));
+    let counters = until("the fresh one", || reader.read().get(&fresh.id()).copied());
+    assert_eq!((counters.stalls, counters.stall_sum, counters.throttle), (0, 0, 0));
+    assert!(reader.read().len() <= in_use + 1);
+}
+
+#[test]
+fn cgroups_beyond_the_slots_are_counted_as_lost() {
+    let _alone = alone();
+    let mut storage = MaybeUninit::uninit();
+    let mut reader = Reader::new(&mut storage, CpuOptions { max_cgroups: 2, ..options(Hook::TpBtf) });
+    let groups: Vec<Cgroup> = (0..4).map(|i| Cgroup::new(&format!("beyond{i}"))).collect();
+    let _burners: Vec<_> = groups.iter().map(|g| g.burn(1, Some(0))).collect();
+    until("a loss", || {
+        let seen = reader.read().len();
+        assert!(seen <= 2);
+        (reader.losses.slots_exhausted > 0).then_some(())
+    });
+}
+
+#[test]
+fn more_cgroups_than_a_map_holds_are_refused() {
+    let mut storage = MaybeUninit::uninit();
+    let asked = CpuOptions { max_cgroups: u32::MAX, ..options(Hook::TpBtf) };
+    match CpuProbe::load(&mut storage, asked) {
+        Err(error @ CpuError::TooManyCgroups(_)) => println!("{error}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("maps of terabytes"),
+    }
+}
