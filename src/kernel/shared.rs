@@ -73,3 +73,9 @@ impl<T: Wire> SharedArray<T> {
         unsafe { self.memory.as_ptr().cast::<T>().add(i).cast::<u64>().read_volatile() }
     }
 }
+
+/// The event in a ring buffer's bytes; `None` if they are too few.
+pub fn decode<T: Wire>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: as many bytes as T has, and every bit pattern of a Wire type is a value.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

@@ -1,0 +1,296 @@
+//! The cgroups of this host: which there are, and what the kernel keeps for each by itself (cpu.stat,
+//! pressure). By the programs of `bpf/cgroups.bpf.c` where they load, from files otherwise; both give
+//! the same numbers.
+
+mod changes;
+mod files;
+mod iterator;
+mod parse;
+mod roots;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::Path;
+
+use libbpf_rs::OpenObject;
+use tracing::warn;
+
+pub use roots::{Roots, RootsError};
+
+use super::cpu::Hook;
+use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
+use changes::Changes;
+use files::{CgroupFiles, Descriptors};
+use iterator::Iterator;
+
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/cgroups.skel.rs"));
+}
+
+/// Readings between two walks of the tree when nothing asked for one: what the tracepoints may have
+/// missed is found then.
+const WALK_EVERY: u64 = 60;
+
+/// What to load; the plan says.
+#[derive(Clone, Copy, Debug)]
+pub struct SamplerOptions {
+    /// Read numbers by the cgroup iterator (v2 only).
+    pub iterator: bool,
+    /// Learn of new cgroups by tracepoints; `None`: find them by walking the tree.
+    pub tracepoints: Option<Hook>,
+    /// Cgroups the iterator has room for.
+    pub max_cgroups: u32,
+}
+
+/// Room for the BPF objects, which must outlive the sampler.
+pub struct Storage {
+    iterator: MaybeUninit<OpenObject>,
+    changes: MaybeUninit<OpenObject>,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage { iterator: MaybeUninit::uninit(), changes: MaybeUninit::uninit() }
+    }
+}
+
+struct Known {
+    path: String,
+    files: CgroupFiles,
+    /// The last reading that found it in the tree.
+    seen: u64,
+}
+
+/// Finds and samples cgroups, once a reading.
+pub struct CgroupSampler<'obj> {
+    roots: Roots,
+    iterator: Option<Iterator<'obj>>,
+    changes: Option<Changes<'obj>>,
+    known: HashMap<CgroupKey, Known>,
+    descriptors: Descriptors,
+    readings: u64,
+    walk_due: bool,
+    unreadable: u64,
+    warned: bool,
+}
+
+impl<'obj> CgroupSampler<'obj> {
+    /// Loads what `options` ask for. What does not load is told in the log and done without.
+    pub fn new(storage: &'obj mut Storage, roots: Roots, options: SamplerOptions) -> Self {
+        let soft =
+            |what: &str, error: &dyn std::fmt::Display| warn!("{what} ({error}): reading files instead");
+        let iterator = match roots.unified() {
+            Some(root) if options.iterator && roots.cpu_hierarchy() == Hierarchy::Unified => {
+                Iterator::load(&mut storage.iterator, root, options.max_cgroups)
+                    .inspect_err(|e| soft("cgroups cannot be sampled by BPF", e))
+                    .ok()
+            }
+            _ => None,
+        };
+        let changes = options
+            .tracepoints
+            .map(|hook| Changes::load(&mut storage.changes, hook == Hook::TpBtf))
+            .and_then(|loaded| loaded.inspect_err(|e| soft("new cgroups cannot be seen by BPF", e)).ok());
+        CgroupSampler {
+            roots,
+            iterator,
+            changes,
+            known: HashMap::new(),
+            descriptors: Descriptors::for_this_process(),
+            readings: 0,
+            walk_due: true,
+            unreadable: 0,
+            warned: false,
+        }
+    }
+
+    /// Whether the numbers come from the iterator, else from files.
+    pub fn uses_iterator(&self) -> bool {
+        self.iterator.is_some()
+    }
+
+    /// Whether new cgroups are told by tracepoints, else found by walking the tree.
+    pub fn uses_tracepoints(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// Appends which cgroups came and went since the last call, and the numbers of all there are.
+    pub fn sample(
+        &mut self,
+        changes: &mut Vec<CgroupChange>,
+        stats: &mut Vec<StatReading>,
+        losses: &mut Losses,
+    ) {
+        self.readings += 1;
+        self.take_events(changes);
+        if let Some(iterator) = &mut self.iterator {
+            let (readings, known) = (self.readings, &mut self.known);
+            let mut unknown = false;
+            let complete = iterator.run(|stat| {
+                match known.get_mut(&stat.cgroup) {
+                    Some(found) => found.seen = readings,
+                    None => unknown = true,
+                }
+                stats.push(stat);
+            });
+            self.walk_due |= unknown;
+            if let Err(error) = complete {
+                self.unreadable += 1;
+                warn!("the cgroup iterator failed, this reading lacks numbers: {error}");
+            }
+        }
+        // Without the tracepoints only the v2 iterator tells of new ones.
+        let blind = self.changes.is_none() && (self.iterator.is_none() || self.roots.v1_cpu().is_some());
+        if self.walk_due || blind || self.readings.is_multiple_of(WALK_EVERY) {
+            self.walk(changes);
+        }
+        if self.iterator.is_some() {
+            self.drop_unseen(Hierarchy::Unified, changes);
+        }
+        self.sample_files(stats);
+        losses.unreadable_cgroups = self.unreadable;
+    }
+
+    fn take_events(&mut self, changes: &mut Vec<CgroupChange>) {
+        let Some(source) = &mut self.changes else {
+            return;
+        };
+        let mut too_long = false;
+        let (roots, readings) = (&self.roots, self.readings);
+        let (known, descriptors) = (&mut self.known, &mut self.descriptors);
+        let lost = source.drain(|event| {
+            let Some(hierarchy) = roots.hierarchy(event.hierarchy) else {
+                return; // a controller we do not look at
+            };
+            let cgroup = CgroupKey { hierarchy, id: event.id };
+            match event.path {
+                _ if !event.made => forget(known, descriptors, cgroup, changes),
+                Some(path) => remember(known, cgroup, path, readings, changes),
+                None => too_long = true, // the walk finds it
+            }
+        });
+        self.walk_due |= lost || too_long;
+    }
+
+    /// Walks the trees: what is new is told, what is no more is gone.
+    fn walk(&mut self, changes: &mut Vec<CgroupChange>) {
+        self.walk_due = false;
+        for (hierarchy, root) in self.roots.trees() {
+            let (known, readings) = (&mut self.known, self.readings);
+            let walked = fs::metadata(&root).map(|m| m.ino()).and_then(|id| {
+                remember(known, CgroupKey { hierarchy, id }, "/".to_owned(), readings, changes);
+                let mut path = String::new();
+                walk_below(&root, &mut path, &mut |id, path| {
+                    let cgroup = CgroupKey { hierarchy, id };
+                    match known.get_mut(&cgroup) {
+                        Some(found) => found.seen = readings,
+                        None => remember(known, cgroup, path.to_owned(), readings, changes),
+                    }
+                })
+            });
+            match walked {
+                Ok(()) => self.drop_unseen(hierarchy, changes),
+                Err(error) => self.complain(&root, &error),
+            }
+        }
+    }
+
+    fn drop_unseen(&mut self, of: Hierarchy, changes: &mut Vec<CgroupChange>) {
+        let readings = self.readings;
+        let descriptors = &mut self.descriptors;
+        self.known.retain(|cgroup, known| {
+            let alive = known.seen == readings || cgroup.hierarchy != of;
+            if !alive {
+                descriptors.give_back(&mut known.files);
+                changes.push(CgroupChange::Gone { cgroup: *cgroup });
+            }
+            alive
+        });
+    }
+
+    fn sample_files(&mut self, stats: &mut Vec<StatReading>) {
+        let skip = self.iterator.as_ref().map(|_| Hierarchy::Unified);
+        let mut complaint = None;
+        for (cgroup, known) in &mut self.known {
+            if Some(cgroup.hierarchy) == skip {
+                continue;
+            }
+            let read =
+                known.files.read(&mut self.descriptors, &self.roots, *cgroup, &known.path, self.readings);
+            match read {
+                Ok(stat) if stat == CgroupStat::default() => {} // this tree has no number for it
+                Ok(stat) => stats.push(StatReading { cgroup: *cgroup, stat }),
+                // It died since the tree was walked; the walk or the event tells.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
+                Err(error) => complaint = Some((known.path.clone(), error)),
+            }
+        }
+        if let Some((path, error)) = complaint {
+            self.complain(Path::new(&path), &error);
+        }
+    }
+
+    fn complain(&mut self, path: &Path, error: &io::Error) {
+        self.unreadable += 1;
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!("cgroup {}: {error}: it is left out (further ones are only counted)", path.display());
+        }
+    }
+}
+
+fn remember(
+    known: &mut HashMap<CgroupKey, Known>,
+    cgroup: CgroupKey,
+    path: String,
+    seen: u64,
+    changes: &mut Vec<CgroupChange>,
+) {
+    if let Some(old) = known.get_mut(&cgroup) {
+        old.seen = seen;
+        if old.path == path {
+            return;
+        }
+        old.path.clone_from(&path); // renamed (v1)
+    } else {
+        known.insert(cgroup, Known { path: path.clone(), files: CgroupFiles::default(), seen });
+    }
+    changes.push(CgroupChange::Present { cgroup, path });
+}
+
+fn forget(
+    known: &mut HashMap<CgroupKey, Known>,
+    descriptors: &mut Descriptors,
+    cgroup: CgroupKey,
+    changes: &mut Vec<CgroupChange>,
+) {
+    if let Some(mut old) = known.remove(&cgroup) {
+        descriptors.give_back(&mut old.files);
+        changes.push(CgroupChange::Gone { cgroup });
+    }
+}
+
+/// Calls `found` with the id (inode number) and path of every directory below `root`. One that vanishes
+/// meanwhile is passed over.
+fn walk_below(root: &Path, path: &mut String, found: &mut impl FnMut(u64, &str)) -> io::Result<()> {
+    let dir = root.join(path.trim_start_matches('/'));
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let before = path.len();
+        path.push('/');
+        path.push_str(&entry.file_name().to_string_lossy());
+        found(entry.ino(), path);
+        walk_below(root, path, found)?;
+        path.truncate(before);
+    }
+    Ok(())
+}

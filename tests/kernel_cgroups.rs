@@ -1,0 +1,248 @@
+//! Cgroup sampling against the files of the kernel that runs the test.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::cgroup::{Cgroup, Version, cpu_tree};
+use common::until;
+use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
+use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Every way this kernel has, and the one without BPF.
+fn ways() -> Vec<SamplerOptions> {
+    let iterator = cpu_tree().version == Version::V2
+        && procfs::KernelVersion::current().expect("version") >= procfs::KernelVersion::new(6, 1, 0);
+    let options = |iterator, tracepoints| SamplerOptions { iterator, tracepoints, max_cgroups: 1024 };
+    let mut ways = vec![
+        options(false, None),
+        options(false, Some(Hook::TpBtf)),
+        options(false, Some(Hook::RawTracepoint)),
+    ];
+    if iterator {
+        ways.push(options(true, None));
+        ways.push(options(true, Some(Hook::TpBtf)));
+    }
+    ways
+}
+
+struct Reader<'obj> {
+    sampler: CgroupSampler<'obj>,
+    changes: Vec<CgroupChange>,
+    stats: Vec<StatReading>,
+    losses: Losses,
+}
+
+impl<'obj> Reader<'obj> {
+    fn new(storage: &'obj mut Storage, options: SamplerOptions) -> Self {
+        let sampler = CgroupSampler::new(storage, Roots::find(None).expect("cgroup trees"), options);
+        assert_eq!(sampler.uses_iterator(), options.iterator, "{options:?}");
+        assert_eq!(sampler.uses_tracepoints(), options.tracepoints.is_some(), "{options:?}");
+        Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() }
+    }
+
+    fn sample(&mut self) {
+        self.changes.clear();
+        self.stats.clear();
+        self.sampler.sample(&mut self.changes, &mut self.stats, &mut self.losses);
+    }
+
+    fn stat(&mut self, cgroup: CgroupKey) -> CgroupStat {
+        self.sample();
+        let found = self.stats.iter().find(|s| s.cgroup == cgroup);
+        found.unwrap_or_else(|| panic!("no numbers of {cgroup:?} among {}", self.stats.len())).stat
+    }
+}
+
+fn key(cgroup: &Cgroup) -> CgroupKey {
+    let hierarchy = match cpu_tree().version {
+        Version::V1 => Hierarchy::V1Cpu,
+        Version::V2 => Hierarchy::Unified,
+    };
+    CgroupKey { hierarchy, id: cgroup.id() }
+}
+
+/// The cgroup's numbers as its files say them now: periods, throttled periods, throttled ns, usage ns.
+fn files(cgroup: &Cgroup) -> [u64; 4] {
+    let usage = match cpu_tree().version {
+        Version::V2 => cgroup.cpu_stat("usage_usec") * 1000,
+        Version::V1 => 0, // in another tree; see below
+    };
+    let throttled = cgroup.throttled().as_nanos() as u64;
+    [cgroup.cpu_stat("nr_periods"), cgroup.cpu_stat("nr_throttled"), throttled, usage]
+}
+
+#[test]
+fn what_is_sampled_lies_between_two_looks_at_the_files() {
+    let cgroup = Cgroup::new("between");
+    cgroup.limit(Some(5 * MS), 10 * MS);
+    let _burners = cgroup.burn(2, None);
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        reader.sample();
+        for _ in 0..20 {
+            sleep(10 * MS);
+            let before = files(&cgroup);
+            let stat = reader.stat(key(&cgroup));
+            let after = files(&cgroup);
+            let sampled = [stat.periods, stat.throttled_periods, stat.throttled, stat.cpu_usage];
+            for (i, name) in ["periods", "throttled periods", "throttled", "usage"].into_iter().enumerate() {
+                if name == "usage" && cpu_tree().version == Version::V1 {
+                    continue;
+                }
+                let value = sampled[i].unwrap_or_else(|| panic!("{options:?}: no {name}"));
+                // A file in us has dropped what is below one.
+                let range = before[i]..=after[i] + 999;
+                assert!(range.contains(&value), "{options:?}: {name} {value} is not within {range:?}");
+            }
+            assert_eq!(stat.quota, Some(5_000_000), "{options:?}");
+            assert_eq!(stat.period, Some(10_000_000), "{options:?}");
+        }
+        assert_eq!(reader.losses, Losses::default());
+    }
+}
+
+/// In v1 the usage is in the tree of cpuacct: the root's grows with the load.
+#[test]
+fn usage_of_everything_grows() {
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        let root = fs::metadata(&cpu_tree().mount).expect("the root").ino();
+        let root = CgroupKey { id: root, ..key(&Cgroup::new("any")) };
+        let first = reader.stat(root).cpu_usage;
+        if first.is_none() && cpu_tree().version == Version::V1 {
+            println!("{options:?}: no cpuacct tree");
+            continue;
+        }
+        let load = Cgroup::new("load");
+        let _burner = load.burn(1, None);
+        until("usage of the root", || (reader.stat(root).cpu_usage > first).then_some(()));
+    }
+}
+
+/// Pressure is in the v2 tree; its totals only grow and never pass what the file says next.
+#[test]
+fn pressure_lies_between_two_looks_at_the_file() {
+    let roots = Roots::find(None).expect("cgroup trees");
+    let Some(unified) = roots.unified() else {
+        println!("no v2 tree");
+        return;
+    };
+    let dir = unified.join(format!("kg-test-psi-{}", std::process::id()));
+    fs::create_dir(&dir).expect("a group");
+    if !dir.join("cpu.pressure").exists() {
+        println!("no PSI");
+        fs::remove_dir(&dir).expect("remove");
+        return;
+    }
+    // Two loops on one CPU: one of them waits always.
+    let mut loops: Vec<_> = (0..2)
+        .map(|_| {
+            let mut command = std::process::Command::new("taskset");
+            let child =
+                command.args(["-c", "0", "sh", "-c", "while :; do :; done"]).spawn().expect("taskset");
+            fs::write(dir.join("cgroup.procs"), child.id().to_string()).expect("move");
+            child
+        })
+        .collect();
+    let id = fs::metadata(&dir).expect("the group").ino();
+    let failed = std::panic::catch_unwind(|| {
+        let file = || total(&dir.join("cpu.pressure"));
+        until("pressure", || (file() > 100_000_000).then_some(()));
+        for options in ways() {
+            let mut storage = Storage::default();
+            let mut reader = Reader::new(&mut storage, options);
+            let before = file();
+            let stat = reader.stat(CgroupKey { hierarchy: Hierarchy::Unified, id });
+            let after = file();
+            let some = stat.cpu_pressure.unwrap_or_else(|| panic!("{options:?}: no pressure")).some;
+            assert!((before..=after + 999).contains(&some), "{options:?}: {before} {some} {after}");
+        }
+    });
+    for child in &mut loops {
+        child.kill().and_then(|()| child.wait()).expect("end of a loop");
+    }
+    fs::remove_dir(&dir).expect("remove");
+    assert!(failed.is_ok());
+}
+
+/// `total=` of the line "some", ns.
+fn total(path: &Path) -> u64 {
+    let text = fs::read_to_string(path).expect("pressure");
+    let total = text.lines().next().and_then(|line| line.rsplit_once("total="));
+    total.and_then(|(_, us)| us.parse::<u64>().ok()).expect("total=") * 1000
+}
+
+#[test]
+fn cgroups_come_and_go() {
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        let old = Cgroup::new("old");
+        reader.sample();
+        let present = |reader: &Reader, cgroup: &Cgroup| {
+            let want = CgroupChange::Present { cgroup: key(cgroup), path: cgroup.path() };
+            reader.changes.iter().filter(|change| **change == want).count()
+        };
+        assert_eq!(present(&reader, &old), 1, "{options:?}: what was there at the start");
+        reader.sample();
+        assert_eq!(present(&reader, &old), 0, "{options:?}: said once");
+
+        let new = old.child("new");
+        reader.sample();
+        assert_eq!(present(&reader, &new), 1, "{options:?}: known with the next reading");
+        let gone = CgroupChange::Gone { cgroup: key(&new) };
+        drop(new);
+        reader.sample();
+        assert_eq!(reader.changes.iter().filter(|c| **c == gone).count(), 1, "{options:?}");
+        reader.sample();
+        assert!(!reader.changes.contains(&gone), "{options:?}: said once");
+    }
+}
+
+/// A path that an event has no room for is found by the walk.
+#[test]
+fn a_very_long_path_is_found() {
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        reader.sample();
+        let names: Vec<Cgroup> = (0..4).fold(vec![Cgroup::new("long")], |mut chain, i| {
+            let below = chain[chain.len() - 1].child(&format!("{}{i}", "x".repeat(200)));
+            chain.push(below);
+            chain
+        });
+        let last = names.last().expect("one");
+        reader.sample();
+        let want = CgroupChange::Present { cgroup: key(last), path: last.path() };
+        assert!(reader.changes.contains(&want), "{options:?}");
+        names.into_iter().rev().for_each(drop);
+    }
+}
+
+/// The iterator against files, for as many cgroups as a full node has: figures, no verdict.
+#[test]
+#[ignore = "prints figures: cargo test --release --test kernel_cgroups -- --ignored --nocapture"]
+fn cost_of_a_sample() {
+    let parent = Cgroup::new("cost");
+    let groups: Vec<Cgroup> = (0..1000).map(|i| parent.child(&format!("c{i}"))).collect();
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, SamplerOptions { max_cgroups: 4096, ..options });
+        reader.sample();
+        let start = std::time::Instant::now();
+        for _ in 0..20 {
+            reader.sample();
+        }
+        println!("{} cgroups, {options:?}: {:?} a sample", groups.len(), start.elapsed() / 20);
+    }
+}
