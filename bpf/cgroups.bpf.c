@@ -61,8 +61,6 @@ struct cgroup_event *event_type; /* never set: makes the type known to the skele
 __u32 visited; /* by the run of the iterator; set to 0 before each */
 __u64 events_lost;
 
-/* The flush was renamed in 6.16 (a97915559f5c, "cgroup: change rstat function signatures from cgroup-based to
- * css-based"). Both may sleep. */
 extern void cgroup_rstat_flush(struct cgroup *cgrp) __ksym __weak;
 extern void css_rstat_flush(struct cgroup_subsys_state *css) __ksym __weak;
 
@@ -114,9 +112,9 @@ int cgroup_stats(struct bpf_iter__cgroup *ctx)
 	if (!cgrp) /* the end of the walk */
 		return 0;
 	if (!key) { /* the root comes first: usage of all of them is brought up to date */
-		if (bpf_ksym_exists(css_rstat_flush))
+		if (bpf_core_type_exists(struct css_rstat_cpu))
 			css_rstat_flush(&cgrp->self);
-		else if (bpf_ksym_exists(cgroup_rstat_flush))
+		else
 			cgroup_rstat_flush(cgrp);
 	}
 	visited = key + 1;
@@ -124,7 +122,7 @@ int cgroup_stats(struct bpf_iter__cgroup *ctx)
 	if (!out)
 		return 0;
 	out->id = cgrp->kn->id;
-	out->usage = cgrp->bstat.cputime.sum_exec_runtime;
+	out->usage = key ? cgrp->bstat.cputime.sum_exec_runtime : UNKNOWN; /* the root keeps none */
 	out->periods = out->throttled_periods = out->throttled = out->quota = out->period = UNKNOWN;
 	out->cpu_some = out->cpu_full = out->memory_some = out->memory_full = out->io_some = out->io_full = UNKNOWN;
 	read_cpu(cgrp, out);

@@ -26,4 +26,12 @@ struct task_struct___unsigned_on_rq {
 
 #define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */
 
+/* ---- cgroups ---- */
+
+/* cgroup_rstat_flush(cgroup) became css_rstat_flush(css) in 6.16 (a97915559f5c, "cgroup: change rstat function
+ * signatures from cgroup-based to css-based"), together with this type. Whether a kfunc exists cannot be asked
+ * before 6.4: bpf_ksym_exists() is refused there. */
+struct css_rstat_cpu {
+} __attribute__((preserve_access_index));
+
 #endif

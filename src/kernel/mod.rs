@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod cgroups;
 mod cost;
 pub mod cpu;
+pub mod driver;
 pub mod hist;
 pub mod reading;
 mod shared;

@@ -1,0 +1,131 @@
+//! Owns the probes: loads what the plan allows, and reads them all once an interval. Lives on one thread of
+//! its own; nothing of it is shared.
+
+use std::collections::HashSet;
+use std::mem::MaybeUninit;
+
+use libbpf_rs::OpenObject;
+use tracing::warn;
+
+use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
+use super::cpu::{CpuOptions, CpuProbe};
+use super::{CgroupChange, CgroupKey, Instant, Reading};
+
+/// Readings between two looks for cgroups that lived and died unseen.
+const SWEEP_EVERY: u64 = 60;
+
+/// What to load; the plan says.
+#[derive(Clone, Debug)]
+pub struct DriverOptions {
+    pub roots: Roots,
+    pub sampler: SamplerOptions,
+    /// `None`: the plan says that the probe cannot run here.
+    pub cpu: Option<CpuOptions>,
+}
+
+/// Room for the BPF objects, on the stack of the thread that drives them.
+pub struct Storage {
+    cpu: MaybeUninit<OpenObject>,
+    cgroups: cgroups::Storage,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage { cpu: MaybeUninit::uninit(), cgroups: cgroups::Storage::default() }
+    }
+}
+
+/// The loaded probes and the reading they fill.
+pub struct Driver<'obj> {
+    cgroups: CgroupSampler<'obj>,
+    cpu: Option<CpuProbe<'obj>>,
+    reading: Reading,
+    readings: u64,
+    alive: HashSet<CgroupKey>,
+    unknown: HashSet<CgroupKey>,
+}
+
+impl<'obj> Driver<'obj> {
+    /// Loads and attaches. A probe that does not load is told in the log, and the rest runs.
+    pub fn start(storage: &'obj mut Storage, options: DriverOptions) -> Self {
+        let cpu = options.cpu.and_then(|cpu| {
+            CpuProbe::load(&mut storage.cpu, cpu)
+                .inspect_err(|error| {
+                    warn!(
+                        "{error}: no run-queue wait, no stalls, no neighbours; `kernel-gossip check` says why"
+                    );
+                })
+                .ok()
+        });
+        Driver {
+            cgroups: CgroupSampler::new(&mut storage.cgroups, options.roots, options.sampler),
+            cpu,
+            reading: Reading::default(),
+            readings: 0,
+            alive: HashSet::new(),
+            unknown: HashSet::new(),
+        }
+    }
+
+    /// Whether the CPU probe runs.
+    pub fn has_cpu(&self) -> bool {
+        self.cpu.is_some()
+    }
+
+    /// How cgroups are sampled.
+    pub fn cgroups(&self) -> &CgroupSampler<'obj> {
+        &self.cgroups
+    }
+
+    /// Kernel memory of the BPF maps, bytes.
+    pub fn map_bytes(&self) -> u64 {
+        self.cpu.as_ref().map_or(0, CpuProbe::map_bytes)
+    }
+
+    /// Reads everything. The reading is the driver's own and filled anew by the next call.
+    pub fn read(&mut self) -> &Reading {
+        self.readings += 1;
+        let r = &mut self.reading;
+        r.at = now();
+        r.changes.clear();
+        r.cpu.clear();
+        r.blame.clear();
+        r.stats.clear();
+        r.programs.clear();
+        self.cgroups.sample(&mut r.changes, &mut r.stats, &mut r.losses);
+        let Some(cpu) = &mut self.cpu else {
+            return &self.reading;
+        };
+        // What is gone is read a last time before it is forgotten.
+        cpu.read(&mut r.cpu, &mut r.blame, &mut r.losses);
+        cpu.costs(&mut r.programs);
+        for change in &r.changes {
+            match change {
+                CgroupChange::Present { cgroup, .. } => {
+                    self.alive.insert(*cgroup);
+                }
+                CgroupChange::Gone { cgroup } => {
+                    self.alive.remove(cgroup);
+                    cpu.forget(*cgroup);
+                }
+            }
+        }
+        if self.readings.is_multiple_of(SWEEP_EVERY) {
+            let unknown = r.cpu.iter().map(|c| c.cgroup).filter(|c| !self.alive.contains(c)).collect();
+            let before = std::mem::replace(&mut self.unknown, unknown);
+            self.unknown.intersection(&before).for_each(|cgroup| cpu.forget(*cgroup));
+        }
+        &self.reading
+    }
+}
+
+/// This moment in both clocks.
+pub fn now() -> Instant {
+    let read = |clock| {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: given a pointer to a whole timespec; these clocks cannot fail.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    };
+    Instant { mono_ns: read(libc::CLOCK_MONOTONIC), unix_ns: read(libc::CLOCK_REALTIME) }
+}
