@@ -8,8 +8,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::file::{self, RuleKeys, Text, valid_are};
-use super::{Agent, Config, Kubernetes, Output, RuntimeRoots, Sinks, Wrong};
+use super::{Agent, Config, Kubernetes, RuntimeRoots, Sinks, Wrong};
 use crate::signals::{ContentionRule, Rule, Rules, ThrottleRule};
+use crate::sinks::terminal::Output;
 
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::signals::Rules;
+use crate::sinks::terminal::Output;
 
 /// More than this is no configuration file, bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -86,17 +87,6 @@ pub struct Sinks {
     pub terminal: Option<Output>,
     /// Where `/metrics` is served; `None`: nowhere.
     pub prometheus: Option<SocketAddr>,
-}
-
-/// What the terminal shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// One line for people per whisper.
-    Text,
-    /// One JSON object a line per whisper.
-    Json,
-    /// Nothing.
-    None,
 }
 
 /// Why a file was refused: one line, `file:line: what is wrong and what is right`.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Config, Kubernetes, Output, default_yaml};
+use super::{Config, Kubernetes, default_yaml};
+use crate::sinks::terminal::Output;
 
 /// The one line a text is refused with, without the file's name.
 fn refused(text: &str) -> String {

@@ -1,8 +1,17 @@
 //! Windows and rules with hysteresis: pure, no clock of their own, no I/O.
 
+mod contention;
+mod culprits;
+mod engine;
+mod evidence;
+mod history;
+mod hysteresis;
+pub mod naming;
 mod rules;
+mod throttle;
 pub mod whisper;
+mod window;
 
+pub use engine::*;
 pub use rules::*;
-
 pub use whisper::*;
