@@ -71,7 +71,8 @@ impl Hysteresis {
         }
         let severity = match active.severity {
             Severity::Warning if critical => Severity::Critical,
-            Severity::Critical if held(active.not_critical_since) => Severity::Warning,
+            // Not on the way to be resolved: that is said soon enough.
+            Severity::Critical if !judgement.clear && held(active.not_critical_since) => Severity::Warning,
             same => same,
         };
         let transition = if severity != active.severity {

@@ -8,6 +8,8 @@ mod history;
 mod hysteresis;
 pub mod naming;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod throttle;
 pub mod whisper;
 mod window;

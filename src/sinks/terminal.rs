@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ pub enum Output {
 pub struct Terminal {
     queue: Option<SyncSender<Whisper>>,
     done: Receiver<()>,
-    dropped: u64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Terminal {
@@ -49,33 +51,37 @@ impl Terminal {
     fn start_on<W: Write + Send + 'static>(mut lines: Lines<W>) -> io::Result<Terminal> {
         // Nothing is ever sent on `done`: it closes with the thread.
         let (ends, done) = sync_channel(0);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let unwritten = dropped.clone();
         if lines.output == Output::None {
-            return Ok(Terminal { queue: None, done, dropped: 0 });
+            return Ok(Terminal { queue: None, done, dropped });
         }
         let (queue, whispers) = sync_channel(QUEUE);
         std::thread::Builder::new().name("terminal".into()).spawn(move || {
             let _ends: SyncSender<()> = ends;
+            let mut broken = false;
             for whisper in whispers {
-                if let Err(error) = lines.write(&whisper) {
+                if !broken && let Err(error) = lines.write(&whisper) {
                     tracing::warn!(%error, "stdout cannot be written to: no more whispers are shown there");
-                    return;
+                    broken = true;
                 }
+                unwritten.fetch_add(u64::from(broken), Ordering::Relaxed);
             }
         })?;
-        Ok(Terminal { queue: Some(queue), done, dropped: 0 })
+        Ok(Terminal { queue: Some(queue), done, dropped })
     }
 
     /// Shows a whisper, soon.
-    pub fn say(&mut self, whisper: &Whisper) {
+    pub fn say(&self, whisper: &Whisper) {
         let Some(queue) = &self.queue else { return };
         if queue.try_send(whisper.clone()).is_err() {
-            self.dropped += 1;
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whispers not shown because the reader was too slow or is gone. Cumulative.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes out what waits, for `within` at most.
@@ -278,3 +284,6 @@ impl Display for Printable<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
