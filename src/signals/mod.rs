@@ -1,5 +1,19 @@
 //! Windows and rules with hysteresis: pure, no clock of their own, no I/O.
 
+mod contention;
+mod culprits;
+mod engine;
+mod evidence;
+mod history;
+mod hysteresis;
+pub mod naming;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod throttle;
 pub mod whisper;
+mod window;
 
+pub use engine::*;
+pub use rules::*;
 pub use whisper::*;

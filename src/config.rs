@@ -1,1 +1,0 @@
-//! The one configuration file: see `docs/configuration.md`.

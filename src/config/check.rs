@@ -1,0 +1,223 @@
+//! From the file's text to a [`Config`]: every value in its range, and the rules consistent.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::file::{self, RuleKeys, Text, valid_are};
+use super::{Agent, Config, Kubernetes, RuntimeRoots, Sinks, Wrong};
+use crate::signals::{ContentionRule, Rule, Rules, ThrottleRule};
+use crate::sinks::terminal::Output;
+
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const REPEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const EVIDENCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const NAME_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const CGROUPS: RangeInclusive<u32> = 64..=65536;
+const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
+/// The longest name Kubernetes gives a node (a DNS subdomain).
+const NODE_NAME_MAX: usize = 253;
+
+/// The agent's interval, which every window is measured by, and where it stands.
+struct Interval {
+    value: Duration,
+    line: Option<u64>,
+}
+
+pub fn config(file: file::File) -> Result<Config, Wrong> {
+    let agent_text = file.agent.unwrap_or_default();
+    let interval_line = line(agent_text.interval.as_ref());
+    let agent = agent(agent_text)?;
+    let interval = Interval { value: agent.interval, line: interval_line };
+    let signals = file.signals.unwrap_or_default();
+    let rules = Rules {
+        cpu_throttle: throttle(signals.cpu_throttle.unwrap_or_default(), &interval)?,
+        cpu_contention: contention(signals.cpu_contention.unwrap_or_default(), &interval)?,
+        max_workloads: agent.max_cgroups as usize,
+    };
+    let sinks = sinks(file.sinks.unwrap_or_default())?;
+    Ok(Config { agent, rules, sinks })
+}
+
+fn agent(f: file::Agent) -> Result<Agent, Wrong> {
+    let d = Agent::default();
+    Ok(Agent {
+        interval: duration("interval", &f.interval, d.interval, INTERVAL)?,
+        max_cgroups: number("max_cgroups", &f.max_cgroups, d.max_cgroups, CGROUPS)?,
+        node: f.node.as_ref().map(node).transpose()?,
+        kubernetes: choice(
+            "kubernetes",
+            &f.kubernetes,
+            d.kubernetes,
+            &[("auto", Kubernetes::Auto), ("on", Kubernetes::On), ("off", Kubernetes::Off)],
+        )?,
+        name_wait: duration("name_wait", &f.name_wait, d.name_wait, NAME_WAIT)?,
+        runtime_roots: runtime_roots(f.runtime_roots.unwrap_or_default())?,
+    })
+}
+
+fn node(text: &Text) -> Result<String, Wrong> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if text.value.is_empty() || text.value.len() > NODE_NAME_MAX || !text.value.chars().all(ok) {
+        return Err(bad("node", text, format!("a node's name is 1 to {NODE_NAME_MAX} of a-z 0-9 - .")));
+    }
+    Ok(text.value.clone())
+}
+
+fn runtime_roots(f: file::RuntimeRoots) -> Result<RuntimeRoots, Wrong> {
+    let d = RuntimeRoots::default();
+    let list = |key, texts: Option<Vec<Text>>, default: Vec<PathBuf>| match texts {
+        None => Ok(default),
+        Some(texts) => texts
+            .iter()
+            .map(|t| match PathBuf::from(&t.value) {
+                path if path.is_absolute() && !t.value.contains('\0') => Ok(path),
+                _ => Err(bad(key, t, "absolute directories are wanted, such as /run/containerd")),
+            })
+            .collect(),
+    };
+    Ok(RuntimeRoots {
+        containerd: list("containerd", f.containerd, d.containerd)?,
+        crio: list("crio", f.crio, d.crio)?,
+        docker: list("docker", f.docker, d.docker)?,
+    })
+}
+
+fn throttle(f: file::CpuThrottle, interval: &Interval) -> Result<ThrottleRule, Wrong> {
+    let d = ThrottleRule::default();
+    Ok(ThrottleRule {
+        rule: rule(f.rule(), d.rule, interval)?,
+        min_throttled: duration("min_throttled", &f.min_throttled, d.min_throttled, EVIDENCE)?,
+        min_stalls: number("min_stalls", &f.min_stalls, d.min_stalls, 0..=1_000_000)?,
+    })
+}
+
+fn contention(f: file::CpuContention, interval: &Interval) -> Result<ContentionRule, Wrong> {
+    let d = ContentionRule::default();
+    Ok(ContentionRule {
+        rule: rule(f.rule(), d.rule, interval)?,
+        min_wait: duration("min_wait", &f.min_wait, d.min_wait, EVIDENCE)?,
+        min_share: percent("min_share", &f.min_share, d.min_share)?,
+    })
+}
+
+fn rule(f: RuleKeys<'_>, d: Rule, interval: &Interval) -> Result<Rule, Wrong> {
+    let rule = Rule {
+        enabled: choice("enabled", f.enabled, d.enabled, &[("true", true), ("false", false)])?,
+        window: duration("window", f.window, d.window, WINDOW)?,
+        warning: percent("warning", f.warning, d.warning)?,
+        critical: percent("critical", f.critical, d.critical)?,
+        clear: percent("clear", f.clear, d.clear)?,
+        hold: duration("hold", f.hold, d.hold, HOLD)?,
+        repeat: duration("repeat", f.repeat, d.repeat, REPEAT)?,
+    };
+    if rule.clear >= rule.warning {
+        // The defaults agree with each other, so one of the two is in the file.
+        let (clear, warning) = (from(f.clear, rule.clear), from(f.warning, rule.warning));
+        let message = format!("`clear` ({clear}) must be below `warning` ({warning})");
+        return Err(Wrong { line: line(f.clear.as_ref().or(f.warning.as_ref())), message });
+    }
+    if rule.warning > rule.critical {
+        let (warning, critical) = (from(f.warning, rule.warning), from(f.critical, rule.critical));
+        let message = format!("`warning` ({warning}) must not be above `critical` ({critical})");
+        return Err(Wrong { line: line(f.warning.as_ref().or(f.critical.as_ref())), message });
+    }
+    if rule.window < interval.value * 2 {
+        let message = format!(
+            "`window` ({}) must be at least two of the agent's `interval` ({})",
+            from(f.window, show(rule.window)),
+            show(interval.value)
+        );
+        return Err(Wrong { line: line(f.window.as_ref()).or(interval.line), message });
+    }
+    Ok(rule)
+}
+
+fn sinks(f: file::Sinks) -> Result<Sinks, Wrong> {
+    let outputs = [("text", Some(Output::Text)), ("json", Some(Output::Json)), ("none", Some(Output::None))];
+    Ok(Sinks {
+        terminal: choice("terminal", &f.terminal, None, &outputs)?,
+        prometheus: match &f.prometheus {
+            None => None,
+            Some(t) => Some(t.value.parse().map_err(|_| {
+                bad("prometheus", t, "an address and port is wanted, such as 127.0.0.1:9464 or [::]:9464")
+            })?),
+        },
+    })
+}
+
+fn duration(
+    key: &str,
+    text: &Option<Text>,
+    default: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, Wrong> {
+    let Some(text) = text else { return Ok(default) };
+    let parsed = text.value.parse::<SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+    parsed.filter(|d| range.contains(d)).ok_or_else(|| {
+        let (least, most) = (show(*range.start()), show(*range.end()));
+        bad(
+            key,
+            text,
+            format!("a duration with its unit is wanted, such as 500ms, 10s or 1m: {least} to {most}"),
+        )
+    })
+}
+
+fn percent(key: &str, text: &Option<Text>, default: f64) -> Result<f64, Wrong> {
+    let Some(text) = text else { return Ok(default) };
+    let number = text.value.strip_suffix('%').unwrap_or(&text.value).trim_end();
+    let parsed = number.parse::<f64>().ok().filter(|n| PERCENT.contains(n));
+    parsed.ok_or_else(|| bad(key, text, "a percentage from 0 to 100 is wanted"))
+}
+
+fn number<N>(key: &str, text: &Option<Text>, default: N, range: RangeInclusive<N>) -> Result<N, Wrong>
+where
+    N: std::str::FromStr + PartialOrd + Display,
+{
+    let Some(text) = text else { return Ok(default) };
+    text.value.parse::<N>().ok().filter(|n| range.contains(n)).ok_or_else(|| {
+        bad(key, text, format!("a whole number from {} to {} is wanted", range.start(), range.end()))
+    })
+}
+
+fn choice<T: Copy>(key: &str, text: &Option<Text>, default: T, valid: &[(&str, T)]) -> Result<T, Wrong> {
+    let Some(text) = text else { return Ok(default) };
+    match valid.iter().find(|(word, _)| *word == text.value) {
+        Some((_, value)) => Ok(*value),
+        None => {
+            let words: Vec<_> = valid.iter().map(|(word, _)| *word).collect();
+            Err(bad(key, text, format!("unknown{}", valid_are(&text.value, &words))))
+        }
+    }
+}
+
+/// `key` has this value, and what is wanted instead.
+fn bad(key: &str, text: &Text, wanted: impl Display) -> Wrong {
+    /// Enough of a value to know it again.
+    const SHOWN: usize = 60;
+    let mut value: String = text.value.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.value.chars().count() > SHOWN {
+        value.push('…');
+    }
+    Wrong { line: line(Some(text)), message: format!("`{key}: {value}`: {wanted}") }
+}
+
+fn line(text: Option<&Text>) -> Option<u64> {
+    text.map(|t| t.referenced.line()).filter(|n| *n > 0)
+}
+
+/// A value for a message, and whether it stands in the file.
+fn from(text: &Option<Text>, value: impl Display) -> String {
+    if text.is_some() { value.to_string() } else { format!("default {value}") }
+}
+
+/// As it would be written in the file.
+fn show(d: Duration) -> String {
+    SignedDuration::try_from(d).map_or_else(|_| format!("{d:?}"), |d| format!("{d:#}"))
+}

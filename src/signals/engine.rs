@@ -1,0 +1,320 @@
+//! The rules applied to every workload, reading by reading.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::culprits::ByPath;
+use super::evidence;
+use super::history::History;
+use super::hysteresis::{Hysteresis, Judgement};
+use super::rules::{Rule, Rules};
+use super::whisper::{CpuEvidence, SignalType, Transition, Whisper};
+use super::window::{Counters, Growth, Window, nanos};
+use super::{contention, throttle};
+use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use crate::kernel::Instant;
+
+/// A workload not heard of for this long is forgotten, and what it whispered resolved.
+pub const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// What the engine could not keep. Cumulative counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalLosses {
+    /// Samples not watched because [`Rules::max_workloads`] were.
+    pub untracked_samples: u64,
+    /// Blame not kept because one victim had too many culprits.
+    pub untracked_blame: u64,
+}
+
+/// All windows and active whispers of a node. Memory: about 3 KiB a workload (twice that if the rules
+/// have windows of two lengths), 5 KiB more for each that is throttled or whispers, 0.2 KiB for each
+/// pair of a workload and one that kept it waiting.
+#[derive(Debug)]
+pub struct Engine {
+    rules: Rules,
+    /// The distinct lengths of window, and which of them each of [`SignalType::ALL`] has.
+    lengths: Vec<Duration>,
+    window_of: [usize; SignalType::ALL.len()],
+    tracked: HashMap<ByPath, Tracked>,
+    losses: SignalLosses,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    who: Arc<Workload>,
+    seen_ns: u64,
+    windows: Box<[Window]>,
+    signals: [Signal; SignalType::ALL.len()],
+    history: Option<Box<History>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    hysteresis: Hysteresis,
+    /// When it could be judged last, ns of the monotonic clock.
+    judged_ns: u64,
+    whisper: Option<Box<Whisper>>,
+}
+
+impl Engine {
+    pub fn new(rules: &Rules) -> Self {
+        let mut lengths = Vec::new();
+        let window_of = SignalType::ALL.map(|signal| {
+            let length = rule(rules, signal).window;
+            lengths.iter().position(|l| *l == length).unwrap_or_else(|| {
+                lengths.push(length);
+                lengths.len() - 1
+            })
+        });
+        Engine {
+            rules: rules.clone(),
+            lengths,
+            window_of,
+            tracked: HashMap::new(),
+            losses: SignalLosses::default(),
+        }
+    }
+
+    /// Takes a reading and adds what is to be said to `out`. To be called once an interval.
+    pub fn step(&mut self, attributed: &Attributed, out: &mut Vec<Whisper>) {
+        let at = attributed.at;
+        // The probe sees the agent itself, so where it runs at least one sample has its word.
+        let probe = attributed.samples.iter().any(|s| s.cpu.is_some());
+        for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
+            self.announce(at, sample);
+        }
+        for blame in &attributed.blame {
+            self.blame(blame);
+        }
+        for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
+            let Some(tracked) = self.tracked.get_mut(sample.who.cgroup.as_str()) else { continue };
+            tracked.step(&self.rules, &self.lengths, &self.window_of, at, sample, out);
+            if sample.last {
+                tracked.end(at, out);
+                self.tracked.remove(sample.who.cgroup.as_str());
+            }
+        }
+        self.tracked.retain(|_, tracked| {
+            let present = at.mono_ns.saturating_sub(tracked.seen_ns) < nanos(FORGET_AFTER);
+            if !present {
+                tracked.end(at, out);
+            }
+            present
+        });
+    }
+
+    /// What whispers now, each with the evidence of the last reading.
+    pub fn active(&self) -> impl Iterator<Item = &Whisper> {
+        self.tracked.values().flat_map(|t| &t.signals).filter_map(|s| s.whisper.as_deref())
+    }
+
+    /// Workloads watched now.
+    pub fn tracked(&self) -> usize {
+        self.tracked.len()
+    }
+
+    pub fn losses(&self) -> SignalLosses {
+        self.losses
+    }
+
+    fn announce(&mut self, at: Instant, sample: &Sample) {
+        let path = sample.who.cgroup.as_str();
+        if !self.tracked.contains_key(path) {
+            if self.tracked.len() >= self.rules.max_workloads {
+                self.losses.untracked_samples += 1;
+                return;
+            }
+            let new = Tracked::new(&sample.who, self.lengths.len());
+            self.tracked.insert(ByPath(sample.who.clone()), new);
+        }
+        if let Some(tracked) = self.tracked.get_mut(path) {
+            tracked.announce(at, sample);
+        }
+    }
+
+    fn blame(&mut self, blame: &NamedBlame) {
+        let Some(victim) = self.tracked.get_mut(blame.victim.cgroup.as_str()) else { return };
+        for window in &mut victim.windows {
+            if !window.blame(&blame.culprit, blame.ns) {
+                self.losses.untracked_blame += 1;
+            }
+        }
+    }
+}
+
+impl Tracked {
+    fn new(who: &Arc<Workload>, windows: usize) -> Self {
+        Tracked {
+            who: who.clone(),
+            seen_ns: 0,
+            windows: (0..windows).map(|_| Window::default()).collect(),
+            signals: Default::default(),
+            history: None,
+        }
+    }
+
+    fn announce(&mut self, at: Instant, sample: &Sample) {
+        self.seen_ns = at.mono_ns;
+        if !Arc::ptr_eq(&self.who, &sample.who) {
+            self.who = sample.who.clone();
+        }
+        let now = Counters::of(sample);
+        for window in &mut self.windows {
+            window.announce(&now);
+        }
+    }
+
+    fn step(
+        &mut self,
+        rules: &Rules,
+        lengths: &[Duration],
+        window_of: &[usize],
+        at: Instant,
+        sample: &Sample,
+        out: &mut Vec<Whisper>,
+    ) {
+        let now = Counters::of(sample);
+        let mut growths = [None; SignalType::ALL.len()];
+        for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
+            *growth = window.advance(*length, at, &now, sample);
+        }
+
+        let mut transitions = [None; SignalType::ALL.len()];
+        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
+            let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(rules, kind, g));
+            transitions[i] = self.signals[i].step(rule(rules, kind), at, judgement);
+        }
+
+        let throttled = |g: &Growth| g.counters.throttled_per_cpu().is_some_and(|ns| ns > 0);
+        let wanted = growths.iter().flatten().any(throttled) || self.signals.iter().any(Signal::speaks);
+        self.remember(at, &now, wanted);
+
+        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
+            let window = window_of[i];
+            if let Some(growth) = &growths[window] {
+                let seen = Seen { at, sample, growth, window: &self.windows[window] };
+                self.signals[i].update(kind, &seen, self.history.as_deref());
+            }
+            self.signals[i].say(transitions[i], at, out);
+        }
+    }
+
+    /// Keeps the history while it is wanted and as long after as it reaches back.
+    fn remember(&mut self, at: Instant, now: &Counters, wanted: bool) {
+        match &mut self.history {
+            Some(history) => {
+                history.push(at, now);
+                if !wanted && history.quiet(at) {
+                    self.history = None;
+                }
+            }
+            None if wanted => {
+                let samples = self.windows.first().into_iter().flat_map(Window::samples);
+                let mut history = Box::new(History::new(at, samples));
+                history.push(at, now);
+                self.history = Some(history);
+            }
+            None => {}
+        }
+    }
+
+    fn end(&mut self, at: Instant, out: &mut Vec<Whisper>) {
+        for signal in &mut self.signals {
+            let transition = signal.hysteresis.end();
+            signal.say(transition, at, out);
+        }
+    }
+}
+
+/// What a whisper is filled from.
+struct Seen<'a> {
+    at: Instant,
+    sample: &'a Sample,
+    growth: &'a Growth,
+    window: &'a Window,
+}
+
+impl Signal {
+    /// One judgement further; what cannot be judged for too long is over.
+    fn step(&mut self, rule: &Rule, at: Instant, judgement: Option<Judgement>) -> Option<Transition> {
+        match judgement {
+            Some(judgement) => {
+                self.judged_ns = at.mono_ns;
+                self.hysteresis.step(rule, at.mono_ns, judgement)
+            }
+            None if at.mono_ns.saturating_sub(self.judged_ns) >= nanos(FORGET_AFTER) => self.hysteresis.end(),
+            None => None,
+        }
+    }
+
+    fn speaks(&self) -> bool {
+        self.hysteresis.severity().is_some()
+    }
+
+    /// Brings the whisper to the newest evidence, if there is or now begins one.
+    fn update(&mut self, kind: SignalType, seen: &Seen<'_>, history: Option<&History>) {
+        if let (None, Some(severity)) = (&self.whisper, self.hysteresis.severity()) {
+            self.whisper = Some(Box::new(Whisper {
+                signal: kind,
+                severity,
+                transition: Transition::Started,
+                who: seen.sample.who.clone(),
+                since: seen.at,
+                at: seen.at,
+                window_seconds: seen.growth.seconds,
+                evidence: CpuEvidence::default(),
+                history: Vec::new(),
+            }));
+        }
+        let Some(whisper) = &mut self.whisper else { return };
+        if let Some(severity) = self.hysteresis.severity() {
+            whisper.severity = severity;
+        }
+        whisper.at = seen.at;
+        whisper.window_seconds = seen.growth.seconds;
+        if !Arc::ptr_eq(&whisper.who, &seen.sample.who) {
+            whisper.who = seen.sample.who.clone();
+        }
+        evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample);
+        match history {
+            Some(history) => history.copy_to(&mut whisper.history),
+            None => whisper.history.clear(),
+        }
+    }
+
+    fn say(&mut self, transition: Option<Transition>, at: Instant, out: &mut Vec<Whisper>) {
+        let (Some(transition), Some(whisper)) = (transition, &mut self.whisper) else { return };
+        whisper.transition = transition;
+        whisper.at = at;
+        out.push((**whisper).clone());
+        if !whisper.active() {
+            self.whisper = None;
+        }
+    }
+}
+
+/// Whether a sample is one to whisper about. A pod's own cgroup runs no tasks, so it has a word only
+/// where cpu.stat is all there is; nobody set a limit on the root.
+fn judged(sample: &Sample, probe: bool) -> bool {
+    match sample.who.kind {
+        WorkloadKind::Container | WorkloadKind::Sandbox | WorkloadKind::Unit | WorkloadKind::Cgroup => true,
+        WorkloadKind::Pod => !probe,
+        WorkloadKind::Root => false,
+    }
+}
+
+fn rule(rules: &Rules, signal: SignalType) -> &Rule {
+    match signal {
+        SignalType::CpuThrottle => &rules.cpu_throttle.rule,
+        SignalType::CpuContention => &rules.cpu_contention.rule,
+    }
+}
+
+fn judge(rules: &Rules, signal: SignalType, growth: &Growth) -> Option<Judgement> {
+    match signal {
+        _ if !rule(rules, signal).enabled => None,
+        SignalType::CpuThrottle => throttle::judge(&rules.cpu_throttle, growth),
+        SignalType::CpuContention => contention::judge(&rules.cpu_contention, growth),
+    }
+}

@@ -1,0 +1,316 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::signals::{FORGET_AFTER, Severity};
+
+/// Reads one workload every second until `end`; what it whispers, with the second.
+fn watch(engine: &mut Engine, end: u64, cpu: impl Fn(u64) -> CpuCounters) -> Vec<(u64, Whisper)> {
+    let who = container("/a");
+    let mut all = Vec::new();
+    for second in 0..end {
+        let samples = vec![sample(&who, Some(cpu(second * SECOND)), CgroupStat::default())];
+        let whispers = step(engine, &reading(second * SECOND, samples, vec![]));
+        all.extend(whispers.into_iter().map(|w| (second, w)));
+    }
+    all
+}
+
+proptest! {
+    /// From the first stall that belongs to a crossing to the whisper: one window and one interval.
+    #[test]
+    fn a_crossing_is_told_within_a_window_and_an_interval(percent in 25.5..100.0f64, phase in 0..1000u64) {
+        let begin = 20 * SECOND + phase * 1_000_000;
+        let all = watch(&mut engine(), 60, |ns| stopped(percent, ns.saturating_sub(begin)));
+        let (second, first) = all.first().expect("whispers");
+        prop_assert_eq!(first.transition, Transition::Started);
+        prop_assert!(second * SECOND <= begin + 11 * SECOND, "told at {second} s");
+        // And the sooner the worse it is: as soon as the share of a whole window is lost.
+        let lost_by = begin + (2.5 / (percent / 100.0) * SECOND as f64) as u64;
+        prop_assert!(second * SECOND <= lost_by + SECOND, "told at {second} s, lost by {lost_by} ns");
+        let wall = first.evidence.throttled_percent.expect("measured");
+        prop_assert!(wall >= 25.0 && wall <= percent + 1e-6, "{wall}");
+    }
+
+    #[test]
+    fn less_than_the_threshold_is_never_told(percent in 0.0..24.9f64, phase in 0..1000u64) {
+        let begin = 5 * SECOND + phase * 1_000_000;
+        let all = watch(&mut engine(), 60, |ns| stopped(percent, ns.saturating_sub(begin)));
+        prop_assert!(all.is_empty());
+    }
+
+    /// Whatever the counters and the times do: starts and resolutions alternate for each signal, and
+    /// what is active is what was started and not resolved.
+    #[test]
+    fn starts_and_resolutions_alternate(
+        steps in prop::collection::vec(
+            (100..90_000u64, 0..4usize, 0..2_000_000_000u64, 0..2_000_000_000u64, 0..12u8), 1..150),
+    ) {
+        let who: Vec<_> = (0..4).map(|i| container(&format!("/{i}"))).collect();
+        let mut engine = engine();
+        let mut cpu = [CpuCounters::default(); 4];
+        let mut active = std::collections::HashSet::new();
+        let mut ns = 0;
+        for (ms, i, stalled, waited, what) in steps {
+            ns += if what == 11 { ms } else { ms % 1500 } * 1_000_000;
+            cpu[i].stall_wall += stalled;
+            cpu[i].stall_sum += stalled;
+            cpu[i].stalls += 5;
+            cpu[i].neighbour += waited;
+            if what == 0 {
+                cpu[i] = CpuCounters::default();
+            }
+            let samples = (0..4)
+                .filter(|j| what != 1 || *j != i)
+                .map(|j| Sample {
+                    last: what == 2 && i == j,
+                    ..sample(&who[j], (what != 3 || i != j).then_some(cpu[j]), CgroupStat::default())
+                })
+                .collect();
+            for w in step(&mut engine, &reading(ns, samples, vec![])) {
+                let key = (w.who.cgroup.clone(), w.signal);
+                match w.transition {
+                    Transition::Started => prop_assert!(active.insert(key), "started twice"),
+                    Transition::Resolved => prop_assert!(active.remove(&key), "resolved without a start"),
+                    _ => prop_assert!(active.contains(&key)),
+                }
+                prop_assert!(w.window_seconds > 0.0);
+                let percent = w.evidence.throttled_percent;
+                prop_assert!(percent.is_none_or(|p| (0.0..=100.0).contains(&p)), "{percent:?}");
+                prop_assert!(w.history.len() <= 120);
+                let (first, last) = (w.history.first(), w.history.last());
+                let reach = last.zip(first).map_or(0, |(l, f)| l.unix_ns - f.unix_ns);
+                prop_assert!(reach <= 120 * SECOND);
+                prop_assert!(w.history.windows(2).all(|p| p[0].throttled_ns <= p[1].throttled_ns));
+            }
+            let now: std::collections::HashSet<_> =
+                engine.active().map(|w| (w.who.cgroup.clone(), w.signal)).collect();
+            prop_assert_eq!(&now, &active);
+        }
+    }
+}
+
+#[test]
+fn the_evidence_says_all_that_is_known() {
+    let mut who = Workload::clone(&container("/a"));
+    who.cpu_request = Some(0.1);
+    let who = Arc::new(who);
+    let mut engine = engine();
+    let mut all = Vec::new();
+    for second in 0..30u64 {
+        let ns = second * SECOND;
+        let stat = CgroupStat {
+            cpu_usage: Some(7 * SECOND + ns / 5),
+            periods: Some(second * 10),
+            throttled_periods: Some(second * 9),
+            quota: Some(20_000_000),
+            ..Default::default()
+        };
+        let mut s = sample(&who, Some(stopped(80.0, ns)), stat);
+        s.quota_cores = Some(0.2);
+        all.extend(step(&mut engine, &reading(ns, vec![s], vec![])));
+    }
+    assert_eq!(said(&all), [Transition::Started, Transition::Changed].map(|t| (SignalType::CpuThrottle, t)));
+    let w = engine.active().next().expect("still active");
+    let e = &w.evidence;
+    assert_eq!((w.window_seconds, w.severity, w.at), (10.0, Severity::Critical, at(29 * SECOND)));
+    assert_eq!((e.throttled_percent, e.throttled_full_percent), (Some(80.0), Some(80.0)));
+    assert_eq!((e.throttled_seconds, e.stalls), (Some(8.0), Some(100)));
+    assert_eq!(e.stall_p99_seconds, Some(0.125));
+    assert_eq!((e.periods, e.throttled_periods), (Some(100), Some(90)));
+    assert_eq!((e.usage_cores, e.demand_cores), (Some(0.2), Some(1.0)));
+    assert_eq!((e.limit_cores, e.request_cores), (Some(0.2), Some(0.1)));
+    assert_eq!((e.wait_seconds, e.wait_throttle_seconds), (Some(8.0), Some(8.0)));
+    assert_eq!((e.wait_neighbour_seconds, e.wait_own_seconds), (Some(0.0), Some(0.0)));
+    assert_eq!(w.history.len(), 30, "one point a second since it began");
+    assert_eq!(w.history[29].throttled_wall_ns, Some(stopped(80.0, 29 * SECOND).stall_wall));
+}
+
+#[test]
+fn contention_names_the_neighbour() {
+    let (victim, noisy, small) = (container("/victim"), container("/noisy"), container("/small"));
+    let mut engine = engine();
+    let mut all = Vec::new();
+    for second in 0..20u64 {
+        let ns = second * SECOND;
+        let cpu = CpuCounters {
+            run: ns * 38 / 100,
+            wait: ns * 62 / 100,
+            neighbour: ns * 62 / 100,
+            ..Default::default()
+        };
+        let blame = |culprit: &Arc<Workload>, percent: u64| NamedBlame {
+            victim: victim.clone(),
+            culprit: culprit.clone(),
+            ns: ns * percent / 100,
+        };
+        let samples = vec![sample(&victim, Some(cpu), CgroupStat::default())];
+        all.extend(step(&mut engine, &reading(ns, samples, vec![blame(&small, 7), blame(&noisy, 55)])));
+    }
+    let contention = SignalType::CpuContention;
+    assert_eq!(said(&all), [(contention, Transition::Started), (contention, Transition::Changed)]);
+    assert_eq!(all[0].at, at(5 * SECOND), "a quarter of ten seconds, lost after 4.03");
+    let names: Vec<_> =
+        all[1].evidence.neighbours.iter().map(|n| (n.who.cgroup.as_str(), n.percent.round())).collect();
+    assert_eq!(names, [("/noisy", 55.0), ("/small", 7.0)]);
+}
+
+#[test]
+fn a_small_share_of_what_it_wanted_is_no_contention() {
+    // Forty cores' worth of threads that waited a third of one core's time.
+    let cpu = |ns: u64| CpuCounters { run: 40 * ns, neighbour: ns / 3, wait: ns / 3, ..Default::default() };
+    assert!(watch(&mut engine(), 30, cpu).is_empty());
+}
+
+#[test]
+fn one_long_stall_is_too_little_evidence() {
+    let one = |ns: u64| {
+        let stalled = if ns > 10 * SECOND { 4 * SECOND } else { 0 };
+        CpuCounters {
+            stalls: stalled / (4 * SECOND),
+            stall_sum: stalled,
+            stall_wall: stalled,
+            ..stopped(0.0, ns)
+        }
+    };
+    assert!(watch(&mut engine(), 30, one).is_empty());
+    let mut rules = Rules::default();
+    rules.cpu_throttle.min_stalls = 1;
+    assert_eq!(watch(&mut Engine::new(&rules), 30, one).len(), 1);
+}
+
+#[test]
+fn a_disabled_signal_is_silent() {
+    let mut rules = Rules::default();
+    rules.cpu_throttle.rule.enabled = false;
+    assert!(watch(&mut Engine::new(&rules), 30, |ns| stopped(80.0, ns)).is_empty());
+}
+
+#[test]
+fn windows_of_two_lengths_stand_side_by_side() {
+    let mut rules = Rules::default();
+    rules.cpu_contention.rule.window = Duration::from_secs(60);
+    let all = watch(&mut Engine::new(&rules), 100, |ns| {
+        let mut cpu = stopped(30.0, ns);
+        cpu.neighbour = ns * 3 / 10;
+        cpu
+    });
+    let started: Vec<_> = all
+        .iter()
+        .filter(|(_, w)| w.transition == Transition::Started)
+        .map(|(s, w)| (*s, w.signal))
+        .collect();
+    assert_eq!(started, [(9, SignalType::CpuThrottle), (50, SignalType::CpuContention)]);
+    let last = &all.iter().rfind(|(_, w)| w.signal == SignalType::CpuContention).expect("whispers").1;
+    assert!(last.history.len() > 40, "seeded once, from one of the windows");
+}
+
+#[test]
+fn the_last_sample_resolves_and_frees() {
+    let who = container("/job");
+    let mut engine = engine();
+    let mut all = Vec::new();
+    for second in 0..=4u64 {
+        let mut s = sample(&who, Some(stopped(80.0, second * SECOND)), CgroupStat::default());
+        s.last = second == 4;
+        all.extend(step(&mut engine, &reading(second * SECOND, vec![s], vec![])));
+    }
+    // It crossed and ended in the same second.
+    let throttle = SignalType::CpuThrottle;
+    assert_eq!(said(&all), [(throttle, Transition::Started), (throttle, Transition::Resolved)]);
+    assert_eq!((engine.tracked(), engine.active().count()), (0, 0));
+}
+
+#[test]
+fn what_vanishes_silently_is_resolved_after_the_stated_time() {
+    let mut engine = engine();
+    assert_eq!(watch(&mut engine, 5, |ns| stopped(80.0, ns)).len(), 1);
+    let gone = 4 * SECOND + FORGET_AFTER.as_nanos() as u64;
+    assert!(step(&mut engine, &reading(gone - 1, vec![], vec![])).is_empty());
+    assert_eq!(engine.active().count(), 1);
+    let all = step(&mut engine, &reading(gone, vec![], vec![]));
+    assert_eq!(said(&all), [(SignalType::CpuThrottle, Transition::Resolved)]);
+    assert_eq!((all[0].at, engine.tracked()), (at(gone), 0));
+}
+
+#[test]
+fn what_can_no_longer_be_judged_is_resolved_after_the_stated_time() {
+    let mut engine = engine();
+    let contended = |ns: u64| CpuCounters { neighbour: ns, ..Default::default() };
+    assert_eq!(watch(&mut engine, 6, contended).len(), 2);
+    // The CPU probe is gone: files cannot say who waits for whom.
+    let who = container("/a");
+    let mut all = Vec::new();
+    for second in 6..100 {
+        let samples = vec![sample(&who, None, CgroupStat::default())];
+        let whispers = step(&mut engine, &reading(second * SECOND, samples, vec![]));
+        all.extend(whispers.into_iter().map(|w| (second, w.transition)));
+    }
+    assert_eq!(all, [(5 + FORGET_AFTER.as_secs(), Transition::Resolved)]);
+}
+
+#[test]
+fn a_pod_of_its_own_whispers_only_where_files_are_all_there_is() {
+    for probe in [true, false] {
+        let pod = workload(WorkloadKind::Pod, "/kubepods/pod1");
+        let root = workload(WorkloadKind::Root, "/");
+        let other = container("/other");
+        let mut engine = engine();
+        let mut all = Vec::new();
+        for second in 0..20u64 {
+            let stat = CgroupStat {
+                throttled: Some(second * SECOND * 8 / 10),
+                periods: Some(second * 10),
+                throttled_periods: Some(second * 10),
+                ..Default::default()
+            };
+            let cpu = probe.then(CpuCounters::default);
+            let samples =
+                vec![sample(&pod, None, stat), sample(&root, None, stat), sample(&other, cpu, stat)];
+            all.extend(step(&mut engine, &reading(second * SECOND, samples, vec![])));
+        }
+        let who: Vec<_> = all
+            .iter()
+            .filter(|w| w.transition == Transition::Started)
+            .map(|w| w.who.cgroup.as_str())
+            .collect();
+        assert_eq!(who, if probe { vec![] } else { vec!["/kubepods/pod1", "/other"] });
+    }
+}
+
+#[test]
+fn a_restart_in_place_is_no_whisper() {
+    // A service that was throttled much, then made anew under the same path.
+    let cpu = |ns: u64| if ns < 10 * SECOND { stopped(20.0, ns + 3600 * SECOND) } else { stopped(0.0, ns) };
+    assert!(watch(&mut engine(), 40, cpu).is_empty());
+}
+
+#[test]
+fn names_that_become_known_are_taken_over() {
+    let unnamed = container("/a");
+    let mut named = Workload::clone(&unnamed);
+    named.pod = Some("web".into());
+    let named = Arc::new(named);
+    let mut engine = engine();
+    let mut all = Vec::new();
+    for second in 0..10u64 {
+        let who = if second < 5 { &unnamed } else { &named };
+        let samples = vec![sample(who, Some(stopped(80.0, second * SECOND)), CgroupStat::default())];
+        all.extend(step(&mut engine, &reading(second * SECOND, samples, vec![])));
+    }
+    assert_eq!(said(&all).len(), 2, "one workload: started, then critical");
+    assert_eq!(engine.tracked(), 1);
+    assert!(engine.active().all(|w| w.who.pod.as_deref() == Some("web")));
+}
+
+#[test]
+fn no_more_than_so_many_are_watched_and_the_others_counted() {
+    let mut engine = Engine::new(&Rules { max_workloads: 10, ..Rules::default() });
+    let all: Vec<_> = (0..15).map(|i| container(&format!("/{i}"))).collect();
+    for second in 0..3 {
+        let samples = all.iter().map(|w| sample(w, None, CgroupStat::default())).collect();
+        step(&mut engine, &reading(second * SECOND, samples, vec![]));
+    }
+    assert_eq!((engine.tracked(), engine.losses().untracked_samples), (10, 15));
+}

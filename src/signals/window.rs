@@ -1,0 +1,241 @@
+//! From cumulative counters to what happened in the window: a small ring of samples per workload.
+//!
+//! The window is measured, not assumed: it reaches from the kept sample whose age is nearest to the
+//! configured length to the newest one, however late samples came. A counter that shrank (the cgroup
+//! was made anew) or a change of source starts the window anew: growth is then unknown, not guessed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::culprits::Culprits;
+use super::whisper::Neighbour;
+use crate::attribution::{Sample, Workload};
+use crate::kernel::{CpuCounters, Instant, Log2Histogram};
+
+/// Samples kept per window. With the spacing of [`Window::advance`] they always reach back one whole
+/// window, whatever the interval.
+pub const SLOTS: usize = 16;
+
+/// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scheduler {
+    pub run: u64,
+    pub wait: u64,
+    pub throttle: u64,
+    pub neighbour: u64,
+    pub own: u64,
+    pub unattributed: u64,
+    pub stalls: u64,
+    pub stall_sum: u64,
+    pub stall_wall: u64,
+    pub stall_full: u64,
+}
+
+impl Scheduler {
+    fn of(c: &CpuCounters) -> Self {
+        Scheduler {
+            run: c.run,
+            wait: c.wait,
+            throttle: c.throttle,
+            neighbour: c.neighbour,
+            own: c.own,
+            unattributed: c.unattributed,
+            stalls: c.stalls,
+            stall_sum: c.stall_sum,
+            stall_wall: c.stall_wall,
+            stall_full: c.stall_full,
+        }
+    }
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Scheduler {
+            run: self.run.checked_sub(earlier.run)?,
+            wait: self.wait.checked_sub(earlier.wait)?,
+            throttle: self.throttle.checked_sub(earlier.throttle)?,
+            neighbour: self.neighbour.checked_sub(earlier.neighbour)?,
+            own: self.own.checked_sub(earlier.own)?,
+            unattributed: self.unattributed.checked_sub(earlier.unattributed)?,
+            stalls: self.stalls.checked_sub(earlier.stalls)?,
+            stall_sum: self.stall_sum.checked_sub(earlier.stall_sum)?,
+            stall_wall: self.stall_wall.checked_sub(earlier.stall_wall)?,
+            stall_full: self.stall_full.checked_sub(earlier.stall_full)?,
+        })
+    }
+}
+
+/// The counters of one sample, or their growth. `None` is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The CPU probe's word; without it only `cpu.stat` speaks.
+    pub scheduler: Option<Scheduler>,
+    /// CPU time used by the cgroup and all below it, ns.
+    pub usage: Option<u64>,
+    pub periods: Option<u64>,
+    pub throttled_periods: Option<u64>,
+    /// Throttled time per CPU as `cpu.stat` has it, ns.
+    pub throttled: Option<u64>,
+}
+
+impl Counters {
+    pub fn of(sample: &Sample) -> Self {
+        Counters {
+            scheduler: sample.cpu.as_ref().map(Scheduler::of),
+            usage: sample.stat.cpu_usage,
+            periods: sample.stat.periods,
+            throttled_periods: sample.stat.throttled_periods,
+            throttled: sample.stat.throttled,
+        }
+    }
+
+    /// Growth since an earlier sample; `None` if a counter shrank or the CPU probe came or went.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        let scheduler = match (&self.scheduler, &earlier.scheduler) {
+            (Some(now), Some(then)) => Some(now.since(then)?),
+            (None, None) => None,
+            _ => return None,
+        };
+        // One file that could not be read for once leaves that number unknown, not the whole window.
+        let grown = |now: Option<u64>, then: Option<u64>| match (now, then) {
+            (Some(now), Some(then)) => now.checked_sub(then).map(Some),
+            _ => Some(None),
+        };
+        Some(Counters {
+            scheduler,
+            usage: grown(self.usage, earlier.usage)?,
+            periods: grown(self.periods, earlier.periods)?,
+            throttled_periods: grown(self.throttled_periods, earlier.throttled_periods)?,
+            throttled: grown(self.throttled, earlier.throttled)?,
+        })
+    }
+
+    /// CPU time used, ns: the kernel's own count (a task that never leaves its CPU is in it), else
+    /// the probe's.
+    pub fn used(&self) -> Option<u64> {
+        self.usage.or(self.scheduler.map(|s| s.run))
+    }
+
+    /// Throttled time per CPU, ns: the probe's (parents' quotas included), else `cpu.stat`'s.
+    pub fn throttled_per_cpu(&self) -> Option<u64> {
+        self.scheduler.map(|s| s.stall_sum).or(self.throttled)
+    }
+}
+
+/// What happened in the window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    /// The measured length of the window, seconds; greater than zero.
+    pub seconds: f64,
+    /// The length thresholds are a percentage of, seconds: the measured one, but while fewer samples
+    /// than a window are known the configured one. So a rule fires as soon as the known part alone
+    /// exceeds its share of a whole window, and never on a short glimpse.
+    pub basis_seconds: f64,
+    /// A whole window is known: only then can it be called quiet.
+    pub complete: bool,
+    pub counters: Counters,
+    /// The slot of the sample the window begins with.
+    slot: usize,
+}
+
+/// The samples of one workload over one length of window.
+#[derive(Debug, Default)]
+pub struct Window {
+    samples: [(Instant, Counters); SLOTS],
+    /// The newest kept sample's slot, and how many are kept.
+    newest: usize,
+    kept: usize,
+    /// The stall histogram at each slot; nothing until the first stall, which most never see.
+    stalls: Option<Box<[Log2Histogram; SLOTS]>>,
+    culprits: Culprits,
+    /// Neighbour wait since the newest kept sample, ns: what a newly seen culprit can have had at most.
+    fresh_neighbour: u64,
+}
+
+impl Window {
+    /// The kept samples, oldest first.
+    pub fn samples(&self) -> impl Iterator<Item = &(Instant, Counters)> {
+        self.slots().map(|slot| &self.samples[slot])
+    }
+
+    fn slots(&self) -> impl Iterator<Item = usize> + use<> {
+        let (newest, kept) = (self.newest, self.kept);
+        (0..kept).map(move |back| (newest + SLOTS + 1 + back - kept) % SLOTS)
+    }
+
+    /// Takes note of a sample's counters before its blame is given with [`Window::blame`].
+    pub fn announce(&mut self, now: &Counters) {
+        let fresh = (self.kept > 0).then(|| now.since(&self.samples[self.newest].1)).flatten();
+        self.fresh_neighbour = fresh.and_then(|g| g.scheduler).map_or(0, |s| s.neighbour);
+    }
+
+    /// How long, in all (ns), the workload waited while `culprit` ran. False if it could not be kept.
+    pub fn blame(&mut self, culprit: &Arc<Workload>, total: u64) -> bool {
+        self.culprits.record(culprit, total, self.fresh_neighbour)
+    }
+
+    /// Takes a sample and says what happened in the window of this length that ends with it. `None`:
+    /// it is the first, or the window starts anew with it.
+    pub fn advance(
+        &mut self,
+        length: Duration,
+        at: Instant,
+        now: &Counters,
+        sample: &Sample,
+    ) -> Option<Growth> {
+        let stalls = sample.cpu.as_ref().map(|c| &c.stall_histogram);
+        if self.kept > 0 && now.since(&self.samples[self.newest].1).is_none() {
+            self.kept = 0;
+        }
+        let growth = self.growth(length, at, now);
+        // Two fewer intervals than slots: the kept samples then always span more than one window.
+        let spacing = length / (SLOTS as u32 - 2);
+        let age = at.mono_ns.saturating_sub(self.samples[self.newest].0.mono_ns);
+        if self.kept == 0 || age >= nanos(spacing) {
+            self.keep(at, now, stalls);
+        }
+        growth
+    }
+
+    fn growth(&self, length: Duration, at: Instant, now: &Counters) -> Option<Growth> {
+        let age = |slot: usize| at.mono_ns.saturating_sub(self.samples[slot].0.mono_ns);
+        let slot = self.slots().filter(|s| age(*s) > 0).min_by_key(|s| age(*s).abs_diff(nanos(length)))?;
+        let oldest = self.slots().next()?;
+        let seconds = Duration::from_nanos(age(slot)).as_secs_f64();
+        // Nearest to the length may be a little short of it: whole all the same if more is known.
+        let complete = age(oldest) >= nanos(length);
+        let basis_seconds = if complete { seconds } else { seconds.max(length.as_secs_f64()) };
+        let counters = now.since(&self.samples[slot].1)?;
+        Some(Growth { seconds, basis_seconds, complete, counters, slot })
+    }
+
+    fn keep(&mut self, at: Instant, now: &Counters, stalls: Option<&Log2Histogram>) {
+        if self.kept > 0 {
+            self.newest = (self.newest + 1) % SLOTS;
+        }
+        self.kept = (self.kept + 1).min(SLOTS);
+        self.samples[self.newest] = (at, *now);
+        self.culprits.mark(self.newest);
+        match (stalls, &mut self.stalls) {
+            (Some(histogram), Some(kept)) => kept[self.newest] = *histogram,
+            // The slots before had none: they were kept before the first stall.
+            (Some(histogram), none) if histogram.count() > 0 => {
+                none.insert(Box::default())[self.newest] = *histogram;
+            }
+            _ => {}
+        }
+    }
+
+    /// The stalls of the window by length, given the newest histogram.
+    pub fn stalls(&self, growth: &Growth, now: &Log2Histogram) -> Log2Histogram {
+        self.stalls.as_ref().map_or(*now, |kept| now.since(&kept[growth.slot]))
+    }
+
+    /// Fills in those blamed most in the window, the greatest share first.
+    pub fn top_culprits(&self, growth: &Growth, out: &mut Vec<Neighbour>) {
+        self.culprits.top(growth.slot, growth.seconds, out);
+    }
+}
+
+/// A duration as the kernel counts; one beyond 584 years is that long.
+pub fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}

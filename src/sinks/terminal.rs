@@ -1,0 +1,289 @@
+//! Whispers on stdout: one line each, for people or as JSON.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use jiff::{SignedDuration, Timestamp};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::event::{AttrValue, resource_attributes, whisper_attributes};
+use super::names::{self, whisper as attr};
+use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper};
+
+/// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
+const QUEUE: usize = 1024;
+
+/// What the terminal shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// One line for people per whisper.
+    Text,
+    /// One JSON object a line per whisper.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// Stdout, behind a bounded queue and a thread of its own: a reader that is slow or gone holds up
+/// nothing.
+#[derive(Debug)]
+pub struct Terminal {
+    queue: Option<SyncSender<Whisper>>,
+    done: Receiver<()>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Terminal {
+    /// Begins to write to stdout; in colour on a terminal unless `NO_COLOR` is set.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(output: Output, node: Option<String>) -> io::Result<Terminal> {
+        let colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        Terminal::start_on(Lines { out: io::stdout(), output, node, colour })
+    }
+
+    fn start_on<W: Write + Send + 'static>(mut lines: Lines<W>) -> io::Result<Terminal> {
+        // Nothing is ever sent on `done`: it closes with the thread.
+        let (ends, done) = sync_channel(0);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let unwritten = dropped.clone();
+        if lines.output == Output::None {
+            return Ok(Terminal { queue: None, done, dropped });
+        }
+        let (queue, whispers) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("terminal".into()).spawn(move || {
+            let _ends: SyncSender<()> = ends;
+            let mut broken = false;
+            for whisper in whispers {
+                if !broken && let Err(error) = lines.write(&whisper) {
+                    tracing::warn!(%error, "stdout cannot be written to: no more whispers are shown there");
+                    broken = true;
+                }
+                unwritten.fetch_add(u64::from(broken), Ordering::Relaxed);
+            }
+        })?;
+        Ok(Terminal { queue: Some(queue), done, dropped })
+    }
+
+    /// Shows a whisper, soon.
+    pub fn say(&self, whisper: &Whisper) {
+        let Some(queue) = &self.queue else { return };
+        if queue.try_send(whisper.clone()).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whispers not shown because the reader was too slow or is gone. Cumulative.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes out what waits, for `within` at most.
+    pub fn close(mut self, within: Duration) {
+        if self.queue.take().is_some() && self.done.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("stdout is not being read: the last whispers are not shown");
+        }
+    }
+}
+
+/// Writes whispers as lines.
+struct Lines<W> {
+    out: W,
+    output: Output,
+    node: Option<String>,
+    colour: bool,
+}
+
+impl<W: Write> Lines<W> {
+    /// Writes one line and flushes it.
+    fn write(&mut self, whisper: &Whisper) -> io::Result<()> {
+        match self.output {
+            Output::Text => writeln!(self.out, "{}", Text { whisper, colour: self.colour })?,
+            Output::Json => {
+                serde_json::to_writer(&mut self.out, &Json { whisper, node: self.node.as_deref() })?;
+                self.out.write_all(b"\n")?;
+            }
+            Output::None => {}
+        }
+        self.out.flush()
+    }
+}
+
+/// A whisper as one JSON object: `timestamp`, `event.name`, and the attributes of the OTLP event and
+/// its resource under their own names. Points in time are RFC 3339, as most readers of JSON take
+/// numbers for doubles, which cannot hold them; all else has the OTLP event's unit.
+struct Json<'a> {
+    whisper: &'a Whisper,
+    node: Option<&'a str>,
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let w = self.whisper;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &time(w.at.unix_ns))?;
+        map.serialize_entry("event.name", names::WHISPER_EVENT)?;
+        for (name, value) in resource_attributes(&w.who, self.node) {
+            map.serialize_entry(name, &Value(&value))?;
+        }
+        for (name, value) in whisper_attributes(w) {
+            match &value {
+                AttrValue::Int(ns) if name == attr::SINCE => map.serialize_entry(name, &signed_time(*ns))?,
+                AttrValue::IntArray(all) if name == attr::HISTORY_TIME => {
+                    let times: Vec<_> = all.iter().map(|ns| signed_time(*ns)).collect();
+                    map.serialize_entry(name, &times)?;
+                }
+                value => map.serialize_entry(name, &Value(value))?,
+            }
+        }
+        map.end()
+    }
+}
+
+struct Value<'a>(&'a AttrValue);
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            AttrValue::Str(v) => v.serialize(serializer),
+            AttrValue::Int(v) => v.serialize(serializer),
+            AttrValue::Double(v) => v.serialize(serializer),
+            AttrValue::StrArray(v) => v.serialize(serializer),
+            AttrValue::IntArray(v) => v.serialize(serializer),
+            AttrValue::DoubleArray(v) => v.serialize(serializer),
+        }
+    }
+}
+
+fn time(unix_ns: u64) -> Timestamp {
+    // Never out of range: 64 bits of ns end in the year 2554, a timestamp in 9999.
+    Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::MAX)
+}
+
+fn signed_time(unix_ns: i64) -> Timestamp {
+    time(u64::try_from(unix_ns).unwrap_or(0))
+}
+
+/// A whisper as one line for people.
+struct Text<'a> {
+    whisper: &'a Whisper,
+    colour: bool,
+}
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let w = self.whisper;
+        let (level, name) = match (self.colour, w.transition, w.severity) {
+            (false, ..) => (Style::new(), Style::new()),
+            (true, Transition::Resolved, _) => (AnsiColor::Green.on_default(), Style::new().bold()),
+            (true, _, Severity::Warning) => (AnsiColor::Yellow.on_default(), Style::new().bold()),
+            (true, _, Severity::Critical) => (AnsiColor::Red.on_default().bold(), Style::new().bold()),
+        };
+        let (severity, transition) = (w.severity.as_str(), w.transition.as_str());
+        write!(f, "{:.0} {level}{severity:<8} {transition:<8}{level:#} ", time(w.at.unix_ns))?;
+        write!(f, "{} {name}{}{name:#}: ", w.signal.as_str(), Printable(&w.who.label()))?;
+        match w.signal {
+            SignalType::CpuThrottle => throttle(f, w)?,
+            SignalType::CpuContention => contention(f, w)?,
+        }
+        if w.transition != Transition::Started {
+            let lasted = Duration::from_nanos(w.at.mono_ns.saturating_sub(w.since.mono_ns));
+            let lasted = SignedDuration::from_secs(lasted.as_secs().try_into().unwrap_or(i64::MAX));
+            write!(f, "; since {:.0}, {lasted:#}", time(w.since.unix_ns))?;
+        }
+        Ok(())
+    }
+}
+
+/// "throttled 80 % of the last 10.0 s: used 0.20 cores, wanted 1.00, limit 0.20; 99 stalls, …"
+fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
+    let e = &w.evidence;
+    match (e.throttled_percent, e.throttled_periods, e.periods) {
+        (Some(percent), ..) => write!(f, "throttled {percent:.0} % of the last {:.1} s", w.window_seconds)?,
+        (None, Some(throttled), Some(all)) => {
+            write!(f, "throttled in {throttled} of {all} periods of the last {:.1} s", w.window_seconds)?;
+        }
+        (None, ..) => write!(f, "throttled in the last {:.1} s", w.window_seconds)?,
+    }
+    cores(f, e)?;
+    let mut seen = Phrases::new(f, "; ");
+    seen.add(e.stalls, |n| format!("{n} {}", if n == 1 { "stall" } else { "stalls" }))?;
+    seen.add(e.stall_p99_seconds, |s| format!("99 % of them within {}", length(s)))?;
+    let sum = e.throttled_seconds.filter(|_| e.throttled_percent.is_none());
+    seen.add(sum, |s| format!("{s:.1} s summed over CPUs"))
+}
+
+/// "kept off the CPU 62 % of the last 10.0 s by default/noisy/burner (55 %), …: used …"
+fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
+    let e = &w.evidence;
+    let percent = e.wait_neighbour_seconds.map(|s| s / w.window_seconds * 100.0);
+    match percent {
+        Some(percent) => write!(f, "kept off the CPU {percent:.0} % of the last {:.1} s", w.window_seconds)?,
+        None => write!(f, "kept off the CPU in the last {:.1} s", w.window_seconds)?,
+    }
+    if percent.is_some_and(|p| p > 100.0) {
+        f.write_str(" (its threads together)")?;
+    }
+    for (i, neighbour) in e.neighbours.iter().enumerate() {
+        let name = neighbour.who.label();
+        let before = if i == 0 { " by " } else { ", " };
+        write!(f, "{before}{} ({:.0} %)", Printable(&name), neighbour.percent)?;
+    }
+    cores(f, e)
+}
+
+fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence) -> fmt::Result {
+    let mut known = Phrases::new(f, ": ");
+    known.add(e.usage_cores, |c| format!("used {c:.2} cores"))?;
+    known.add(e.demand_cores, |c| format!("wanted {c:.2}"))?;
+    known.add(e.limit_cores, |c| format!("limit {c:.2}"))
+}
+
+/// What is known, separated by commas.
+struct Phrases<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    before: &'static str,
+}
+
+impl<'a, 'f> Phrases<'a, 'f> {
+    fn new(f: &'a mut fmt::Formatter<'f>, before: &'static str) -> Self {
+        Phrases { f, before }
+    }
+
+    fn add<T>(&mut self, value: Option<T>, phrase: impl Fn(T) -> String) -> fmt::Result {
+        let Some(value) = value else { return Ok(()) };
+        write!(self.f, "{}{}", self.before, phrase(value))?;
+        self.before = ", ";
+        Ok(())
+    }
+}
+
+/// A length of time in the unit that suits it.
+fn length(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.1} s"),
+        s if s >= 1e-3 => format!("{:.0} ms", s * 1e3),
+        s => format!("{:.0} µs", s * 1e6),
+    }
+}
+
+/// A name as a terminal may have it: whoever names a cgroup must not write on the screen.
+struct Printable<'a>(&'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_debug()),
+            false => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
