@@ -108,20 +108,20 @@ impl Bundles {
         Bundles { roots: Vec::new(), discovered: Some(Instant::now()), buffer: Vec::new() }
     }
 
-    /// What the runtime says of the container `id`: 64 hex digits, or with `namespace` (containerd's) a
-    /// name. Reads one small file, or as many as there are roots where it is in none.
+    /// What the runtime says of the container `id`. Reads one small file, or tries one per root and
+    /// namespace of containerd where it is in none.
     ///
     /// # Errors
     /// [`Miss`]: worth asking again a little later.
-    pub fn look_up(&mut self, id: &str, namespace: Option<&str>) -> Result<BundleNames, Miss> {
-        let found = self.search(id, namespace);
+    pub fn look_up(&mut self, id: &str) -> Result<BundleNames, Miss> {
+        let found = self.search(id);
         if found != Err(Miss::Absent) || !self.discover() {
             return found;
         }
-        self.search(id, namespace)
+        self.search(id)
     }
 
-    fn search(&mut self, id: &str, namespace: Option<&str>) -> Result<BundleNames, Miss> {
+    fn search(&mut self, id: &str) -> Result<BundleNames, Miss> {
         // An id becomes part of a path.
         if id.is_empty() || id == "." || id == ".." || id.contains('/') {
             return Err(Miss::Absent);
@@ -129,7 +129,7 @@ impl Bundles {
         let mut result = Err(Miss::Absent);
         for root in &self.roots {
             let found = match root {
-                Root::Tasks(dir) => in_tasks(dir, id, namespace, &mut self.buffer),
+                Root::Tasks(dir) => in_tasks(dir, id, &mut self.buffer),
                 Root::Storage(dir) => in_storage(dir, id, &mut self.buffer),
                 Root::Docker(dir) => {
                     read(&dir.join(id).join("config.v2.json"), &mut self.buffer, parse_docker)
@@ -177,23 +177,12 @@ impl Bundles {
     }
 }
 
-fn in_tasks(
-    dir: &Path,
-    id: &str,
-    namespace: Option<&str>,
-    buffer: &mut Vec<u8>,
-) -> Result<BundleNames, Miss> {
-    let in_namespace = |namespace: &Path, buffer: &mut Vec<u8>| {
-        read(&namespace.join(id).join("config.json"), buffer, parse_oci)
-    };
-    if let Some(namespace) = namespace {
-        return in_namespace(&dir.join(namespace), buffer);
-    }
+fn in_tasks(dir: &Path, id: &str, buffer: &mut Vec<u8>) -> Result<BundleNames, Miss> {
     let namespaces = std::fs::read_dir(dir).map_err(|_| Miss::Absent)?;
     // A handful: k8s.io, moby, default.
     namespaces
         .filter_map(Result::ok)
-        .map(|namespace| in_namespace(&namespace.path(), buffer))
+        .map(|namespace| read(&namespace.path().join(id).join("config.json"), buffer, parse_oci))
         .find(|found| *found != Err(Miss::Absent))
         .unwrap_or(Err(Miss::Absent))
 }

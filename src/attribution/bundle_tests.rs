@@ -67,13 +67,9 @@ fn podman_names_in_its_list() {
     fs::write(bundle.join("config.json"), fixture!("podman-config.json")).expect("written");
     let mut bundles = Bundles::new(&[dir.path().into()]);
     let unnamed = BundleNames::default();
-    assert_eq!(
-        bundles.look_up(PODMAN, None),
-        Ok(unnamed.clone()),
-        "a container, though its list is not there"
-    );
+    assert_eq!(bundles.look_up(PODMAN), Ok(unnamed.clone()), "a container, though its list is not there");
     fs::write(storage.join("containers.json"), fixture!("podman-containers.json")).expect("written");
-    assert_eq!(bundles.look_up(PODMAN, None), Ok(BundleNames { name: some("kg-web"), ..unnamed }));
+    assert_eq!(bundles.look_up(PODMAN), Ok(BundleNames { name: some("kg-web"), ..unnamed }));
 }
 
 #[test]
@@ -83,17 +79,16 @@ fn a_root_may_be_given_in_either_way_and_appear_later() {
     for given in [dir.path().join("run"), tasks.clone()] {
         let mut bundles = Bundles::new(&[given]);
         let _ = fs::remove_dir_all(&tasks);
-        assert_eq!(bundles.look_up(ID, None), Err(Miss::Absent));
+        assert_eq!(bundles.look_up(ID), Err(Miss::Absent));
         let bundle = tasks.join("k8s.io").join(ID);
         fs::create_dir_all(&bundle).expect("made");
-        assert_eq!(bundles.look_up(ID, None), Err(Miss::Absent), "the directory comes before the file");
+        assert_eq!(bundles.look_up(ID), Err(Miss::Absent), "the directory comes before the file");
         let text = fixture!("containerd-container.json");
         fs::write(bundle.join("config.json"), &text[..text.len() / 2]).expect("written");
-        let half = bundles.look_up(ID, None);
+        let half = bundles.look_up(ID);
         assert!(matches!(&half, Err(Miss::Unreadable(why)) if why.contains(ID)), "{half:?}");
         fs::write(bundle.join("config.json"), text).expect("written");
-        assert_eq!(bundles.look_up(ID, None).expect("found").pod, some("burn"));
-        assert_eq!(bundles.look_up(ID, Some("default")), Err(Miss::Absent), "another namespace's");
+        assert_eq!(bundles.look_up(ID).expect("found").pod, some("burn"));
     }
 }
 
@@ -107,7 +102,7 @@ fn docker_goes_on_where_containerd_has_no_name() {
     fs::write(moby.join("config.json"), br#"{"ociVersion": "1.0.2", "hostname": "x"}"#).expect("written");
     fs::write(docker.join("config.v2.json"), fixture!("docker.json")).expect("written");
     let mut bundles = Bundles::new(&[dir.path().into()]);
-    assert_eq!(bundles.look_up(ID, None).expect("found").name, some("kg-web"));
+    assert_eq!(bundles.look_up(ID).expect("found").name, some("kg-web"));
 }
 
 #[test]
@@ -118,7 +113,7 @@ fn ids_do_not_leave_their_directory() {
     fs::write(tasks.join("config.json"), fixture!("containerd-container.json")).expect("written");
     let mut bundles = Bundles::new(&[dir.path().into()]);
     for id in ["..", ".", "", "a/b", "../.."] {
-        assert_eq!(bundles.look_up(id, None), Err(Miss::Absent), "{id:?}");
+        assert_eq!(bundles.look_up(id), Err(Miss::Absent), "{id:?}");
     }
 }
 
@@ -129,8 +124,7 @@ fn names_that_cannot_be_are_not_taken() {
         let text = serde_json::json!({"annotations": {"io.kubernetes.cri.sandbox-name": bad}}).to_string();
         assert_eq!(parse_oci(text.as_bytes()).expect("json").pod, None, "{bad:?}");
     }
-    for bad in
-        ["", "7", "{\"annotations\": 1}", "{\"annotations\": {\"io.kubernetes.cri.sandbox-name\": 7}}"]
+    for bad in ["", "7", "{\"annotations\": 1}", "{\"annotations\": {\"io.kubernetes.cri.sandbox-name\": 7}}"]
     {
         assert!(parse_oci(bad.as_bytes()).is_err(), "{bad:?}");
     }
@@ -145,7 +139,7 @@ fn an_endless_file_is_not_read_to_its_end() {
     fs::create_dir_all(&bundle).expect("made");
     std::os::unix::fs::symlink("/dev/zero", bundle.join("config.json")).expect("linked");
     let mut bundles = Bundles::new(&[dir.path().into()]);
-    assert!(matches!(bundles.look_up(ID, None), Err(Miss::Unreadable(_))));
+    assert!(matches!(bundles.look_up(ID), Err(Miss::Unreadable(_))));
 }
 
 #[test]
