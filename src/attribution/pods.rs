@@ -1,0 +1,291 @@
+//! The node's pods as the API server tells them: what is kept of each, and how they are looked up.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::paths::PodId;
+
+/// What is kept of a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodRecord {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// Static pods: what the kubelet names the pod's cgroup by (annotation `kubernetes.io/config.hash`).
+    pub config_hash: Option<String>,
+    /// The controller that owns it, as (kind, name).
+    pub owner: Option<(String, String)>,
+    /// Init and ephemeral containers too.
+    pub containers: Vec<ContainerRecord>,
+}
+
+/// What is kept of a container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerRecord {
+    pub name: String,
+    /// Its id now, and before its last restart: 64 hex digits.
+    pub ids: [Option<String>; 2],
+    /// Cores.
+    pub cpu_limit: Option<f64>,
+    /// Cores.
+    pub cpu_request: Option<f64>,
+}
+
+impl PodRecord {
+    /// The container with this id, or else with this name.
+    pub fn container(&self, id: Option<&str>, name: Option<&str>) -> Option<&ContainerRecord> {
+        let by_id = |c: &&ContainerRecord| id.is_some() && c.ids.iter().any(|i| i.as_deref() == id);
+        let by_name = |c: &&ContainerRecord| name == Some(&c.name);
+        self.containers.iter().find(by_id).or_else(|| self.containers.iter().find(by_name))
+    }
+}
+
+/// The pods of the node at one moment, those that left it a short while ago included.
+#[derive(Clone, Debug, Default)]
+pub struct PodIndex {
+    generation: u64,
+    live: usize,
+    by_uid: HashMap<String, Arc<PodRecord>>,
+    by_config_hash: HashMap<String, Arc<PodRecord>>,
+    by_container: HashMap<String, Arc<PodRecord>>,
+}
+
+impl PodIndex {
+    /// Grows with every change of any pod; equal generations of one store are equal indexes.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many pods the API server has on the node now.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// The pod whose cgroup says `id`.
+    pub fn by_pod(&self, id: &PodId) -> Option<&Arc<PodRecord>> {
+        match id {
+            PodId::Uid(uid) => self.by_uid.get(uid),
+            PodId::ConfigHash(hash) => self.by_config_hash.get(hash),
+        }
+    }
+
+    /// The pod that has, or had before its last restart, the container of this id (64 hex digits).
+    pub fn by_container(&self, id: &str) -> Option<&Arc<PodRecord>> {
+        self.by_container.get(id)
+    }
+
+    fn insert(&mut self, pod: &Arc<PodRecord>) {
+        self.by_uid.insert(pod.uid.clone(), pod.clone());
+        if let Some(hash) = &pod.config_hash {
+            self.by_config_hash.insert(hash.clone(), pod.clone());
+        }
+        for id in pod.containers.iter().flat_map(|c| c.ids.iter().flatten()) {
+            self.by_container.insert(id.clone(), pod.clone());
+        }
+    }
+}
+
+/// The pods behind a [`PodIndex`], changed by what the watch tells.
+#[derive(Debug, Default)]
+pub struct PodSet {
+    generation: u64,
+    live: HashMap<String, Arc<PodRecord>>,
+    /// Pods the API server no longer has: their containers may outlive them (a forced deletion), and
+    /// what is said last of a pod is said after its end.
+    departed: VecDeque<(Instant, Arc<PodRecord>)>,
+    /// A list that has not ended yet.
+    listing: Option<HashMap<String, Arc<PodRecord>>>,
+    changed: bool,
+}
+
+impl PodSet {
+    /// How long, and how many, pods are kept after they are gone.
+    pub const DEPARTED_FOR: Duration = Duration::from_secs(600);
+    pub const DEPARTED_MAX: usize = 512;
+
+    /// A new list begins.
+    pub fn begin_list(&mut self) {
+        self.listing = Some(HashMap::new());
+    }
+
+    /// A pod of the list.
+    pub fn list(&mut self, pod: PodRecord) {
+        let pod = self.shared(pod);
+        self.listing.get_or_insert_default().insert(pod.uid.clone(), pod);
+    }
+
+    /// The list is complete: pods not in it are gone.
+    pub fn end_list(&mut self, now: Instant) {
+        let Some(listed) = self.listing.take() else { return };
+        let before = std::mem::replace(&mut self.live, listed);
+        self.changed |= before.len() != self.live.len();
+        for (uid, pod) in before {
+            match self.live.get(&uid) {
+                Some(same) if Arc::ptr_eq(same, &pod) => {}
+                Some(_) => self.changed = true,
+                None => self.depart(pod, now),
+            }
+        }
+    }
+
+    /// A pod is new or has changed.
+    pub fn apply(&mut self, pod: PodRecord) {
+        let pod = self.shared(pod);
+        let before = self.live.insert(pod.uid.clone(), pod.clone());
+        self.changed |= before.is_none_or(|b| !Arc::ptr_eq(&b, &pod));
+    }
+
+    /// A pod is gone.
+    pub fn delete(&mut self, uid: &str, now: Instant) {
+        if let Some(pod) = self.live.remove(uid) {
+            self.depart(pod, now);
+        }
+    }
+
+    /// The index, if anything changed since it was last asked for.
+    pub fn publish(&mut self, now: Instant) -> Option<PodIndex> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        while let Some((since, _)) = self.departed.front()
+            && (now.duration_since(*since) > Self::DEPARTED_FOR || self.departed.len() > Self::DEPARTED_MAX)
+        {
+            self.departed.pop_front();
+        }
+        self.generation += 1;
+        let mut index =
+            PodIndex { generation: self.generation, live: self.live.len(), ..PodIndex::default() };
+        // The living last: a static pod that was made again has the hash of the one that left.
+        self.departed.iter().map(|(_, pod)| pod).chain(self.live.values()).for_each(|pod| index.insert(pod));
+        Some(index)
+    }
+
+    /// The record that is there already, if it says the same: most of what a pod's status tells is not kept.
+    fn shared(&self, pod: PodRecord) -> Arc<PodRecord> {
+        match self.live.get(&pod.uid) {
+            Some(same) if **same == pod => same.clone(),
+            _ => Arc::new(pod),
+        }
+    }
+
+    fn depart(&mut self, pod: Arc<PodRecord>, now: Instant) {
+        self.departed.push_back((now, pod));
+        self.changed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, id: Option<&str>) -> PodRecord {
+        PodRecord {
+            namespace: "shop".into(),
+            name: format!("web-{uid}"),
+            uid: uid.into(),
+            containers: vec![ContainerRecord {
+                name: "web".into(),
+                ids: [id.map(String::from), None],
+                ..ContainerRecord::default()
+            }],
+            ..PodRecord::default()
+        }
+    }
+
+    fn uid(uid: &str) -> PodId {
+        PodId::Uid(uid.into())
+    }
+
+    #[test]
+    fn found_by_uid_hash_and_container() {
+        let mut set = PodSet::default();
+        let now = Instant::now();
+        set.apply(PodRecord { config_hash: Some("hash".into()), ..pod("u1", Some("c1")) });
+        let index = set.publish(now).expect("a change");
+        assert_eq!(index.by_pod(&uid("u1")).map(|p| &*p.name), Some("web-u1"));
+        assert_eq!(index.by_pod(&PodId::ConfigHash("hash".into())).map(|p| &*p.uid), Some("u1"));
+        assert_eq!(index.by_container("c1").map(|p| &*p.uid), Some("u1"));
+        assert!(index.by_pod(&uid("u2")).is_none() && index.by_container("c2").is_none());
+    }
+
+    #[test]
+    fn only_what_is_kept_counts_as_a_change() {
+        let mut set = PodSet::default();
+        let now = Instant::now();
+        set.apply(pod("u1", None));
+        let first = set.publish(now).expect("a change");
+        set.apply(pod("u1", None));
+        assert!(set.publish(now).is_none(), "the same again");
+        set.begin_list();
+        set.list(pod("u1", None));
+        set.end_list(now);
+        assert!(set.publish(now).is_none(), "the same listed");
+        set.apply(pod("u1", Some("c1")));
+        let second = set.publish(now).expect("a change");
+        assert!(second.generation() > first.generation());
+        set.begin_list();
+        set.list(pod("u1", Some("c2")));
+        set.end_list(now);
+        let third = set.publish(now).expect("a change while nobody watched");
+        assert!(third.by_container("c2").is_some());
+    }
+
+    #[test]
+    fn a_pod_that_left_is_known_for_a_while() {
+        let mut set = PodSet::default();
+        let now = Instant::now();
+        set.apply(pod("u1", Some("c1")));
+        set.apply(pod("u2", None));
+        set.delete("u1", now);
+        let index = set.publish(now).expect("a change");
+        assert_eq!(index.live(), 1);
+        assert!(index.by_container("c1").is_some());
+        // Missing from a new list is gone too; and a list that has not ended changes nothing.
+        set.begin_list();
+        assert!(set.publish(now).is_none());
+        set.end_list(now);
+        let index = set.publish(now).expect("a change");
+        assert_eq!(index.live(), 0);
+        assert!(index.by_pod(&uid("u2")).is_some());
+        let later = now + PodSet::DEPARTED_FOR + Duration::from_secs(1);
+        set.apply(pod("u3", None));
+        let index = set.publish(later).expect("a change");
+        assert!(index.by_pod(&uid("u1")).is_none() && index.by_pod(&uid("u2")).is_none());
+    }
+
+    #[test]
+    fn the_departed_are_bounded() {
+        let mut set = PodSet::default();
+        let now = Instant::now();
+        for i in 0..2 * PodSet::DEPARTED_MAX {
+            set.apply(pod(&i.to_string(), None));
+            set.delete(&i.to_string(), now);
+        }
+        let index = set.publish(now).expect("a change");
+        assert_eq!(index.by_uid.len(), PodSet::DEPARTED_MAX);
+        assert!(index.by_pod(&uid("0")).is_none(), "the oldest go first");
+    }
+
+    #[test]
+    fn a_static_pod_made_again_is_the_living_one() {
+        let mut set = PodSet::default();
+        let now = Instant::now();
+        let with_hash = |uid: &str| PodRecord { config_hash: Some("hash".into()), ..pod(uid, None) };
+        set.apply(with_hash("old"));
+        set.delete("old", now);
+        set.apply(with_hash("new"));
+        let index = set.publish(now).expect("a change");
+        assert_eq!(index.by_pod(&PodId::ConfigHash("hash".into())).map(|p| &*p.uid), Some("new"));
+    }
+
+    #[test]
+    fn a_container_is_found_by_its_id_before_its_name() {
+        let mut record = pod("u1", Some("c1"));
+        record.containers[0].ids[1] = Some("c0".into());
+        assert_eq!(record.container(Some("c0"), None).map(|c| &*c.name), Some("web"), "before its restart");
+        assert_eq!(record.container(Some("other"), Some("web")).map(|c| &*c.name), Some("web"));
+        assert!(record.container(None, None).is_none());
+        assert!(record.container(Some("other"), Some("db")).is_none());
+    }
+}
