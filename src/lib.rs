@@ -5,6 +5,7 @@
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half.
 
+pub mod agent;
 pub mod api;
 pub mod attribution;
 pub mod config;

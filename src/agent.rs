@@ -1,0 +1,217 @@
+//! The node agent: one thread that reads, attributes, judges and hands on; everything that may wait
+//! (the API server, a collector, a scrape) is elsewhere.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::attribution::watch::{self, ApiError, Pods};
+use crate::attribution::{AttributionOptions, Attributor};
+use crate::config::{Config, Kubernetes};
+use crate::kernel::driver::{Driver, DriverOptions, Storage};
+use crate::signals::naming::NameGate;
+use crate::signals::{Engine, Whisper};
+use crate::sinks::terminal::{Output, Terminal};
+
+/// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
+/// reading under way.
+const FLUSH: Duration = Duration::from_millis(1500);
+
+/// What the command line adds to the configuration file.
+#[derive(Debug, clap::Args)]
+pub struct AgentArgs {
+    /// The configuration file; `kernel-gossip config` prints one with every default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to write to stdout [default: text, or none with an OTLP endpoint]
+    #[arg(long, value_enum)]
+    pub output: Option<Output>,
+    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// The node's name in the API server [default: $NODE_NAME, else the host's]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    #[arg(long, value_name = "DIR")]
+    pub runtime_root: Vec<PathBuf>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A configuration that is refused, or no cgroup file system at all.
+pub async fn run(args: AgentArgs) -> Result<()> {
+    let mut config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    config.agent.node = args.node_name.clone().or(config.agent.node);
+    let node = watch::node_name(config.agent.node.as_deref());
+
+    let pods = Arc::new(Pods::default());
+    let watching = watch_pods(&config, &args, &node, &pods).await?;
+    let node = node.ok();
+
+    let output = args.output.or(config.sinks.terminal).unwrap_or(Output::Text);
+    let terminal = Terminal::start(output, node.clone()).context("cannot start the terminal's thread")?;
+    let sampler = Sampler {
+        interval: config.agent.interval,
+        attributor: Attributor::new(AttributionOptions {
+            runtime_roots: runtime_roots(&config, &args),
+            ..AttributionOptions::default()
+        }),
+        pods,
+        engine: Engine::new(&config.rules),
+        // Where no API server tells, no name is late.
+        gate: NameGate::new(if watching { config.agent.name_wait } else { Duration::ZERO }),
+        terminal,
+    };
+    let roots = crate::kernel::cgroups::Roots::find(args.cgroup_root.as_deref())?;
+    let driver = DriverOptions {
+        cpu: Some(crate::kernel::cpu::CpuOptions {
+            hook: crate::kernel::cpu::Hook::TpBtf,
+            atomics: true,
+            hierarchy: roots.cpu_hierarchy(),
+            max_cgroups: config.agent.max_cgroups,
+        }),
+        sampler: crate::kernel::cgroups::SamplerOptions {
+            iterator: true,
+            tracepoints: Some(crate::kernel::cpu::Hook::TpBtf),
+            max_cgroups: config.agent.max_cgroups,
+        },
+        roots,
+    };
+    let running = sampler.spawn(driver)?;
+    stop_asked().await?;
+    running.stop()
+}
+
+/// Begins to watch the node's pods, if there is an API server to ask; says whether there is.
+async fn watch_pods(
+    config: &Config,
+    args: &AgentArgs,
+    node: &Result<String, ApiError>,
+    pods: &Arc<Pods>,
+) -> Result<bool> {
+    if config.agent.kubernetes == Kubernetes::Off {
+        return Ok(false);
+    }
+    let wanted = config.agent.kubernetes == Kubernetes::On || args.kubeconfig.is_some();
+    let client = match watch::client(args.kubeconfig.as_deref()).await {
+        Ok(client) => client,
+        Err(error) if wanted => return Err(error.into()),
+        Err(ApiError::NoCluster) => {
+            info!("no Kubernetes here: names are those of the container runtime and systemd");
+            return Ok(false);
+        }
+        Err(error) => {
+            warn!("{error}: pods are named by the container runtime alone");
+            return Ok(false);
+        }
+    };
+    let node = match node {
+        Ok(node) => node.clone(),
+        Err(error) => anyhow::bail!("{error}"),
+    };
+    let pods = pods.clone();
+    tokio::spawn(async move { watch::watch(client, &node, &pods).await });
+    Ok(true)
+}
+
+fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
+    let roots = &config.agent.runtime_roots;
+    let configured = roots.containerd.iter().chain(&roots.crio).chain(&roots.docker);
+    args.runtime_root.iter().chain(configured).cloned().collect()
+}
+
+/// Returns when the process is asked to stop.
+async fn stop_asked() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Everything on the sampler's thread, left to right.
+struct Sampler {
+    interval: Duration,
+    attributor: Attributor,
+    pods: Arc<Pods>,
+    engine: Engine,
+    gate: NameGate,
+    terminal: Terminal,
+}
+
+/// The sampler's thread, and the way to end it.
+struct Running {
+    stop: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    fn stop(self) -> Result<()> {
+        // An error means that it has ended already: join tells why.
+        let _ = self.stop.try_send(());
+        self.thread.join().map_err(|_| anyhow::anyhow!("the sampler's thread panicked"))
+    }
+}
+
+impl Sampler {
+    fn spawn(self, options: DriverOptions) -> Result<Running> {
+        let (stop, stopped) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("sampler".into())
+            .spawn(move || self.run(options, &stopped))
+            .context("cannot start the sampler's thread")?;
+        Ok(Running { stop, thread })
+    }
+
+    fn run(mut self, options: DriverOptions, stopped: &Receiver<()>) {
+        let mut storage = Storage::default();
+        let mut driver = Driver::start(&mut storage, options);
+        let (mut fresh, mut said) = (Vec::new(), Vec::new());
+        let mut next = Instant::now();
+        loop {
+            self.step(&mut driver, &mut fresh, &mut said);
+            // A reading that took longer than the interval delays the next, it is not made up for.
+            next = (next + self.interval).max(Instant::now());
+            match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => break,
+            }
+        }
+        // Probes first: nothing is attached while the rest is written out.
+        drop(driver);
+        let attributor = &self.attributor;
+        self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
+        for whisper in said.drain(..) {
+            self.terminal.say(&whisper);
+        }
+        self.terminal.close(FLUSH);
+    }
+
+    fn step(&mut self, driver: &mut Driver<'_>, fresh: &mut Vec<Whisper>, said: &mut Vec<Whisper>) {
+        let reading = driver.read();
+        let at = reading.at;
+        let attributed = self.attributor.attribute(reading, &self.pods.index());
+        self.engine.step(attributed, fresh);
+        let attributor = &self.attributor;
+        self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
+        for whisper in said.drain(..) {
+            self.terminal.say(&whisper);
+        }
+    }
+}
