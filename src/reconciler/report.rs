@@ -64,6 +64,8 @@ pub struct PodFacts {
     pub node: String,
     /// The controller that owns it, as (kind, name): ("ReplicaSet", "web-5d9c").
     pub owner: Option<(String, String)>,
+    /// Its label pod-template-hash: what a Deployment's ReplicaSet has after the Deployment's name.
+    pub template_hash: Option<String>,
     /// Of a static pod: the UID its node knows it by.
     pub config_hash: Option<String>,
     /// Every container, the init and ephemeral ones too.
@@ -98,4 +100,6 @@ pub struct Evidence {
     pub last_seen: Timestamp,
     /// The numbers of the last window, neighbours' names withheld where they are to be.
     pub numbers: SignalEvidence,
+    /// As the report has it; empty where others reported.
+    pub history: Arc<[HistoryPoint]>,
 }
