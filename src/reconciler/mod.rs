@@ -4,3 +4,4 @@ pub mod nodes;
 pub mod quantity;
 pub mod recommend;
 pub mod report;
+pub mod resize;
