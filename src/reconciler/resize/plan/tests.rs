@@ -404,7 +404,7 @@ proptest! {
             s.quotas = quota(json!({"limits.cpu": from_milli(hard)}), json!({"limits.cpu": from_milli(used)})).quotas;
         }
         if let Ok(to) = planned(&s, wanted as f64 / 1e3) {
-            prop_assert!(to >= 220 && to <= 400 && to <= wanted.max(220));
+            prop_assert!((220..=400).contains(&to) && to <= wanted.max(220));
             prop_assert!(to <= allocatable && to - 200 <= (allocatable - promised).max(0));
             prop_assert!(max.is_none_or(|max| to <= max));
             prop_assert!(hard.is_none_or(|hard| to - 200 <= (hard - used).max(0)));
