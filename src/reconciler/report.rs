@@ -1,0 +1,105 @@
+//! What comes in: a [`Report`] (one signal of one container, said by an agent or by others) and what
+//! the API server knows of its pod, [`PodFacts`]. Plain data; everything right of here reads these.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::api::{Severity, SignalEvidence, SignalKind, Source};
+use crate::signals::HistoryPoint;
+
+/// One signal of one container of one pod, checked and bounded, not yet believed to exist.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub source: Source,
+    pub namespace: String,
+    pub pod: String,
+    /// As the sender has it; the webhook does not know it.
+    pub uid: Option<String>,
+    /// Empty for the pod as a whole.
+    pub container: String,
+    pub kind: SignalKind,
+    pub severity: Severity,
+    /// False: it is over.
+    pub active: bool,
+    /// When it started: with UID, container and kind the whisper's identity.
+    pub since: Timestamp,
+    /// When it was said.
+    pub at: Timestamp,
+    /// The numbers; `neighbours` in here is empty, see the field below.
+    pub numbers: SignalEvidence,
+    /// Who ran meanwhile, the greatest share first, with the namespaces that decide who may read them.
+    pub neighbours: Vec<NamedNeighbour>,
+    /// Cumulative samples of the container, oldest first, times strictly rising, at most two minutes.
+    pub history: Vec<HistoryPoint>,
+}
+
+/// A workload that ran while the pod waited.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedNeighbour {
+    pub name: String,
+    /// Empty where it is no pod, or unknown.
+    pub namespace: String,
+    pub pod: String,
+    /// Wait blamed on it, percent of the window.
+    pub percent: f64,
+}
+
+/// Resources of one container, as its pod's spec has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerFacts {
+    pub name: String,
+    pub cpu_limit_cores: Option<f64>,
+    pub cpu_request_cores: Option<f64>,
+    pub memory_limit_bytes: Option<i64>,
+    pub memory_request_bytes: Option<i64>,
+}
+
+/// What the API server says of a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodFacts {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub node: String,
+    /// The controller that owns it, as (kind, name): ("ReplicaSet", "web-5d9c").
+    pub owner: Option<(String, String)>,
+    /// Its label pod-template-hash: what a Deployment's ReplicaSet has after the Deployment's name.
+    pub template_hash: Option<String>,
+    /// Of a static pod: the UID its node knows it by.
+    pub config_hash: Option<String>,
+    /// Every container, the init and ephemeral ones too.
+    pub containers: Vec<ContainerFacts>,
+}
+
+impl PodFacts {
+    /// The container of this name.
+    pub fn container(&self, name: &str) -> Option<&ContainerFacts> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// Whether a sender that calls the pod `uid` means this one.
+    pub fn is(&self, uid: &str) -> bool {
+        self.uid == uid || self.config_hash.as_deref() == Some(uid)
+    }
+}
+
+/// What a recommendation is made from, and a remediation decided by: one signal of a pod that exists.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    pub pod: Arc<PodFacts>,
+    /// Empty for the pod as a whole.
+    pub container: String,
+    pub kind: SignalKind,
+    /// Never act on [`Source::Reported`].
+    pub source: Source,
+    pub severity: Severity,
+    pub active: bool,
+    pub since: Timestamp,
+    /// When it was last said.
+    pub last_seen: Timestamp,
+    /// The numbers of the last window, neighbours' names withheld where they are to be.
+    pub numbers: SignalEvidence,
+    /// As the report has it; empty where others reported.
+    pub history: Arc<[HistoryPoint]>,
+}
