@@ -1,0 +1,172 @@
+//! The agent as a user runs it: real load, real output, real signals.
+
+mod common;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::cgroup::Cgroup;
+use common::process::Running;
+use common::{kernel_gossip, until};
+use serde_json::Value;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// An agent that knows no cluster and says JSON.
+fn agent(arguments: &[&str]) -> Command {
+    let mut command = kernel_gossip();
+    command.args(["agent", "--output", "json"]).args(arguments);
+    // Not the cluster of another test, nor a collector of this shell's.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name == "KUBECONFIG") {
+        command.env_remove(name);
+    }
+    command.env("HOME", "/nonexistent");
+    command
+}
+
+/// A group that is refused the CPU four fifths of the time.
+fn throttled(name: &str) -> Cgroup {
+    let cgroup = Cgroup::new(name);
+    cgroup.limit(Some(20 * MS), 100 * MS);
+    cgroup
+}
+
+/// The next whisper of this signal about this cgroup.
+fn whisper(agent: &mut Running, cgroup: &Cgroup, signal: &str) -> Value {
+    let path = cgroup.path();
+    let mut found = Value::Null;
+    agent.line(&format!("{signal} of {path}"), |line| {
+        if line.to_stderr {
+            return false;
+        }
+        let said: Value = serde_json::from_str(&line.text).expect("a line of JSON");
+        let wanted =
+            said["linux.cgroup.path"] == path.as_str() && said["kernel_gossip.whisper.signal"] == signal;
+        if wanted {
+            found = said;
+        }
+        wanted
+    });
+    found
+}
+
+/// The next whisper about the cgroup of this path that is resolved, as one is when the cgroup is gone.
+fn until_resolved(agent: &mut Running, path: &str) -> Value {
+    let line = agent.line("resolved", |line| {
+        line.text.contains(path) && line.text.contains(r#"whisper.transition":"resolved""#)
+    });
+    serde_json::from_str(&line.text).expect("a line of JSON")
+}
+
+#[track_caller]
+fn number(whisper: &Value, name: &str) -> f64 {
+    whisper[name].as_f64().unwrap_or_else(|| panic!("no {name} in {whisper:#}"))
+}
+
+#[test]
+fn a_throttled_cgroup_is_told_with_its_numbers() {
+    let cgroup = throttled("told");
+    let mut agent = Running::start(&mut agent(&[]));
+    let start = Instant::now();
+    let burner = cgroup.burn(1, Some(0));
+    let said = whisper(&mut agent, &cgroup, "cpu_throttle");
+    println!("first line {:.1} s after the load began", start.elapsed().as_secs_f64());
+    assert_eq!(said["kernel_gossip.whisper.transition"], "started", "{said:#}");
+    assert_eq!(number(&said, "kernel_gossip.cpu.limit"), 0.2);
+    let (used, wanted) =
+        (number(&said, "kernel_gossip.cpu.usage"), number(&said, "kernel_gossip.cpu.demand"));
+    assert!(used <= 0.25 && wanted > used, "{said:#}");
+    let percent = number(&said, "kernel_gossip.cpu.throttled.percent");
+    assert!((25.0..=100.0).contains(&percent), "{said:#}");
+    drop(burner);
+    let path = cgroup.path();
+    drop(cgroup);
+    let last = until_resolved(&mut agent, &path);
+    assert_eq!(last["kernel_gossip.whisper.state"], "resolved", "{last:#}");
+}
+
+#[test]
+fn a_neighbour_is_named() {
+    let (victim, noisy) = (Cgroup::new("victim"), Cgroup::new("noisy"));
+    let mut agent = Running::start(&mut agent(&[]));
+    let _burners = (victim.burn(1, Some(0)), noisy.burn(3, Some(0)));
+    let said = whisper(&mut agent, &victim, "cpu_contention");
+    let names = said["kernel_gossip.neighbour.names"].as_array().unwrap_or_else(|| panic!("{said:#}"));
+    assert_eq!(names[0], noisy.path().as_str(), "{said:#}");
+}
+
+#[test]
+fn sigterm_ends_it_at_once() {
+    let cgroup = throttled("term");
+    let _burner = cgroup.burn(1, None);
+    let mut agent = Running::start(&mut agent(&[]));
+    whisper(&mut agent, &cgroup, "cpu_throttle");
+    let (status, _, took) = agent.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Programs of the CPU probe that some process of this machine has loaded, by their ids.
+fn loaded() -> Vec<u32> {
+    let probe = |p: &libbpf_rs::query::ProgramInfo| p.name.as_encoded_bytes().starts_with(b"sched_switch_");
+    libbpf_rs::query::ProgInfoIter::default().filter(probe).map(|p| p.id).collect()
+}
+
+#[test]
+fn kill_leaves_nothing_attached() {
+    let before = loaded();
+    let cgroup = throttled("kill");
+    let _burner = cgroup.burn(1, None);
+    let mut agent = Running::start(&mut agent(&[]));
+    whisper(&mut agent, &cgroup, "cpu_throttle");
+    let ours: Vec<u32> = loaded().into_iter().filter(|id| !before.contains(id)).collect();
+    assert!(!ours.is_empty(), "the probe is loaded while the agent runs");
+    agent.signal(libc::SIGKILL);
+    agent.end();
+    until("end of the programs", || ours.iter().all(|id| !loaded().contains(id)).then_some(()));
+}
+
+#[test]
+fn two_agents_run_side_by_side() {
+    let cgroup = throttled("two");
+    let mut agents = [Running::start(&mut agent(&[])), Running::start(&mut agent(&[]))];
+    let _burner = cgroup.burn(1, None);
+    let percents = agents
+        .each_mut()
+        .map(|agent| number(&whisper(agent, &cgroup, "cpu_throttle"), "kernel_gossip.cpu.throttled.percent"));
+    println!("both say {percents:?} %");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_in_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("kernel-gossip.yaml");
+    std::fs::write(&file, "signals:\n  cpu_throttle:\n    treshold: 5\n").expect("write");
+    let (status, lines) = Running::start(&mut agent(&["--config", &file.to_string_lossy()])).end();
+    assert!(!status.success());
+    let lines: Vec<_> = lines.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("kernel-gossip.yaml:3:") && lines[0].contains("treshold"), "{lines:?}");
+}
+
+/// An API server that is not there: one line, and the whispers go out all the same.
+#[test]
+fn without_an_api_server_it_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("kubeconfig");
+    let server = common::free_address();
+    let kubeconfig = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
+    );
+    std::fs::write(&file, kubeconfig).expect("write");
+    let cgroup = throttled("noapi");
+    let _burner = cgroup.burn(1, None);
+    let arguments = ["--node-name", "nowhere", "--kubeconfig", &file.to_string_lossy()];
+    let mut agent = Running::start(&mut agent(&arguments));
+    whisper(&mut agent, &cgroup, "cpu_throttle");
+    let (status, lines, _) = agent.terminate();
+    assert!(status.success());
+    let told: Vec<_> = lines.iter().filter(|l| l.to_stderr && l.text.contains("API server")).collect();
+    assert_eq!(told.len(), 1, "{lines:?}");
+}
