@@ -204,6 +204,13 @@ fn units_and_plain_cgroups() {
     assert!(matches!(classify(&monitor).kind, Kind::Unit(_)));
     let podman_pod = path("/libpod_parent/<ID>");
     assert_eq!(classify(&podman_pod).kind, Kind::Plain);
+    let podman_pod = path("/machine.slice/machine-libpod_pod_<ID>.slice");
+    assert!(matches!(classify(&podman_pod).kind, Kind::Unit(_)));
+    // More of the same word after the UID makes it another word.
+    for end in ["-x", "_1", "a"] {
+        let longer = path("/kubepods/pod<UID>") + end + &path("/<ID>");
+        assert_eq!(classify(&longer).pod, None, "{longer}");
+    }
 }
 
 #[test]

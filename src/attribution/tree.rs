@@ -96,7 +96,7 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Memory { dead_for: Duration::from_secs(300), dead_max: 8192, nodes_max: 65_536 }
+        Memory { dead_for: Duration::from_secs(300), dead_max: 4096, nodes_max: 65_536 }
     }
 }
 

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ObjectMeta;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Config, Resource};
 use serde::Deserialize;
@@ -136,6 +137,7 @@ pub async fn watch(client: Client, node: &str, pods: &Pods) {
                     Ok(None) => break None,
                     Err(_) => {
                         say_up(pods, node);
+                        backoff.reset();
                         continue;
                     }
                 };
@@ -187,7 +189,7 @@ fn say_down(pods: &Pods, node: &str, error: watcher::Error) {
         _ => false,
     };
     let advice = if refused { "; grant the agent get, list and watch on pods" } else { "" };
-    let why = chain(error) + advice;
+    let why = brief(&error) + advice;
     if !matches!(**pods.status.load(), ApiStatus::Down(_)) {
         warn!(node, "no word from the API server, names come from the runtime until there is: {why}");
     }
@@ -197,6 +199,17 @@ fn say_down(pods: &Pods, node: &str, error: watcher::Error) {
 /// The server no longer has the history asked for: a new list is due, nothing is wrong.
 fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchError(status) if status.code == 410)
+}
+
+/// What failed, and its first cause; what lies between says the same again and again.
+fn brief(error: &watcher::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(": ").next().unwrap_or_default();
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    format!("{what}: {cause}").replace('\n', " ")
 }
 
 /// An error with its causes, on one line.

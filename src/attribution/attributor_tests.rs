@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::pods::{ContainerRecord, PodRecord, PodSet};
+use super::super::WorkloadKind;
+use super::super::pods::{ContainerRecord, PodRecord, PodSet};
 use super::*;
-use crate::kernel::{Blame, CgroupChange, CgroupKey, CpuReading, Instant as At, StatReading};
+use crate::kernel::{Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, StatReading};
 
 const SECOND: u64 = 1_000_000_000;
 const UID: &str = "d341e8db-112f-4371-804f-3616d814d3d6";
@@ -164,6 +165,17 @@ fn the_runtime_names_container_sandbox_and_pod_and_the_api_the_rest() {
 }
 
 #[test]
+fn a_kata_sandbox_is_where_the_containers_run() {
+    let dir = runtime();
+    let options = AttributionOptions { runtime_roots: vec![dir.path().into()], ..Default::default() };
+    let mut bench = Bench::with(options);
+    let path = format!("{}/kata_{SANDBOX}", pod_path(UID));
+    bench.present(v1(1), &path).read();
+    let who = bench.who(&path);
+    assert_eq!((who.kind, who.label().as_str()), (WorkloadKind::Container, "kg-attr/burn"));
+}
+
+#[test]
 fn without_a_runtime_the_api_names_late_and_for_good() {
     let mut bench = Bench::new();
     let path = format!("{}/{ID}", pod_path(UID));
@@ -256,6 +268,16 @@ fn nothing_new_keeps_the_same_workload() {
     bench.tell(&mut set);
     bench.present(v1(2), "/x.service").cpu(v1(1), 5).read();
     assert!(Arc::ptr_eq(&first, &bench.who(&path)));
+    let mut sidecar = record(UID, Some(ID));
+    sidecar.containers.push(ContainerRecord { name: "sidecar".into(), ..ContainerRecord::default() });
+    set.apply(sidecar);
+    bench.tell(&mut set);
+    bench.read();
+    assert!(Arc::ptr_eq(&first, &bench.who(&path)), "news of the pod, not of the container");
+    // And whoever comes later is told of what was known before.
+    let later = format!("{}/{SANDBOX}", pod_path(UID));
+    bench.present(v1(3), &later).read();
+    assert_eq!(bench.who(&later).label(), "shop/web-5d9c-x");
     set.apply(PodRecord { owner: None, ..record(UID, Some(ID)) });
     bench.tell(&mut set);
     bench.read();
