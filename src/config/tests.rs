@@ -152,6 +152,7 @@ fn thresholds_that_contradict_each_other_are_refused_at_the_key_that_does() {
     let at = |rest: &str| refused(&format!("signals:\n  cpu_throttle:\n{rest}"));
     assert_eq!(at("    clear: 30\n"), "3: `clear` (30) must be below `warning` (default 25)");
     assert_eq!(at("    hold: 1s\n    warning: 10\n"), "4: `clear` (default 10) must be below `warning` (10)");
+    assert_eq!(at("    warning: 20\n    clear: 30\n"), "4: `clear` (30) must be below `warning` (20)");
     assert_eq!(at("    warning: 60\n"), "3: `warning` (60) must not be above `critical` (default 50)");
     assert_eq!(at("    critical: 20\n"), "3: `warning` (default 25) must not be above `critical` (20)");
     assert_eq!(

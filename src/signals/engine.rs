@@ -114,6 +114,12 @@ impl Engine {
         self.tracked.len()
     }
 
+    /// Whether a workload has a history now.
+    #[cfg(test)]
+    pub(super) fn keeps_history(&self, path: &str) -> bool {
+        self.tracked.get(path).is_some_and(|t| t.history.is_some())
+    }
+
     pub fn losses(&self) -> SignalLosses {
         self.losses
     }
