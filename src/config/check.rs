@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::file::{self, RuleKeys, Text, valid_are};
-use super::{Agent, Config, Kubernetes, RuntimeRoots, Sinks, Wrong};
+use super::{Agent, Config, Kubernetes, Sinks, Wrong};
 use crate::signals::{ContentionRule, Rule, Rules, ThrottleRule};
 use crate::sinks::terminal::Output;
 
@@ -57,7 +57,7 @@ fn agent(f: file::Agent) -> Result<Agent, Wrong> {
             &[("auto", Kubernetes::Auto), ("on", Kubernetes::On), ("off", Kubernetes::Off)],
         )?,
         name_wait: duration("name_wait", &f.name_wait, d.name_wait, NAME_WAIT)?,
-        runtime_roots: runtime_roots(f.runtime_roots.unwrap_or_default())?,
+        runtime_roots: f.runtime_roots.iter().flatten().map(runtime_root).collect::<Result<_, _>>()?,
     })
 }
 
@@ -69,23 +69,11 @@ fn node(text: &Text) -> Result<String, Wrong> {
     Ok(text.value.clone())
 }
 
-fn runtime_roots(f: file::RuntimeRoots) -> Result<RuntimeRoots, Wrong> {
-    let d = RuntimeRoots::default();
-    let list = |key, texts: Option<Vec<Text>>, default: Vec<PathBuf>| match texts {
-        None => Ok(default),
-        Some(texts) => texts
-            .iter()
-            .map(|t| match PathBuf::from(&t.value) {
-                path if path.is_absolute() && !t.value.contains('\0') => Ok(path),
-                _ => Err(bad(key, t, "absolute directories are wanted, such as /run/containerd")),
-            })
-            .collect(),
-    };
-    Ok(RuntimeRoots {
-        containerd: list("containerd", f.containerd, d.containerd)?,
-        crio: list("crio", f.crio, d.crio)?,
-        docker: list("docker", f.docker, d.docker)?,
-    })
+fn runtime_root(text: &Text) -> Result<PathBuf, Wrong> {
+    match PathBuf::from(&text.value) {
+        path if path.is_absolute() && !text.value.contains('\0') => Ok(path),
+        _ => Err(bad("runtime_roots", text, "absolute directories are wanted, such as /run/containerd")),
+    }
 }
 
 fn throttle(f: file::CpuThrottle, interval: &Interval) -> Result<ThrottleRule, Wrong> {

@@ -8,7 +8,6 @@ use super::Wrong;
 
 /// A value as written, with where.
 pub type Text = Spanned<String>;
-type List = Option<Vec<Text>>;
 
 macro_rules! section {
     ($name:ident { $($key:ident: $type:ty),* $(,)? }) => {
@@ -67,9 +66,8 @@ section!(Agent {
     node: Option<Text>,
     kubernetes: Option<Text>,
     name_wait: Option<Text>,
-    runtime_roots: Option<RuntimeRoots>,
+    runtime_roots: Option<Vec<Text>>,
 });
-section!(RuntimeRoots { containerd: List, crio: List, docker: List });
 section!(Signals { cpu_throttle: Option<CpuThrottle>, cpu_contention: Option<CpuContention> });
 rule!(CpuThrottle { min_throttled: Option<Text>, min_stalls: Option<Text> });
 rule!(CpuContention { min_wait: Option<Text>, min_share: Option<Text> });

@@ -36,7 +36,8 @@ pub struct Agent {
     pub kubernetes: Kubernetes,
     /// How long a whisper about a pod waits for the pod's name.
     pub name_wait: Duration,
-    pub runtime_roots: RuntimeRoots,
+    /// State directories of container runtimes, beside the usual ones; absolute.
+    pub runtime_roots: Vec<PathBuf>,
 }
 
 impl Default for Agent {
@@ -47,7 +48,7 @@ impl Default for Agent {
             node: None,
             kubernetes: Kubernetes::Auto,
             name_wait: Duration::from_secs(5),
-            runtime_roots: RuntimeRoots::default(),
+            runtime_roots: Vec::new(),
         }
     }
 }
@@ -60,24 +61,6 @@ pub enum Kubernetes {
     Auto,
     On,
     Off,
-}
-
-/// Where the container runtimes keep their state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuntimeRoots {
-    pub containerd: Vec<PathBuf>,
-    pub crio: Vec<PathBuf>,
-    pub docker: Vec<PathBuf>,
-}
-
-impl Default for RuntimeRoots {
-    fn default() -> Self {
-        RuntimeRoots {
-            containerd: vec!["/run/containerd".into(), "/run/k3s/containerd".into()],
-            crio: vec!["/run/containers/storage".into()],
-            docker: vec!["/var/lib/docker".into()],
-        }
-    }
 }
 
 /// What of the sinks is set in the file; OTLP is configured by `OTEL_EXPORTER_OTLP_*` and flags.

@@ -24,14 +24,11 @@ fn the_documented_defaults_are_the_defaults() {
 #[test]
 fn every_key_is_in_the_documented_defaults() {
     // The parser lists the valid keys of a section when it meets an unknown one.
-    let sections = ["", "agent", "agent:\n runtime_roots", "signals", "signals:\n cpu_throttle"];
-    for section in sections.iter().chain(&["signals:\n cpu_contention", "sinks"]) {
-        let (text, indent) = match section.rsplit_once('\n') {
-            Some((above, name)) => (format!("{above}\n{name}:\n"), "  "),
-            None if section.is_empty() => (String::new(), ""),
-            None => (format!("{section}:\n"), " "),
-        };
-        let error = refused(&format!("{text}{indent}nonsense_key: 1\n"));
+    for section in
+        ["", "agent:", "signals:", "signals:\n cpu_throttle:", "signals:\n cpu_contention:", "sinks:"]
+    {
+        let indent = " ".repeat(section.lines().count());
+        let error = refused(&format!("{section}\n{indent}nonsense_key: 1\n"));
         let (_, keys) = error.split_once("valid: ").expect("lists the keys");
         for key in keys.split(", ") {
             assert!(default_yaml().contains(&format!("{key}:")), "{key} is undocumented");
@@ -61,7 +58,7 @@ fn an_empty_file_and_empty_sections_are_the_defaults() {
 fn values_are_taken() {
     let c = accepted(
         "agent:\n  interval: 500ms\n  max_cgroups: 1000\n  node: node-1.example\n  kubernetes: on\n  name_wait: 0s\n  \
-         runtime_roots:\n    crio: []\n    docker: ['/srv/docker']\n\
+         runtime_roots: [/srv/docker, /run/x]\n\
          signals:\n  cpu_throttle:\n    enabled: false\n    window: 1m\n    warning: 12.5%\n    critical: 100\n    \
          clear: 0\n    hold: 0s\n    repeat: 2m 30s\n    min_throttled: 1s\n    min_stalls: 0\n  cpu_contention:\n    \
          min_wait: 0s\n    min_share: 0\nsinks:\n  terminal: json\n  prometheus: '[::1]:9464'\n",
@@ -71,9 +68,7 @@ fn values_are_taken() {
     assert_eq!(c.agent.node.as_deref(), Some("node-1.example"));
     assert_eq!(c.agent.kubernetes, Kubernetes::On);
     assert_eq!(c.agent.name_wait, Duration::ZERO);
-    assert!(c.agent.runtime_roots.crio.is_empty());
-    assert_eq!(c.agent.runtime_roots.docker, ["/srv/docker"].map(std::path::PathBuf::from));
-    assert_eq!(c.agent.runtime_roots.containerd, Config::default().agent.runtime_roots.containerd);
+    assert_eq!(c.agent.runtime_roots, ["/srv/docker", "/run/x"].map(std::path::PathBuf::from));
     let t = &c.rules.cpu_throttle;
     assert!(!t.rule.enabled);
     assert_eq!((t.rule.warning, t.rule.critical, t.rule.clear), (12.5, 100.0, 0.0));
@@ -117,8 +112,8 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_wanted() {
         ),
         ("agent: {node: 'a b'}", "1: `node: a b`: a node's name is 1 to 253 of a-z 0-9 - .".into()),
         (
-            "agent:\n  runtime_roots:\n    crio:\n      - /a\n      - b\n",
-            "5: `crio: b`: absolute directories are wanted, such as /run/containerd".into(),
+            "agent:\n  runtime_roots:\n    - /a\n    - b\n",
+            "4: `runtime_roots: b`: absolute directories are wanted, such as /run/containerd".into(),
         ),
         ("sinks:\n  terminal: yaml\n", "2: `terminal: yaml`: unknown; valid: text, json, none".into()),
         (
@@ -152,6 +147,7 @@ fn thresholds_that_contradict_each_other_are_refused_at_the_key_that_does() {
     let at = |rest: &str| refused(&format!("signals:\n  cpu_throttle:\n{rest}"));
     assert_eq!(at("    clear: 30\n"), "3: `clear` (30) must be below `warning` (default 25)");
     assert_eq!(at("    hold: 1s\n    warning: 10\n"), "4: `clear` (default 10) must be below `warning` (10)");
+    assert_eq!(at("    warning: 20\n    clear: 30\n"), "4: `clear` (30) must be below `warning` (20)");
     assert_eq!(at("    warning: 60\n"), "3: `warning` (60) must not be above `critical` (default 50)");
     assert_eq!(at("    critical: 20\n"), "3: `warning` (default 25) must not be above `critical` (20)");
     assert_eq!(
@@ -169,7 +165,7 @@ fn what_is_no_such_yaml_is_refused_with_its_line() {
     for (text, error) in [
         ("agent: 3\n", "1: a section of `key: value` lines is wanted here"),
         ("agent:\n  interval: [1s]\n", "2: a single value is wanted here"),
-        ("agent:\n  runtime_roots:\n    crio: /run\n", "3: a list is wanted here, such as [a, b]"),
+        ("agent:\n  runtime_roots: /run\n", "2: a list is wanted here, such as [a, b]"),
         ("agent: {}\nagent: {}\n", "2: key `agent` is here a second time"),
         ("agent: {}\n---\nagent: {}\n", "3: a second document begins here: one is wanted"),
         (

@@ -104,3 +104,42 @@ impl Culprits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::tests::container;
+
+    fn share(culprits: &Culprits, slot: usize) -> Vec<f64> {
+        let mut out = Vec::new();
+        culprits.top(slot, 1.0, &mut out);
+        out.iter().map(|n| n.percent).collect()
+    }
+
+    #[test]
+    fn a_total_that_shrank_counts_from_there() {
+        let mut culprits = Culprits::default();
+        let who = container("/a");
+        culprits.record(&who, 900_000_000, 0);
+        culprits.mark(0);
+        culprits.record(&who, 100_000_000, 0);
+        assert!(share(&culprits, 0).is_empty());
+        culprits.record(&who, 300_000_000, 0);
+        assert_eq!(share(&culprits, 0), [20.0]);
+    }
+
+    #[test]
+    fn those_not_heard_of_are_forgotten_and_their_number_is_bounded() {
+        let mut culprits = Culprits::default();
+        let all: Vec<_> = (0..=MAX).map(|i| container(&format!("/{i}"))).collect();
+        let kept = all.iter().filter(|who| culprits.record(who, 1, 1)).count();
+        assert_eq!(kept, MAX);
+        for slot in 0..SLOTS {
+            culprits.mark(slot);
+            culprits.record(&all[0], 1, 0);
+        }
+        assert_eq!(culprits.by_path.len(), MAX, "not yet");
+        culprits.mark(0);
+        assert_eq!(culprits.by_path.len(), 1, "a whole window later");
+    }
+}

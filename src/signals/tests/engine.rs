@@ -181,6 +181,76 @@ fn one_long_stall_is_too_little_evidence() {
 }
 
 #[test]
+fn too_little_time_is_too_little_evidence() {
+    let mut rules = Rules::default();
+    rules.cpu_throttle.rule =
+        crate::signals::Rule { clear: 0.5, warning: 1.0, critical: 2.0, ..Default::default() };
+    rules.cpu_contention.rule = rules.cpu_throttle.rule.clone();
+    let cpu = |ns: u64| {
+        let mut cpu = stopped(4.9, ns);
+        cpu.run = 0;
+        cpu.neighbour = cpu.stall_sum;
+        cpu
+    };
+    assert!(watch(&mut Engine::new(&rules), 30, cpu).is_empty(), "just below half a second in ten");
+    rules.cpu_throttle.min_throttled = Duration::from_millis(400);
+    rules.cpu_contention.min_wait = Duration::from_millis(400);
+    let all: Vec<_> = watch(&mut Engine::new(&rules), 30, cpu).into_iter().map(|(_, w)| w.signal).collect();
+    assert_eq!(all, SignalType::ALL);
+}
+
+#[test]
+fn several_cpus_throttled_together_are_not_counted_twice_from_files_alone() {
+    // Eight CPUs stopped for 15 % of the time: 120 % summed, in a fifth of the periods.
+    let who = container("/a");
+    let mut engine = engine();
+    for second in 0..30u64 {
+        let stat = CgroupStat {
+            throttled: Some(second * SECOND * 12 / 10),
+            periods: Some(second * 10),
+            throttled_periods: Some(second * 2),
+            ..Default::default()
+        };
+        let samples = vec![sample(&who, None, stat)];
+        assert!(step(&mut engine, &reading(second * SECOND, samples, vec![])).is_empty());
+    }
+}
+
+#[test]
+fn usage_is_the_kernels_own_count_where_there_is_one() {
+    // A task that has not left its CPU since the probe began: cpu.stat knows, the probe not yet.
+    let who = container("/a");
+    let mut engine = engine();
+    for second in 0..20u64 {
+        let ns = second * SECOND;
+        let cpu = CpuCounters { run: 0, ..stopped(80.0, ns) };
+        let stat = CgroupStat { cpu_usage: Some(ns / 4), periods: Some(0), ..Default::default() };
+        step(&mut engine, &reading(ns, vec![sample(&who, Some(cpu), stat)], vec![]));
+    }
+    let e = &engine.active().next().expect("whispers").evidence;
+    assert_eq!(e.usage_cores, Some(0.25));
+    assert_eq!(e.periods, None, "no quota of its own, so no periods: not zero");
+}
+
+#[test]
+fn the_history_is_bounded_and_dropped_when_quiet() {
+    let who = container("/a");
+    let mut engine = engine();
+    let mut longest = 0;
+    // A little faster than a second; throttled for three minutes, then idle.
+    for i in 0..600u64 {
+        let ns = i * SECOND * 95 / 100;
+        let samples = vec![sample(&who, Some(stopped(80.0, ns.min(180 * SECOND))), CgroupStat::default())];
+        step(&mut engine, &reading(ns, samples, vec![]));
+        longest = engine.active().map(|w| w.history.len()).max().unwrap_or(0).max(longest);
+        if i == 590 {
+            assert!(!engine.keeps_history("/a"), "two minutes after the last stall");
+        }
+    }
+    assert_eq!(longest, 120);
+}
+
+#[test]
 fn a_disabled_signal_is_silent() {
     let mut rules = Rules::default();
     rules.cpu_throttle.rule.enabled = false;

@@ -37,7 +37,7 @@ fn workload(kind: WorkloadKind, path: &str) -> Arc<Workload> {
     })
 }
 
-fn container(path: &str) -> Arc<Workload> {
+pub(super) fn container(path: &str) -> Arc<Workload> {
     workload(WorkloadKind::Container, path)
 }
 

@@ -176,8 +176,8 @@ fn json_of_what_is_no_pod_has_its_path_and_unit() {
     whisper.who = Arc::new(who);
     let line: serde_json::Value =
         serde_json::from_str(&lines(Output::Json, false, &[whisper])).expect("a JSON object");
-    assert_eq!(line["linux.cgroup.path"], "/kubepods/pod1/app");
-    assert_eq!(line["systemd.unit"], "x.service");
+    assert_eq!(line[names::resource::CGROUP], "/kubepods/pod1/app");
+    assert_eq!(line[names::resource::UNIT], "x.service");
     assert!(line.get("k8s.pod.uid").is_none());
 }
 
