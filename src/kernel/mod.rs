@@ -1,5 +1,6 @@
 //! What the kernel says: one [`Reading`] per interval, in the kernel's own terms (cgroups, not pods).
 
+pub mod facts;
 pub mod hist;
 pub mod reading;
 
