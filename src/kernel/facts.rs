@@ -76,7 +76,8 @@ pub struct Privileges {
     pub user_namespace: bool,
     /// A seccomp filter is on this process; it may refuse bpf().
     pub seccomp: bool,
-    /// Bytes of memory that may be locked (RLIMIT_MEMLOCK); `None` is unlimited.
+    /// Bytes of memory that may be locked (RLIMIT_MEMLOCK, the soft limit); `None` is unlimited, also if
+    /// only the hard limit is (libbpf raises the soft one to it).
     pub locked_memory: Option<u64>,
     /// `kernel.unprivileged_bpf_disabled`, `None` where there is no such setting.
     pub unprivileged_bpf_disabled: Option<u8>,
@@ -132,6 +133,7 @@ impl Kernel {
 impl Privileges {
     fn of_this_process() -> Privileges {
         let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        let memlock = getrlimit(Resource::Memlock);
         let status = Process::myself().and_then(|me| me.status()).ok();
         Privileges {
             uid: rustix::process::geteuid().as_raw(),
@@ -142,7 +144,7 @@ impl Privileges {
                 .collect(),
             user_namespace: std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_host(&map)),
             seccomp: status.is_some_and(|status| status.seccomp.is_some_and(|mode| mode != 0)),
-            locked_memory: getrlimit(Resource::Memlock).current,
+            locked_memory: memlock.maximum.and(memlock.current),
             unprivileged_bpf_disabled: unprivileged_bpf_disabled(),
         }
     }

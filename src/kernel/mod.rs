@@ -2,6 +2,7 @@
 
 pub mod facts;
 pub mod hist;
+pub mod plan;
 pub mod reading;
 
 pub use hist::Log2Histogram;
