@@ -249,10 +249,13 @@ fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
     }
     match &facts.pressure {
         Pressure::Works => {}
-        Pressure::Disabled => how.push(Shortfall::new("no pressure (PSI): it is off", "boot with psi=1")),
-        Pressure::Absent => how.push(Shortfall::new(
-            "no pressure (PSI) of cgroups",
-            "use cgroup v2 or mount its tree beside v1, and a kernel with CONFIG_PSI",
+        Pressure::Off => how.push(Shortfall::new(
+            "no pressure (PSI): it is off, or not built into this kernel",
+            "boot with psi=1, or use a kernel with CONFIG_PSI",
+        )),
+        Pressure::NoTree => how.push(Shortfall::new(
+            "no pressure (PSI): it is in the cgroup v2 tree, which is not mounted here",
+            "mount it too (mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)",
         )),
         Pressure::Unreadable(e) => {
             how.push(Shortfall::new(format!("no pressure (PSI): {e}"), "let cpu.pressure be read"));

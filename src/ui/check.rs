@@ -150,8 +150,8 @@ fn privileges(facts: &Facts) -> String {
 fn pressure(pressure: &Pressure) -> String {
     match pressure {
         Pressure::Works => "readable".to_string(),
-        Pressure::Disabled => "off".to_string(),
-        Pressure::Absent => "none of cgroups".to_string(),
+        Pressure::Off => "off".to_string(),
+        Pressure::NoTree => "no cgroup v2 tree in sight".to_string(),
         Pressure::Unreadable(e) => e.clone(),
     }
 }

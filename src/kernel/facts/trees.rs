@@ -1,7 +1,6 @@
 //! The cgroup trees of the host: which are mounted, where, and what they show.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -55,10 +54,10 @@ pub struct Trees {
 #[serde(rename_all = "snake_case")]
 pub enum Pressure {
     Works,
-    /// Built in but off: the kernel wants `psi=1` on its command line.
-    Disabled,
-    /// No such file: CONFIG_PSI is off, the kernel is older than 5.2, or no cgroup v2 tree is in sight.
-    Absent,
+    /// Off (psi=0, or not on by default) or not built in: which of the two cannot be told.
+    Off,
+    /// It is in the cgroup v2 tree, and none is in sight.
+    NoTree,
     /// Cannot be read: the error.
     Unreadable(String),
 }
@@ -124,12 +123,12 @@ impl Trees {
 
     pub(super) fn pressure(&self) -> Pressure {
         let Some(tree) = &self.unified else {
-            return Pressure::Absent;
+            return Pressure::NoTree;
         };
         match fs::read(tree.mount.join("cpu.pressure")) {
             Ok(_) => Pressure::Works,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Pressure::Absent,
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Pressure::Disabled,
+            // Where it is off some kernels have no such file, others say EOPNOTSUPP.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => Pressure::Off,
             Err(e) => Pressure::Unreadable(e.to_string()),
         }
     }
