@@ -1,5 +1,8 @@
 //! `kernel-gossip check`: what this host allows, and what the agent makes of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;

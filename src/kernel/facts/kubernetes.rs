@@ -34,7 +34,11 @@ impl Kubernetes {
             Ok(config) => (Configuration::Kubeconfig, config),
             Err(e) if std::env::var_os("KUBECONFIG").is_some() => {
                 let configuration = Some(Configuration::Kubeconfig);
-                return Kubernetes { configuration, version: None, error: Some(format!("$KUBECONFIG: {e}")) };
+                return Kubernetes {
+                    configuration,
+                    version: None,
+                    error: Some(format!("$KUBECONFIG: {:#}", anyhow::Error::from(e))),
+                };
             }
             Err(_) => match Config::incluster() {
                 Ok(config) => (Configuration::ServiceAccount, config),
@@ -44,7 +48,7 @@ impl Kubernetes {
         let asked = async { Client::try_from(config)?.apiserver_version().await };
         let (version, error) = match tokio::time::timeout(timeout, asked).await {
             Ok(Ok(info)) => (Some(info.git_version), None),
-            Ok(Err(e)) => (None, Some(e.to_string())),
+            Ok(Err(e)) => (None, Some(format!("{:#}", anyhow::Error::from(e)))),
             Err(_) => (None, Some(format!("no answer within {} s", timeout.as_secs_f64()))),
         };
         Kubernetes { configuration: Some(configuration), version, error }
