@@ -10,7 +10,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "core_fixes.h"
+#include "cgroup.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -61,9 +61,6 @@ struct cgroup_event *event_type; /* never set: makes the type known to the skele
 __u32 visited; /* by the run of the iterator; set to 0 before each */
 __u64 events_lost;
 
-extern void cgroup_rstat_flush(struct cgroup *cgrp) __ksym __weak;
-extern void css_rstat_flush(struct cgroup_subsys_state *css) __ksym __weak;
-
 static __always_inline void read_cpu(struct cgroup *cgrp, struct cgroup_stat *out)
 {
 	int cpu = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
@@ -90,8 +87,8 @@ static __always_inline void read_pressure(struct cgroup *cgrp, struct cgroup_sta
 	if (!psi)
 		return;
 	total = (void *)&psi->total;
-#define PSI_TOTAL(field, state)                                                                    \
-	bpf_probe_read_kernel(&out->field, sizeof(out->field),                                     \
+#define PSI_TOTAL(field, state)                                \
+	bpf_probe_read_kernel(&out->field, sizeof(out->field), \
 			      total + bpf_core_enum_value(enum psi_states, state) * sizeof(__u64))
 	PSI_TOTAL(io_some, PSI_IO_SOME);
 	PSI_TOTAL(io_full, PSI_IO_FULL);
@@ -111,12 +108,8 @@ int cgroup_stats(struct bpf_iter__cgroup *ctx)
 
 	if (!cgrp) /* the end of the walk */
 		return 0;
-	if (!key) { /* the root comes first: usage of all of them is brought up to date */
-		if (bpf_core_type_exists(struct css_rstat_cpu))
-			css_rstat_flush(&cgrp->self);
-		else
-			cgroup_rstat_flush(cgrp);
-	}
+	if (!key) /* the root comes first: usage of all of them is brought up to date */
+		flush_usage(cgrp);
 	visited = key + 1;
 	out = bpf_map_lookup_elem(&stats, &key);
 	if (!out)
@@ -146,16 +139,16 @@ static __always_inline int on_change(struct cgroup *cgrp, const char *path, bool
 	return 0;
 }
 
-#define CHANGES(suffix, hook)                                                                      \
-	SEC("?" hook "/cgroup_mkdir")                                                              \
-	int BPF_PROG(cgroup_mkdir_##suffix, struct cgroup *cgrp, const char *path)                 \
-	{                                                                                          \
-		return on_change(cgrp, path, true);                                                \
-	}                                                                                          \
-	SEC("?" hook "/cgroup_rmdir")                                                              \
-	int BPF_PROG(cgroup_rmdir_##suffix, struct cgroup *cgrp, const char *path)                 \
-	{                                                                                          \
-		return on_change(cgrp, path, false);                                               \
+#define CHANGES(suffix, hook)                                                      \
+	SEC("?" hook "/cgroup_mkdir")                                              \
+	int BPF_PROG(cgroup_mkdir_##suffix, struct cgroup *cgrp, const char *path) \
+	{                                                                          \
+		return on_change(cgrp, path, true);                                \
+	}                                                                          \
+	SEC("?" hook "/cgroup_rmdir")                                              \
+	int BPF_PROG(cgroup_rmdir_##suffix, struct cgroup *cgrp, const char *path) \
+	{                                                                          \
+		return on_change(cgrp, path, false);                               \
 	}
 
 CHANGES(btf, "tp_btf")

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* Every difference between kernels, each with the commit or release that made it. */
+/* What differs between kernels in the scheduler, each with the commit or release that made it; cgroup.h has
+ * the differences in cgroups. */
 #ifndef KG_CORE_FIXES_H
 #define KG_CORE_FIXES_H
 
 #include <bpf/bpf_core_read.h>
-
-/* ---- scheduler ---- */
 
 /* task_struct.state became __state in 5.14 (2f064a59a11f, "sched: Change task_struct::state"). */
 struct task_struct___pre514 {
@@ -25,13 +24,5 @@ struct task_struct___unsigned_on_rq {
 } __attribute__((preserve_access_index));
 
 #define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */
-
-/* ---- cgroups ---- */
-
-/* cgroup_rstat_flush(cgroup) became css_rstat_flush(css) in 6.16 (a97915559f5c, "cgroup: change rstat function
- * signatures from cgroup-based to css-based"), together with this type. Whether a kfunc exists cannot be asked
- * before 6.4: bpf_ksym_exists() is refused there. */
-struct css_rstat_cpu {
-} __attribute__((preserve_access_index));
 
 #endif

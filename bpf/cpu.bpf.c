@@ -560,16 +560,16 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task, 
 
 /* tp_btf is the cheapest: fields are read directly; the raw tracepoint reads them by helper. The _old
  * programs are for kernels before 5.12: without the atomics that the wall union takes. */
-#define PROGRAMS(suffix, hook, is_btf, has_cas)                                                          \
-	SEC("?" hook "/sched_switch")                                                                    \
+#define PROGRAMS(suffix, hook, is_btf, has_cas)                                                               \
+	SEC("?" hook "/sched_switch")                                                                         \
 	int BPF_PROG(sched_switch_##suffix, bool preempt, struct task_struct *prev, struct task_struct *next) \
-	{                                                                                                \
-		return on_switch((struct how){ .btf = is_btf, .cas = has_cas }, prev, next);             \
-	}                                                                                                \
-	SEC("?" hook "/sched_migrate_task")                                                              \
-	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task, int to)                      \
-	{                                                                                                \
-		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task, to);              \
+	{                                                                                                     \
+		return on_switch((struct how){ .btf = is_btf, .cas = has_cas }, prev, next);                  \
+	}                                                                                                     \
+	SEC("?" hook "/sched_migrate_task")                                                                   \
+	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task, int to)                           \
+	{                                                                                                     \
+		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task, to);                   \
 	}
 
 PROGRAMS(btf, "tp_btf", true, true)

@@ -1,6 +1,7 @@
 //! The node agent: one thread that reads, attributes, judges and hands on; everything that may wait
 //! (the API server, a collector, a scrape) is elsewhere.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,6 +16,8 @@ use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
 use crate::config::{Config, Kubernetes};
 use crate::kernel::driver::{Driver, DriverOptions, Storage};
+use crate::kernel::facts::{Facts, FactsOptions};
+use crate::kernel::plan::{self, Plan, Verdict};
 use crate::signals::naming::NameGate;
 use crate::signals::{Engine, Whisper};
 use crate::sinks::terminal::{Output, Terminal};
@@ -58,6 +61,11 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     config.agent.node = args.node_name.clone().or(config.agent.node);
     let node = watch::node_name(config.agent.node.as_deref());
 
+    let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
+    let facts = Facts::gather(&options).await;
+    let plan = plan::plan(&facts);
+    announce(&plan)?;
+
     let pods = Arc::new(Pods::default());
     let watching = watch_pods(&config, &args, &node, &pods).await?;
     let node = node.ok();
@@ -76,24 +84,31 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         gate: NameGate::new(if watching { config.agent.name_wait } else { Duration::ZERO }),
         terminal,
     };
-    let roots = crate::kernel::cgroups::Roots::find(args.cgroup_root.as_deref())?;
-    let driver = DriverOptions {
-        cpu: Some(crate::kernel::cpu::CpuOptions {
-            hook: crate::kernel::cpu::Hook::TpBtf,
-            atomics: true,
-            hierarchy: roots.cpu_hierarchy(),
-            max_cgroups: config.agent.max_cgroups,
-        }),
-        sampler: crate::kernel::cgroups::SamplerOptions {
-            iterator: true,
-            tracepoints: Some(crate::kernel::cpu::Hook::TpBtf),
-            max_cgroups: config.agent.max_cgroups,
-        },
-        roots,
-    };
+    let driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
     let running = sampler.spawn(driver)?;
     stop_asked().await?;
     running.stop()
+}
+
+/// Says once what runs here, and what does not and why.
+///
+/// # Errors
+/// There is nothing at all to read.
+fn announce(plan: &Plan) -> Result<()> {
+    fn say<H: Debug>(probe: &str, verdict: &Verdict<H>) {
+        match verdict {
+            Verdict::Working { hook } => info!("{probe}: working ({hook:?})"),
+            Verdict::Degraded { hook, .. } => warn!("{probe}: degraded ({hook:?})"),
+            Verdict::Unavailable(_) => warn!("{probe}: unavailable"),
+        }
+        for shortfall in verdict.shortfalls() {
+            warn!("{probe}: {}: {}", shortfall.why, shortfall.what_to_do);
+        }
+    }
+    say("cpu", &plan.cpu);
+    say("cgroups", &plan.cgroups);
+    anyhow::ensure!(plan.runs(), "nothing to read here: `kernel-gossip check` says what to do");
+    Ok(())
 }
 
 /// Begins to watch the node's pods, if there is an API server to ask; says whether there is.
@@ -129,9 +144,7 @@ async fn watch_pods(
 }
 
 fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
-    let roots = &config.agent.runtime_roots;
-    let configured = roots.containerd.iter().chain(&roots.crio).chain(&roots.docker);
-    args.runtime_root.iter().chain(configured).cloned().collect()
+    args.runtime_root.iter().chain(&config.agent.runtime_roots).cloned().collect()
 }
 
 /// Returns when the process is asked to stop.

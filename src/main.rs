@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use kernel_gossip::ui::check;
 use kernel_gossip::{agent, config};
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +21,10 @@ struct Cli {
 enum Command {
     /// Read the kernel of this node and say which cgroup or pod is refused the CPU, for how long and by whom
     Agent(agent::AgentArgs),
+    /// Say what this host allows, which probes run here, and what to do about those that do not
+    ///
+    /// Exits with 0 if the agent can run here, be it from cgroup files alone, else with 1.
+    Check(check::CheckArgs),
     /// Print a configuration file with every default
     Config,
 }
@@ -28,7 +33,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("kernel-gossip: {error:#}");
             ExitCode::FAILURE
@@ -36,11 +41,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Agent(args) => runtime()?.block_on(agent::run(args)),
-        Command::Config => Ok(std::io::stdout().write_all(config::default_yaml().as_bytes())?),
+        Command::Agent(args) => runtime()?.block_on(agent::run(args))?,
+        Command::Check(args) => return runtime()?.block_on(check::run(&args, &[])),
+        Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Two workers: the sampler has a thread of its own, the rest is network.
@@ -48,9 +55,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-/// The log goes to stderr, so that stdout holds whispers alone; `RUST_LOG` sets what is logged.
+/// The log goes to stderr, so that stdout holds whispers alone; `RUST_LOG` sets what is logged. kube's own
+/// lines, one a retry, are left out: the watch says once that the API server is lost, and once that it is back.
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, |_, line| {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 
+pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses, ProgramCost};
 
@@ -35,15 +36,6 @@ pub const MAX_CGROUPS: u32 = 1 << 16;
 /// Readings a dead cgroup's slot rests before another cgroup may have it: by then no run of the
 /// old one is in any CPU's ring, so nobody is blamed for another's deeds.
 const QUARANTINE_READINGS: u64 = 60;
-
-/// Where the programs hang.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// Typed tracepoints: the cheapest.
-    TpBtf,
-    /// Raw tracepoints, where typed ones cannot be attached.
-    RawTracepoint,
-}
 
 /// How to load the probe; the plan says.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,8 @@ use tracing::warn;
 
 use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
 use super::cpu::{CpuOptions, CpuProbe};
+use super::facts::Facts;
+use super::plan::Plan;
 use super::{CgroupChange, CgroupKey, Instant, Reading};
 
 /// Readings between two looks for cgroups that lived and died unseen.
@@ -21,6 +23,27 @@ pub struct DriverOptions {
     pub sampler: SamplerOptions,
     /// `None`: the plan says that the probe cannot run here.
     pub cpu: Option<CpuOptions>,
+}
+
+impl DriverOptions {
+    /// What the plan allows on the host of these facts.
+    pub fn of(facts: &Facts, plan: &Plan, max_cgroups: u32) -> Self {
+        let cgroups = plan.cgroups.hook();
+        DriverOptions {
+            roots: Roots::from(&facts.cgroups),
+            sampler: SamplerOptions {
+                iterator: cgroups.is_some_and(|hook| hook.iterator),
+                tracepoints: cgroups.and_then(|hook| hook.tracepoints),
+                max_cgroups,
+            },
+            cpu: plan.cpu.hook().map(|hook| CpuOptions {
+                hook: hook.hook,
+                atomics: hook.atomics,
+                hierarchy: hook.hierarchy,
+                max_cgroups,
+            }),
+        }
+    }
 }
 
 /// Room for the BPF objects, on the stack of the thread that drives them.

@@ -5,7 +5,9 @@ pub mod cgroups;
 mod cost;
 pub mod cpu;
 pub mod driver;
+pub mod facts;
 pub mod hist;
+pub mod plan;
 pub mod reading;
 mod shared;
 

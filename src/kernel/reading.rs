@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Log2Histogram;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hierarchy {
     /// The cgroup v2 tree (also the `unified` tree of a hybrid host).
     Unified,

@@ -1,1 +1,3 @@
-//! (ui)
+//! What people see in a terminal: `check`.
+
+pub mod check;

@@ -18,7 +18,7 @@ use std::path::Path;
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
-pub use roots::{Roots, RootsError};
+pub use roots::Roots;
 
 use super::cpu::Hook;
 use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};

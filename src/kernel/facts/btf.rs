@@ -1,0 +1,63 @@
+//! What the kernel's own type information says it has.
+
+use libbpf_rs::btf::types::Struct;
+use serde::{Deserialize, Serialize};
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// The kernel's BTF: whether it can be read, and whether it has what the probes would use. All false
+/// where it cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Btf {
+    /// Why it cannot be read; `None` if it can.
+    pub error: Option<String>,
+    /// `cfs_rq.throttled_clock_self_time` (6.6, 677ea015f231 "sched: add throttled time stat for throttled
+    /// children"): exact.
+    pub throttled_clock_self_time: bool,
+    /// `cfs_rq.throttled_clock_pelt_time` (5.19, 64eaf50731ac): runs slower at lower CPU frequency.
+    pub throttled_clock_pelt_time: bool,
+    /// `cfs_rq.throttled_clock_task_time`, the same before 5.19.
+    pub throttled_clock_task_time: bool,
+    /// `sched_info.last_queued` (CONFIG_SCHED_INFO): when a task became runnable.
+    pub sched_info: bool,
+    /// `rq.rq_sched_info` (CONFIG_SCHEDSTATS): keeps the wait of a task that is moved to another CPU.
+    pub rq_sched_info: bool,
+    /// `task_group.cfs_bandwidth` (CONFIG_CFS_BANDWIDTH): CPU quotas.
+    pub cfs_bandwidth: bool,
+    /// The tracepoints cgroup_mkdir, cgroup_rmdir and cgroup_rename.
+    pub cgroup_tracepoints: bool,
+}
+
+impl Btf {
+    pub(super) fn read() -> Btf {
+        // Opened first because libbpf does not tell absent from not permitted.
+        let btf = std::fs::File::open(VMLINUX)
+            .map_err(|e| format!("{VMLINUX}: {e}"))
+            .and_then(|_| libbpf_rs::btf::Btf::from_path(VMLINUX).map_err(|e| format!("{VMLINUX}: {e}")));
+        match btf {
+            Ok(btf) => Btf::of(&btf),
+            Err(e) => Btf { error: Some(e), ..Btf::default() },
+        }
+    }
+
+    fn of(btf: &libbpf_rs::btf::Btf<'_>) -> Btf {
+        let field = |structure: &str, field: &str| {
+            btf.type_by_name::<Struct<'_>>(structure)
+                .is_some_and(|s| s.iter().any(|member| member.name.is_some_and(|name| name == field)))
+        };
+        let tracepoint = |name: &str| {
+            btf.type_by_name::<libbpf_rs::btf::types::Typedef<'_>>(&format!("btf_trace_{name}")).is_some()
+        };
+        Btf {
+            error: None,
+            throttled_clock_self_time: field("cfs_rq", "throttled_clock_self_time"),
+            throttled_clock_pelt_time: field("cfs_rq", "throttled_clock_pelt_time"),
+            throttled_clock_task_time: field("cfs_rq", "throttled_clock_task_time"),
+            sched_info: field("sched_info", "last_queued"),
+            rq_sched_info: field("rq", "rq_sched_info"),
+            cfs_bandwidth: field("task_group", "cfs_bandwidth"),
+            cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename"].into_iter().all(tracepoint),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The cgroup trees of the host: which are mounted, where, and what they show.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use procfs::process::{MountInfo, Process};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Hierarchy;
+
+/// The kernfs id of a tree's own root (fs/kernfs/dir.c hands out ids from 1).
+pub(crate) const ROOT_ID: u64 = 1;
+
+/// Which cgroup versions have the controllers that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupVersion {
+    /// No cgroup tree is mounted in sight.
+    None,
+    V1,
+    V2,
+    /// v1 controllers, and a v2 tree (often with few or no controllers) beside them.
+    Hybrid,
+}
+
+/// One cgroup tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tree {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// The kernel's number for it (/proc/self/cgroup), 0 for the unified one.
+    pub hierarchy: u32,
+    /// The mount shows the tree from its root, not only from this process's own cgroup.
+    pub whole: bool,
+}
+
+/// The trees that matter here. One v1 tree may be in several fields (`cpu,cpuacct`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trees {
+    pub unified: Option<Tree>,
+    pub v1_cpu: Option<Tree>,
+    pub v1_cpuacct: Option<Tree>,
+    pub v1_memory: Option<Tree>,
+    /// The tree the cpu controller is in, mounted in sight or not: the one whose ids the scheduler
+    /// knows cgroups by.
+    pub cpu: Hierarchy,
+}
+
+/// Pressure stall information (PSI) of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pressure {
+    Works,
+    /// Off (psi=0, or not on by default) or not built in: which of the two cannot be told.
+    Off,
+    /// It is in the cgroup v2 tree, and none is in sight.
+    NoTree,
+    /// Cannot be read: the error.
+    Unreadable(String),
+}
+
+impl Trees {
+    /// Looks through the mounts. `below`: only those at this path or below count.
+    pub(crate) fn find(below: Option<&Path>) -> Trees {
+        let me = Process::myself();
+        let mounts =
+            me.as_ref().map_or_else(|_| Vec::new(), |me| me.mountinfo().map_or_else(|_| Vec::new(), |m| m.0));
+        let own = me.and_then(|me| me.cgroups()).map_or_else(|_| Vec::new(), |cgroups| cgroups.0);
+        // The kernel tells a v1 tree's controllers here even if it is mounted nowhere in sight.
+        let number = |controller: &str| {
+            own.iter().find(|c| c.controllers.iter().any(|name| name == controller)).map(|c| c.hierarchy)
+        };
+        let in_sight = |mount: &&MountInfo| below.is_none_or(|root| mount.mount_point.starts_with(root));
+        let v1 = |controller: &str| {
+            let hierarchy = number(controller)?;
+            let has = |m: &&MountInfo| m.fs_type == "cgroup" && m.super_options.contains_key(controller);
+            best(mounts.iter().filter(in_sight).filter(has), hierarchy)
+        };
+        let unified = best(mounts.iter().filter(in_sight).filter(|m| m.fs_type == "cgroup2"), 0);
+        Trees {
+            unified,
+            v1_cpu: v1("cpu"),
+            v1_cpuacct: v1("cpuacct"),
+            v1_memory: v1("memory"),
+            cpu: if number("cpu").is_some() { Hierarchy::V1Cpu } else { Hierarchy::Unified },
+        }
+    }
+
+    pub fn version(&self) -> CgroupVersion {
+        let v1 = self.v1_cpu.is_some() || self.v1_cpuacct.is_some() || self.v1_memory.is_some();
+        match (v1, self.unified.is_some()) {
+            (false, false) => CgroupVersion::None,
+            (true, false) => CgroupVersion::V1,
+            (false, true) => CgroupVersion::V2,
+            (true, true) => CgroupVersion::Hybrid,
+        }
+    }
+
+    /// Where the tree with the cpu controller is mounted, if it is.
+    pub fn cpu_mount(&self) -> Option<&Path> {
+        let tree = match self.cpu {
+            Hierarchy::Unified => &self.unified,
+            _ => &self.v1_cpu,
+        };
+        tree.as_ref().map(|tree| tree.mount.as_path())
+    }
+
+    /// Those in sight, with what they are for. A tree that is there for cpu and cpuacct comes once.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Tree)> {
+        let cpuacct = self.v1_cpuacct.as_ref().filter(|tree| Some(*tree) != self.v1_cpu.as_ref());
+        [
+            ("unified", self.unified.as_ref()),
+            ("cpu", self.v1_cpu.as_ref()),
+            ("cpuacct", cpuacct),
+            ("memory", self.v1_memory.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, tree)| Some((name, tree?)))
+    }
+
+    pub(super) fn pressure(&self) -> Pressure {
+        let Some(tree) = &self.unified else {
+            return Pressure::NoTree;
+        };
+        match fs::read(tree.mount.join("cpu.pressure")) {
+            Ok(_) => Pressure::Works,
+            // Where it is off some kernels have no such file, others say EOPNOTSUPP.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => Pressure::Off,
+            Err(e) => Pressure::Unreadable(e.to_string()),
+        }
+    }
+}
+
+/// Of several mounts of one tree, the first that shows all of it, else the first.
+fn best<'a>(mounts: impl Iterator<Item = &'a MountInfo>, hierarchy: u32) -> Option<Tree> {
+    let trees = mounts.map(|mount| Tree {
+        mount: mount.mount_point.clone(),
+        hierarchy,
+        whole: fs::metadata(&mount.mount_point).is_ok_and(|root| root.ino() == ROOT_ID),
+    });
+    trees.reduce(|best, tree| if tree.whole && !best.whole { tree } else { best })
+}

@@ -1,0 +1,315 @@
+//! From what a host allows to what runs there: pure, so that it is tested over the recorded facts of
+//! many hosts (`tests/fixtures/hosts/`).
+
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Deserialize, Serialize};
+
+use super::Hierarchy;
+use super::facts::{CgroupVersion, Configuration, Facts, Pressure};
+
+/// What becomes of one probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict<H> {
+    /// It does all it can do anywhere.
+    Working { hook: H },
+    /// It runs, but not as well as it could.
+    Degraded { hook: H, how: Vec<Shortfall> },
+    /// It does not run.
+    Unavailable(Shortfall),
+}
+
+/// Something that is less than it could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// What is missing, and why.
+    pub why: String,
+    /// What the owner of the host can do about it.
+    pub what_to_do: String,
+}
+
+/// A tracepoint's entry, in order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// Typed tracepoints: the cheapest.
+    TpBtf,
+    /// Raw tracepoints, where typed ones cannot be attached.
+    RawTracepoint,
+}
+
+/// Which of the kernel's clocks tells how long a cgroup was throttled on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThrottleClock {
+    /// `throttled_clock_self_time`.
+    Exact,
+    /// `throttled_clock_pelt_time` or `throttled_clock_task_time`: runs slower with a slower CPU.
+    Scaled,
+    /// There is none.
+    None,
+}
+
+/// How the CPU probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuHook {
+    pub hook: Hook,
+    pub throttle_clock: ThrottleClock,
+    /// BPF atomics that return a value are there: the union of stalls over CPUs is complete.
+    pub atomics: bool,
+    /// The kernel says when a task became runnable: run-queue wait is known.
+    pub wait: bool,
+    /// The tree that the scheduler's cgroups belong to.
+    pub hierarchy: Hierarchy,
+}
+
+/// How cgroups are sampled, and how new ones are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupsHook {
+    /// By an iterator over the cgroup v2 tree; else from files.
+    pub iterator: bool,
+    /// By tracepoints; `None`: by walking the trees at each sample.
+    pub tracepoints: Option<Hook>,
+}
+
+/// Whom names are asked of, besides the container runtime's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesHook {
+    pub configuration: Configuration,
+    /// The API server's version; `None` while it does not answer.
+    pub version: Option<String>,
+}
+
+/// What runs on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Run-queue wait and its parts, stalls, neighbours.
+    pub cpu: Verdict<CpuHook>,
+    /// The kernel's own numbers of each cgroup: CPU time, throttling, pressure.
+    pub cgroups: Verdict<CgroupsHook>,
+    /// Pods' owners, labels and limits from the API server.
+    pub kubernetes: Verdict<KubernetesHook>,
+}
+
+/// What runs on a host with these facts.
+pub fn plan(facts: &Facts) -> Plan {
+    Plan { cpu: cpu(facts), cgroups: cgroups(facts), kubernetes: kubernetes(facts) }
+}
+
+impl Plan {
+    /// The agent has something to read: the scheduler, or at the least cgroup files.
+    pub fn runs(&self) -> bool {
+        self.cpu.hook().is_some() || self.cgroups.hook().is_some()
+    }
+}
+
+impl<H> Verdict<H> {
+    /// How the probe runs; `None` if it does not.
+    pub fn hook(&self) -> Option<&H> {
+        match self {
+            Verdict::Working { hook } | Verdict::Degraded { hook, .. } => Some(hook),
+            Verdict::Unavailable(_) => None,
+        }
+    }
+
+    /// All that is less than it could be.
+    pub fn shortfalls(&self) -> &[Shortfall] {
+        match self {
+            Verdict::Working { .. } => &[],
+            Verdict::Degraded { how, .. } => how,
+            Verdict::Unavailable(shortfall) => std::slice::from_ref(shortfall),
+        }
+    }
+
+    fn of(hook: H, how: Vec<Shortfall>) -> Self {
+        if how.is_empty() { Verdict::Working { hook } } else { Verdict::Degraded { hook, how } }
+    }
+}
+
+impl Shortfall {
+    fn new(why: impl Into<String>, what_to_do: impl Into<String>) -> Self {
+        Shortfall { why: why.into(), what_to_do: what_to_do.into() }
+    }
+}
+
+fn cpu(facts: &Facts) -> Verdict<CpuHook> {
+    let Some(hook) = hook(facts) else {
+        return Verdict::Unavailable(refusal::of(facts, &facts.trials.tp_btf));
+    };
+    let btf = &facts.btf;
+    let mut how = Vec::new();
+    let throttle_clock = if btf.throttled_clock_self_time {
+        ThrottleClock::Exact
+    } else if btf.throttled_clock_pelt_time || btf.throttled_clock_task_time {
+        how.push(Shortfall::new(
+            "throttled time is some percent off: this kernel's clock for it slows down with the CPU",
+            "use a kernel of 6.6 or later",
+        ));
+        ThrottleClock::Scaled
+    } else {
+        let why = "no throttled time: this kernel has no CPU quotas (CONFIG_CFS_BANDWIDTH)";
+        how.push(Shortfall::new(why, "use a kernel with CPU quotas if pods have CPU limits"));
+        ThrottleClock::None
+    };
+    let atomics = facts.trials.fetch_atomics.works();
+    if !atomics {
+        how.push(Shortfall::new(
+            "throttled time by the wall clock is a lower bound where a cgroup is throttled on several CPUs",
+            "use a kernel of 5.12 or later",
+        ));
+    }
+    if !btf.sched_info {
+        how.push(Shortfall::new(
+            "no run-queue wait and no neighbours: this kernel does not say when a task became runnable",
+            "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
+        ));
+    } else if !btf.rq_sched_info {
+        how.push(Shortfall::new(
+            "what a task waits before it is moved to another CPU is not counted",
+            "use a kernel with CONFIG_SCHEDSTATS",
+        ));
+    }
+    if facts.cgroups.cpu_mount().is_none() {
+        how.push(Shortfall::new(
+            "cgroups have no names: the tree of the cpu controller is not mounted here",
+            "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
+        ));
+    }
+    let wait = btf.sched_info;
+    Verdict::of(CpuHook { hook, throttle_clock, atomics, wait, hierarchy: facts.cgroups.cpu }, how)
+}
+
+/// The best entry there is for programs that read scheduler and cgroup types. Raw tracepoints are given
+/// untyped pointers, which only the helper can read.
+fn hook(facts: &Facts) -> Option<Hook> {
+    let trials = &facts.trials;
+    if facts.btf.error.is_some() || refusal::locked_memory(facts).is_some() {
+        None
+    } else if trials.tp_btf.works() {
+        Some(Hook::TpBtf)
+    } else if trials.raw_tracepoint.works() && trials.read_kernel.works() {
+        Some(Hook::RawTracepoint)
+    } else {
+        None
+    }
+}
+
+fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
+    let (trees, trials) = (&facts.cgroups, &facts.trials);
+    if trees.version() == CgroupVersion::None {
+        return Verdict::Unavailable(Shortfall::new(
+            "no cgroup tree is mounted here",
+            "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
+        ));
+    }
+    let mut how = Vec::new();
+    // Both read kernel memory through pointers that have no type.
+    let reads = hook(facts).is_some() && trials.read_kernel.works();
+
+    let iterator = trees.cpu == Hierarchy::Unified && reads && trials.rstat_flush.works();
+    if trees.cpu != Hierarchy::Unified {
+        how.push(Shortfall::new(
+            "files are read, some for each cgroup: the cpu controller is in a cgroup v1 tree",
+            "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)",
+        ));
+    } else if !iterator {
+        let refused = if reads { &trials.rstat_flush } else { &trials.read_kernel };
+        let refusal = refusal::of_iterator(facts, refused);
+        let why = format!("files are read, some for each cgroup: {}", refusal.why);
+        how.push(Shortfall::new(why, refusal.what_to_do));
+    }
+
+    let tracepoints =
+        hook(facts).filter(|_| reads && trials.ring_buffer.works() && facts.btf.cgroup_tracepoints);
+    if tracepoints.is_none() {
+        let refusal = if reads && trials.ring_buffer.works() {
+            Shortfall::new(
+                "this kernel has no cgroup tracepoints",
+                "use a kernel with them (CONFIG_TRACEPOINTS)",
+            )
+        } else if reads {
+            refusal::of(facts, &trials.ring_buffer)
+        } else {
+            refusal::of(facts, &trials.read_kernel)
+        };
+        let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
+        how.push(Shortfall::new(why, refusal.what_to_do));
+    }
+
+    for (name, tree) in trees.iter().filter(|(_, tree)| !tree.whole) {
+        let why = format!("only this process's own part of the {name} tree is seen");
+        let what_to_do =
+            format!("mount the host's {} here and name the place by --cgroup-root", tree.mount.display());
+        how.push(Shortfall::new(why, what_to_do));
+    }
+    match &facts.pressure {
+        Pressure::Works => {}
+        Pressure::Off => how.push(Shortfall::new(
+            "no pressure (PSI): it is off, or not built into this kernel",
+            "boot with psi=1, or use a kernel with CONFIG_PSI",
+        )),
+        Pressure::NoTree => how.push(Shortfall::new(
+            "no pressure (PSI): it is in the cgroup v2 tree, which is not mounted here",
+            "mount it too (mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)",
+        )),
+        Pressure::Unreadable(e) => {
+            how.push(Shortfall::new(format!("no pressure (PSI): {e}"), "let cpu.pressure be read"));
+        }
+    }
+    Verdict::of(CgroupsHook { iterator, tracepoints }, how)
+}
+
+fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {
+    let Some(configuration) = facts.kubernetes.configuration else {
+        return Verdict::Unavailable(Shortfall::new(
+            "no kubeconfig and no service account",
+            "nothing, unless this is a Kubernetes node: then set KUBECONFIG or run in a pod",
+        ));
+    };
+    let hook = KubernetesHook { configuration, version: facts.kubernetes.version.clone() };
+    let how = facts.kubernetes.error.as_ref().map(|error| {
+        let why = format!("names come from the container runtime alone, without owners and limits: {error}");
+        Shortfall::new(why, "make the API server reachable from here; the agent goes on asking")
+    });
+    Verdict::of(hook, how.into_iter().collect())
+}
+
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::TpBtf => "typed tracepoints",
+            Hook::RawTracepoint => "raw tracepoints",
+        })
+    }
+}
+
+impl Display for CpuHook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "scheduler's {}", self.hook)
+    }
+}
+
+impl Display for CgroupsHook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.iterator { "iterator" } else { "files" })?;
+        match self.tracepoints {
+            Some(hook) => write!(f, ", new ones by {hook}"),
+            None => f.write_str(", new ones by walking the trees"),
+        }
+    }
+}
+
+impl Display for KubernetesHook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.configuration {
+            Configuration::Kubeconfig => "kubeconfig",
+            Configuration::ServiceAccount => "service account",
+        })?;
+        self.version.as_ref().map_or(Ok(()), |version| write!(f, ", API server {version}"))
+    }
+}

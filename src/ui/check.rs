@@ -1,0 +1,160 @@
+//! `kernel-gossip check`: what this host allows, and what the agent makes of it.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::kernel::facts::{Facts, FactsOptions, Pressure};
+use crate::kernel::plan::{Plan, Verdict, plan};
+
+/// How to look, and how to tell.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One object: facts, plan, unknown_cgroup_shapes, runs
+    Json,
+}
+
+/// Looks at this host and writes to stdout what it found. `unknown_shapes` are the paths of cgroups
+/// that look like a container's and follow no known rule.
+///
+/// The exit code is 0 if the agent can run here, be it from cgroup files alone, and 1 if there is nothing
+/// for it to read.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub async fn run(args: &CheckArgs, unknown_shapes: &[String]) -> Result<ExitCode> {
+    let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
+    let facts = Facts::gather(&options).await;
+    let plan = plan(&facts);
+    let mut out = io::stdout().lock();
+    match args.output {
+        Format::Text => write_text(&mut out, &facts, &plan, unknown_shapes).context("stdout")?,
+        Format::Json => {
+            let report = Report {
+                facts: &facts,
+                plan: &plan,
+                unknown_cgroup_shapes: unknown_shapes,
+                runs: plan.runs(),
+            };
+            serde_json::to_writer_pretty(&mut out, &report).context("stdout")?;
+            writeln!(out).context("stdout")?;
+        }
+    }
+    Ok(if plan.runs() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    facts: &'a Facts,
+    plan: &'a Plan,
+    unknown_cgroup_shapes: &'a [String],
+    runs: bool,
+}
+
+/// Writes facts line by line, then the probes, each with what it lacks and what to do about it.
+pub fn write_text(
+    out: &mut impl Write,
+    facts: &Facts,
+    plan: &Plan,
+    unknown_shapes: &[String],
+) -> io::Result<()> {
+    let mut fact = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
+    fact("kernel", &format!("{} {}", facts.kernel.release, facts.kernel.machine))?;
+    fact("types (BTF)", facts.btf.error.as_deref().unwrap_or("readable"))?;
+    fact("lockdown", facts.lockdown.as_deref().unwrap_or("not in sight"))?;
+    fact("privileges", &privileges(facts))?;
+    for (name, tree) in facts.cgroups.iter() {
+        let part = if tree.whole { "" } else { ", of which only this process's own part is seen" };
+        fact("cgroup tree", &format!("{name}: {}{part}", tree.mount.display()))?;
+    }
+    fact("pressure", &pressure(&facts.pressure))?;
+    let (allowed, refused): (Vec<_>, Vec<_>) = facts.trials.iter().partition(|(_, trial)| trial.works());
+    let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
+    fact("BPF allowed", if names.is_empty() { "nothing".into() } else { names.join(", ") }.as_str())?;
+    for (name, trial) in refused {
+        fact("BPF refused", &format!("{name}: {}", trial.error().unwrap_or_default()))?;
+    }
+    writeln!(out)?;
+    write_plan(out, plan)?;
+    for shape in unknown_shapes {
+        writeln!(out, "  cgroup path of no known shape: {shape}")?;
+    }
+    if !plan.runs() {
+        writeln!(out, "\nThe agent cannot run here: there is nothing for it to read.")?;
+    }
+    Ok(())
+}
+
+/// Writes the probes alone.
+pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
+    write_probe(out, "cpu", &plan.cpu)?;
+    write_probe(out, "cgroups", &plan.cgroups)?;
+    write_probe(out, "kubernetes", &plan.kubernetes)
+}
+
+fn write_probe<H: std::fmt::Display>(
+    out: &mut impl Write,
+    name: &str,
+    verdict: &Verdict<H>,
+) -> io::Result<()> {
+    let (sign, word) = match verdict {
+        Verdict::Working { .. } => ('✓', "working"),
+        Verdict::Degraded { .. } => ('~', "degraded"),
+        Verdict::Unavailable(_) => ('✗', "unavailable"),
+    };
+    let hook = verdict.hook().map(H::to_string).unwrap_or_default();
+    writeln!(out, "{}", format!("{sign} {name:<11}{word:<12} {hook}").trim_end())?;
+    for shortfall in verdict.shortfalls() {
+        writeln!(out, "    {}", shortfall.why)?;
+        writeln!(out, "      -> {}", shortfall.what_to_do)?;
+    }
+    Ok(())
+}
+
+fn privileges(facts: &Facts) -> String {
+    let privileges = &facts.privileges;
+    let mut text = match privileges.uid {
+        0 => "root".to_string(),
+        uid => format!("user {uid}"),
+    };
+    if privileges.capabilities.is_empty() {
+        text.push_str(", no capability of use here");
+    } else {
+        text.push_str(" with ");
+        text.push_str(&privileges.capabilities.join(", "));
+    }
+    if privileges.user_namespace {
+        text.push_str(", in a user namespace");
+    }
+    if privileges.seccomp {
+        text.push_str(", under a seccomp filter");
+    }
+    text
+}
+
+fn pressure(pressure: &Pressure) -> String {
+    match pressure {
+        Pressure::Works => "readable".to_string(),
+        Pressure::Off => "off".to_string(),
+        Pressure::NoTree => "no cgroup v2 tree in sight".to_string(),
+        Pressure::Unreadable(e) => e.clone(),
+    }
+}

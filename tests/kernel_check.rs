@@ -1,0 +1,121 @@
+//! `kernel-gossip check` on the kernel that runs the test.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use kernel_gossip::kernel::facts::{Facts, Trial};
+use kernel_gossip::kernel::plan::{Plan, plan};
+use procfs::KernelVersion;
+
+fn check(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-gossip"));
+    command.arg("check").args(arguments).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    command
+}
+
+/// The program as root without any capability.
+fn powerless(command: &mut Command) -> Output {
+    const NO_ROOT: libc::c_ulong = 1; // SECBIT_NOROOT: user 0 gets no capabilities at exec
+    // SAFETY: between fork and exec only prctl(), which is async-signal-safe and takes no pointer here.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_SECUREBITS, NO_ROOT) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    command.output().expect("run")
+}
+
+fn report(out: &Output) -> (Facts, Plan) {
+    let mut report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| {
+        panic!("{e}: {} {}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    });
+    let facts: Facts = serde_json::from_value(report["facts"].take()).expect("facts");
+    let planned: Plan = serde_json::from_value(report["plan"].take()).expect("a plan");
+    assert_eq!(planned, plan(&facts), "the plan follows from the facts");
+    assert_eq!(report["runs"], planned.runs());
+    (facts, planned)
+}
+
+#[test]
+fn facts_are_those_of_this_kernel() {
+    let out = check(&["--output", "json"]).output().expect("run");
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "", "expected failures are silent");
+    let (facts, planned) = report(&out);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the release");
+    assert_eq!(facts.kernel.release, release.trim());
+    assert_eq!(facts.btf.error, None);
+    assert!(facts.btf.throttled_clock_pelt_time || facts.btf.throttled_clock_task_time);
+    assert!(facts.privileges.has("BPF") && facts.privileges.has("PERFMON"));
+    for (what, trial) in [
+        ("tp_btf", &facts.trials.tp_btf),
+        ("raw_tracepoint", &facts.trials.raw_tracepoint),
+        ("ring_buffer", &facts.trials.ring_buffer),
+        ("iter/task", &facts.trials.iter_task),
+    ] {
+        assert_eq!(*trial, Trial::Works, "{what}");
+    }
+    let kernel = KernelVersion::current().expect("the kernel's version");
+    assert_eq!(facts.trials.fetch_atomics.works(), kernel >= KernelVersion::new(5, 12, 0));
+    assert_eq!(facts.btf.throttled_clock_self_time, kernel >= KernelVersion::new(6, 6, 0));
+    for iterator in [&facts.trials.iter_cgroup, &facts.trials.rstat_flush] {
+        assert_eq!(iterator.works(), kernel >= KernelVersion::new(6, 1, 0), "{iterator:?}");
+    }
+    let mount = facts.cgroups.cpu_mount().expect("the tree of the cpu controller");
+    assert!(mount.join("cgroup.procs").exists(), "{}", mount.display());
+    for (_, tree) in facts.cgroups.iter() {
+        assert!(tree.whole, "{tree:?}");
+    }
+    assert!(planned.cpu.hook().is_some(), "{planned:?}");
+}
+
+#[test]
+fn without_capabilities_files_remain() {
+    let out = powerless(&mut check(&["--output", "json"]));
+    assert!(out.status.success(), "{out:?}");
+    let (facts, planned) = report(&out);
+    assert_eq!(facts.privileges.capabilities, [""; 0]);
+    assert_eq!(facts.btf.error, None, "types can be read by everyone");
+    assert!(facts.trials.iter().all(|(_, trial)| matches!(trial, Trial::LoadFails(_))), "{facts:?}");
+    assert!(planned.cpu.hook().is_none());
+    assert!(planned.cgroups.hook().is_some_and(|hook| !hook.iterator && hook.tracepoints.is_none()));
+}
+
+#[test]
+fn a_host_with_nothing_to_read_is_an_error() {
+    let out = powerless(&mut check(&["--cgroup-root", "/proc/self/ns"]));
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("no cgroup tree is mounted here\n"), "{text}");
+    assert!(text.contains("cannot run here"), "{text}");
+}
+
+#[test]
+fn a_cgroup_root_holds_what_is_mounted_below_it() {
+    let out = check(&["--output", "json", "--cgroup-root", "/sys/fs/cgroup"]).output().expect("run");
+    let (named, _) = report(&out);
+    let (found, _) = report(&check(&["--output", "json"]).output().expect("run"));
+    assert_eq!(named.cgroups, found.cgroups);
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_is_told() {
+    let kubeconfig = tempfile::NamedTempFile::new().expect("a file");
+    // Port 9, discard: nobody listens there.
+    let text = "{apiVersion: v1, kind: Config, current-context: c, users: [{name: u, user: {}}], \
+        clusters: [{name: k, cluster: {server: 'http://127.0.0.1:9'}}], \
+        contexts: [{name: c, context: {cluster: k, user: u}}]}";
+    std::fs::write(kubeconfig.path(), text).expect("write");
+    let out = check(&["--output", "json"]).env("KUBECONFIG", kubeconfig.path()).output().expect("run");
+    let (facts, planned) = report(&out);
+    let error = facts.kubernetes.error.as_deref().unwrap_or_default();
+    assert!(error.contains("Connection refused"), "{:?}", facts.kubernetes);
+    assert_eq!(planned.kubernetes.hook().map(|hook| hook.version.clone()), Some(None));
+
+    std::fs::write(kubeconfig.path(), "no: [kubeconfig").expect("write");
+    let out = check(&["--output", "json"]).env("KUBECONFIG", kubeconfig.path()).output().expect("run");
+    let (facts, _) = report(&out);
+    assert!(facts.kubernetes.error.is_some_and(|e| e.starts_with("$KUBECONFIG: ")));
+}
