@@ -1,6 +1,6 @@
 //! Connections, bounded in number and in how long one may do nothing.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -90,6 +90,21 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         this.expired(cx)?;
         Pin::new(&mut this.stream).poll_write(cx, bytes)
+    }
+
+    // Vectored: or hyper would copy a whole answer into a buffer of its own, which no limit knows of.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.expired(cx)?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
