@@ -156,6 +156,8 @@ fn names_follow_the_rules() {
     assert_eq!(all_metrics().count(), kinds[1].len(), "a name is used twice");
     for m in all_metrics() {
         assert!(!m.name.ends_with("total"), "{}", m.name);
+        // OpenTelemetry has it, Prometheus keeps it for histograms.
+        assert!(!m.name.ends_with("count"), "{}", m.name);
         assert!(
             matches!(m.unit, "s" | "By") || (m.unit.starts_with('{') && m.unit.ends_with('}')),
             "{}",
