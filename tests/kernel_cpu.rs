@@ -12,7 +12,7 @@ use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
 use common::until;
 use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses};
-use procfs::{Current, KernelVersion};
+use procfs::KernelVersion;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
