@@ -2,6 +2,7 @@
 //! (the API server, a collector, a scrape) is elsewhere.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -15,12 +16,15 @@ use tracing::{info, warn};
 use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
 use crate::config::{Config, Kubernetes};
-use crate::kernel::driver::{Driver, DriverOptions, Storage};
+use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan, Verdict};
 use crate::signals::naming::NameGate;
 use crate::signals::{Engine, Whisper};
-use crate::sinks::terminal::{Output, Terminal};
+use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
+use crate::sinks::telemetry::Loss;
+use crate::sinks::terminal::{Output, Terminal, text};
+use crate::sinks::{Sinks, SinksConfig};
 
 /// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
 /// reading under way.
@@ -47,6 +51,11 @@ pub struct AgentArgs {
     /// A directory of a container runtime's bundles, before the usual ones; may be given again
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
+    /// Serve Prometheus /metrics and /health here, such as 0.0.0.0:9464
+    #[arg(long, value_name = "ADDR")]
+    pub prometheus: Option<SocketAddr>,
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -70,8 +79,21 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     let watching = watch_pods(&config, &args, &node, &pods).await?;
     let node = node.ok();
 
-    let output = args.output.or(config.sinks.terminal).unwrap_or(Output::Text);
+    let otlp = OtlpConfig::new(&args.otlp, |name| std::env::var(name).ok())?;
+    let default = if otlp.is_some() { Output::None } else { Output::Text };
+    let output = args.output.or(config.sinks.terminal).unwrap_or(default);
     let terminal = Terminal::start(output, node.clone()).context("cannot start the terminal's thread")?;
+    let sinks = Sinks::start(SinksConfig {
+        node,
+        otlp,
+        prometheus: args.prometheus.or(config.sinks.prometheus),
+        started: now(),
+        interval: config.agent.interval,
+    })?;
+    if let Some(address) = sinks.metrics_address() {
+        info!("serving http://{address}/metrics");
+    }
+    let sinks = Arc::new(sinks);
     let sampler = Sampler {
         interval: config.agent.interval,
         attributor: Attributor::new(AttributionOptions {
@@ -83,11 +105,20 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         // Where no API server tells, no name is late.
         gate: NameGate::new(if watching { config.agent.name_wait } else { Duration::ZERO }),
         terminal,
+        sinks: sinks.clone(),
     };
     let driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
     let running = sampler.spawn(driver)?;
     stop_asked().await?;
-    running.stop()
+    running.stop()?;
+    // The sampler has ended and let go of its share.
+    if let Some(sinks) = Arc::into_inner(sinks) {
+        let unsent = sinks.flush(FLUSH).await;
+        if unsent != Unsent::default() {
+            warn!("the receiver did not take everything in time: {unsent:?}");
+        }
+    }
+    Ok(())
 }
 
 /// Says once what runs here, and what does not and why.
@@ -166,6 +197,7 @@ struct Sampler {
     engine: Engine,
     gate: NameGate,
     terminal: Terminal,
+    sinks: Arc<Sinks>,
 }
 
 /// The sampler's thread, and the way to end it.
@@ -210,21 +242,30 @@ impl Sampler {
         drop(driver);
         let attributor = &self.attributor;
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
-        for whisper in said.drain(..) {
-            self.terminal.say(&whisper);
-        }
+        self.say(&mut said);
         self.terminal.close(FLUSH);
     }
 
+    fn say(&self, said: &mut Vec<Whisper>) {
+        for whisper in said.drain(..) {
+            self.terminal.say(&whisper);
+            self.sinks.whisper(&whisper, text(&whisper));
+        }
+    }
+
     fn step(&mut self, driver: &mut Driver<'_>, fresh: &mut Vec<Whisper>, said: &mut Vec<Whisper>) {
+        let begun = Instant::now();
         let reading = driver.read();
         let at = reading.at;
         let attributed = self.attributor.attribute(reading, &self.pods.index());
         self.engine.step(attributed, fresh);
+        self.sinks.publish(attributed);
         let attributor = &self.attributor;
         self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
-        for whisper in said.drain(..) {
-            self.terminal.say(&whisper);
-        }
+        self.say(said);
+        let stats = self.sinks.stats();
+        stats.set_lost(Loss::LateName, self.gate.unnamed());
+        stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
+        stats.reading_took(begun.elapsed());
     }
 }

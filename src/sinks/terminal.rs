@@ -170,6 +170,11 @@ fn signed_time(unix_ns: i64) -> Timestamp {
     time(u64::try_from(unix_ns).unwrap_or(0))
 }
 
+/// A whisper as one line for people, without colour.
+pub fn text(whisper: &Whisper) -> String {
+    Text { whisper, colour: false }.to_string()
+}
+
 /// A whisper as one line for people.
 struct Text<'a> {
     whisper: &'a Whisper,
