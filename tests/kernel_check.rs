@@ -111,7 +111,8 @@ fn an_api_server_that_does_not_answer_is_told() {
     let out = check(&["--output", "json"]).env("KUBECONFIG", kubeconfig.path()).output().expect("run");
     let (facts, planned) = report(&out);
     let error = facts.kubernetes.error.as_deref().unwrap_or_default();
-    assert!(error.contains("Connection refused"), "{:?}", facts.kubernetes);
+    let told = ["Connection refused", "no answer within"]; // a slow machine gives up first
+    assert!(told.iter().any(|part| error.contains(part)), "{:?}", facts.kubernetes);
     assert_eq!(planned.kubernetes.hook().map(|hook| hook.version.clone()), Some(None));
 
     std::fs::write(kubeconfig.path(), "no: [kubeconfig").expect("write");

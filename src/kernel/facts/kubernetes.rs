@@ -45,8 +45,13 @@ impl Kubernetes {
                 Err(_) => return Kubernetes::default(),
             },
         };
-        let asked = async { Client::try_from(config)?.apiserver_version().await };
-        let (version, error) = match tokio::time::timeout(timeout, asked).await {
+        // Made before the clock starts: it reads the machine's certificates.
+        let asked = Client::try_from(config).map(|client| async move { client.apiserver_version().await });
+        let answer = match asked {
+            Ok(asked) => tokio::time::timeout(timeout, asked).await,
+            Err(e) => Ok(Err(e)),
+        };
+        let (version, error) = match answer {
             Ok(Ok(info)) => (Some(info.git_version), None),
             Ok(Err(e)) => (None, Some(format!("{:#}", anyhow::Error::from(e)))),
             Err(_) => (None, Some(format!("no answer within {} s", timeout.as_secs_f64()))),
