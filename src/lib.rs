@@ -13,3 +13,7 @@ pub mod reconciler;
 pub mod signals;
 pub mod sinks;
 pub mod ui;
+
+/// So that test data can be shared with the integration tests.
+#[cfg(test)]
+extern crate self as kernel_gossip;

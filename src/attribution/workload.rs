@@ -90,6 +90,12 @@ pub struct AttributionLosses {
     pub unresolved_ids: u64,
     /// Events published without a pod name because none was known in time.
     pub late_names: u64,
+    /// Containers whose runtime's files were not found, or not understood.
+    pub bundles_missed: u64,
+    /// Cgroups not taken in because there were too many.
+    pub cgroups_dropped: u64,
+    /// Readings of who kept whom waiting that were not taken in because there were too many pairs.
+    pub pairs_dropped: u64,
     /// Pods of this node known from the API server now (a gauge).
     pub pods_known: u64,
 }

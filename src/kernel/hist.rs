@@ -17,6 +17,14 @@ pub struct Log2Histogram {
 }
 
 impl Log2Histogram {
+    /// Counts a duration, ns, as `hist_bucket` in `bpf/hist.h` does.
+    pub fn record(&mut self, ns: u64) {
+        // The first bucket whose upper bound, 2^(i - 23) s, is not below it.
+        let bound = |i: &usize| u128::from(ns) << 23 <= 1_000_000_000_u128 << i;
+        let bucket = (0..BUCKETS).find(bound).unwrap_or(BUCKETS - 1);
+        self.counts[bucket] += 1;
+    }
+
     /// The number of durations counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()

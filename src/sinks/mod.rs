@@ -1,3 +1,130 @@
 //! Where it goes: OTLP, Prometheus, a terminal. The names of all of it are in [`names`].
 
+pub mod culprits;
+pub mod event;
+pub mod ledger;
 pub mod names;
+pub mod otlp;
+pub mod points;
+pub mod prometheus;
+pub mod telemetry;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+
+use crate::attribution::Attributed;
+use crate::kernel::Instant;
+use crate::signals::Whisper;
+use ledger::Ledger;
+use otlp::{OtlpConfig, OtlpError, OtlpSink, Unsent};
+use prometheus::{PrometheusError, PrometheusSink};
+use telemetry::{Loss, SelfStats};
+
+/// Where to publish.
+#[derive(Clone, Debug)]
+pub struct SinksConfig {
+    /// The node's name, for every Resource.
+    pub node: Option<String>,
+    /// `None`: no export.
+    pub otlp: Option<OtlpConfig>,
+    /// Where `/metrics` is served; `None`: nowhere.
+    pub prometheus: Option<SocketAddr>,
+    /// When the probes were loaded: none of their counters began before.
+    pub started: Instant,
+    /// Between two readings.
+    pub interval: Duration,
+}
+
+/// Why a sink cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+    #[error(transparent)]
+    Prometheus(#[from] PrometheusError),
+}
+
+/// OTLP and Prometheus, whichever are configured, over one ledger. Publishing never waits for a network.
+#[derive(Debug)]
+pub struct Sinks {
+    ledger: Arc<Mutex<Ledger>>,
+    stats: Arc<SelfStats>,
+    otlp: Option<Arc<OtlpSink>>,
+    telemetry: Option<SdkMeterProvider>,
+    prometheus: Option<PrometheusSink>,
+}
+
+impl Sinks {
+    /// Starts what is configured. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// A file of the OTLP configuration that cannot be used, an address that cannot be listened on.
+    pub fn start(config: SinksConfig) -> Result<Self, SinkError> {
+        let stats = Arc::new(SelfStats::default());
+        let ledger = Arc::new(Mutex::new(Ledger::new(config.started, config.otlp.is_some())));
+        let otlp = config.otlp.map(|o| OtlpSink::start(o, config.node.clone()).map(Arc::new)).transpose()?;
+        let telemetry = otlp.as_ref().map(|sink| telemetry::start(&stats, sink, config.node.as_deref()));
+        // Three readings missed, and some time for a busy machine.
+        let healthy_within = config.interval * 3 + Duration::from_secs(10);
+        let prometheus = config
+            .prometheus
+            .map(|address| PrometheusSink::start(address, ledger.clone(), stats.clone(), healthy_within))
+            .transpose()?;
+        Ok(Sinks { ledger, stats, otlp, telemetry, prometheus })
+    }
+
+    /// Publishes a reading: on `/metrics` at once, over OTLP when its interval has passed.
+    pub fn publish(&self, reading: &Attributed) {
+        self.stats.observe(reading);
+        if self.otlp.is_none() && self.prometheus.is_none() {
+            return;
+        }
+        let mut ledger = lock(&self.ledger);
+        ledger.observe(reading);
+        if let Some(otlp) = &self.otlp {
+            otlp.metrics(&mut ledger, reading.at);
+        }
+        self.stats.set_lost(Loss::DepartedDropped, ledger.dropped());
+    }
+
+    /// Publishes a whisper; `text` says it to people, in one line.
+    pub fn whisper(&self, whisper: &Whisper, text: String) {
+        lock(&self.ledger).whisper(whisper);
+        if let Some(otlp) = &self.otlp {
+            otlp.whisper(whisper, text);
+        }
+    }
+
+    /// The agent's numbers about itself, for every part to write to.
+    pub fn stats(&self) -> &Arc<SelfStats> {
+        &self.stats
+    }
+
+    /// Where `/metrics` is served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.prometheus.as_ref().map(PrometheusSink::address)
+    }
+
+    /// Exports the last numbers and all that waits, and stops: within `within`, whatever happens.
+    pub async fn flush(self, within: Duration) -> Unsent {
+        let Some(otlp) = &self.otlp else { return Unsent::default() };
+        otlp.metrics_now(&mut lock(&self.ledger));
+        if let Some(telemetry) = &self.telemetry
+            && let Err(error) = telemetry.shutdown_with_timeout(within)
+        {
+            tracing::warn!("the agent's own last numbers are not sent: {error}");
+        }
+        otlp.flush(within).await
+    }
+}
+
+/// Locks; what a panicked holder left is plain numbers and still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod testdata;

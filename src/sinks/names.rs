@@ -1,7 +1,17 @@
 //! Every name that leaves the agent, once. `docs/semconv/registry/` (OpenTelemetry
 //! semantic-convention YAML) says what each means; a test holds the two together.
 
-/// Resource attributes (OpenTelemetry semantic conventions).
+pub mod metric;
+
+/// The semantic conventions whose names [`resource`] uses (the newest checked, from the PyPI package
+/// `opentelemetry-semantic-conventions` 0.66b2).
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+
+/// The instrumentation scope of all that the agent sends.
+pub const SCOPE: &str = "kernel_gossip";
+
+/// Resource attributes. `k8s.*` and `container.*` are OpenTelemetry's; what it has no name for has the
+/// project's own prefix, for an attribute under another's prefix may come to mean something else there.
 pub mod resource {
     pub const NAMESPACE: &str = "k8s.namespace.name";
     pub const POD: &str = "k8s.pod.name";
@@ -10,10 +20,34 @@ pub mod resource {
     pub const CONTAINER_ID: &str = "container.id";
     pub const NODE: &str = "k8s.node.name";
     /// The cgroup's path, for what is no pod's.
-    pub const CGROUP: &str = "linux.cgroup.path";
+    pub const CGROUP: &str = "kernel_gossip.cgroup.path";
     /// The systemd unit, or the runtime's container name, for what is no pod's.
-    pub const UNIT: &str = "systemd.unit";
+    pub const UNIT: &str = "kernel_gossip.unit.name";
+    /// `container`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
+    /// left out of sums.
+    pub const KIND: &str = "kernel_gossip.workload.kind";
 }
+
+/// Attributes of data points.
+pub mod attribute {
+    /// `throttle`, `neighbour`, `own`, `unattributed`.
+    pub const WAIT_CAUSE: &str = "kernel_gossip.cpu.wait.cause";
+    /// `cpu`, `memory`, `io`.
+    pub const PRESSURE_RESOURCE: &str = "kernel_gossip.pressure.resource";
+    /// Who ran, as [`crate::attribution::Workload::label`] has it; `other` for all but the greatest.
+    pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
+    pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";
+    pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
+    pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";
+    pub const LOSS_REASON: &str = "kernel_gossip.agent.loss.reason";
+    /// `metrics`, `events`.
+    pub const EXPORT_KIND: &str = "kernel_gossip.agent.export.kind";
+    /// `delivered`, `retried`, `refused`.
+    pub const EXPORT_OUTCOME: &str = "kernel_gossip.agent.export.outcome";
+}
+
+/// The LogRecord's event name again, as an attribute: not every store of logs keeps the field.
+pub const EVENT_NAME: &str = "event.name";
 
 /// The event said on every transition and once a minute while active (LogRecord event name).
 pub const WHISPER_EVENT: &str = "kernel_gossip.whisper";

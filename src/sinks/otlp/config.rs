@@ -1,0 +1,347 @@
+//! Where and how to export: OpenTelemetry's standard variables, and flags that override them.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::transport::Uri;
+
+use super::encode::MAX_REQUEST;
+use super::queue::Lane;
+
+/// Flags for OTLP. Each overrides the variable its help names, the one of a single signal too.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "OTLP")]
+pub struct OtlpArgs {
+    /// Send metrics and events to this OTLP/gRPC receiver, such as http://localhost:4317
+    /// [env: OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Send metrics here instead [env: OTEL_EXPORTER_OTLP_METRICS_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp_metrics_endpoint: Option<String>,
+    /// Send events here instead [env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp_logs_endpoint: Option<String>,
+    /// Send this header along; values percent-encoded [env: OTEL_EXPORTER_OTLP_HEADERS]
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub otlp_header: Vec<String>,
+    /// Give a request up after this many milliseconds [env: OTEL_EXPORTER_OTLP_TIMEOUT] [default: 10000]
+    #[arg(long, value_name = "MS")]
+    pub otlp_timeout: Option<String>,
+    /// gzip or none [env: OTEL_EXPORTER_OTLP_COMPRESSION] [default: gzip]
+    #[arg(long, value_name = "HOW")]
+    pub otlp_compression: Option<String>,
+    /// Trust only this CA, PEM [env: OTEL_EXPORTER_OTLP_CERTIFICATE] [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub otlp_certificate: Option<String>,
+    /// Present this certificate, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE]
+    #[arg(long, value_name = "FILE")]
+    pub otlp_client_certificate: Option<String>,
+    /// Its key, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub otlp_client_key: Option<String>,
+    /// No TLS where the endpoint has no scheme [env: OTEL_EXPORTER_OTLP_INSECURE]
+    #[arg(long)]
+    pub otlp_insecure: bool,
+    /// Send the token in this file as `authorization: Bearer`; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub otlp_token_file: Option<PathBuf>,
+    /// Milliseconds between two exports of metrics [env: OTEL_METRIC_EXPORT_INTERVAL] [default: 60000]
+    #[arg(long, value_name = "MS")]
+    pub otlp_interval: Option<String>,
+    /// Keep at most this many bytes for a receiver that cannot be reached
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_QUEUE)]
+    pub otlp_queue: usize,
+}
+
+const DEFAULT_QUEUE: usize = 8 << 20;
+
+/// Where and how to export, checked.
+#[derive(Clone, Debug)]
+pub struct OtlpConfig {
+    /// `None`: metrics are not exported.
+    pub metrics: Option<Signal>,
+    /// `None`: events are not exported.
+    pub events: Option<Signal>,
+    /// The token of every request.
+    pub token_file: Option<PathBuf>,
+    /// Between two exports of metrics.
+    pub interval: Duration,
+    /// What may wait at most, bytes.
+    pub queue_bytes: usize,
+    /// Waiting before a request is sent again.
+    pub retry: Retry,
+}
+
+/// The receiver of one kind of data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    pub endpoint: Uri,
+    /// `None`: without TLS.
+    pub tls: Option<TlsFiles>,
+    pub headers: Headers,
+    pub timeout: Duration,
+    pub gzip: bool,
+}
+
+/// PEM files, read at every connection so that renewed ones are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub ca: Option<PathBuf>,
+    /// Certificate and key of this client.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Headers of every request. What they say is nobody's business.
+#[derive(Clone, Default)]
+pub struct Headers(pub MetadataMap);
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_ref() == other.0.as_ref()
+    }
+}
+
+/// Exponential waiting, with jitter, before a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { first: Duration::from_secs(1), longest: Duration::from_secs(15) }
+    }
+}
+
+/// What is wrong with a variable or flag.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {message}")]
+pub struct ConfigError {
+    pub setting: String,
+    pub message: String,
+}
+
+/// A value and the flag or variable it came from.
+type Found = Option<(String, String)>;
+
+impl OtlpConfig {
+    /// Reads flags, then variables through `env`. `None`: no endpoint is set, so nothing is exported.
+    ///
+    /// # Errors
+    /// A value that cannot be used, with the flag or variable it is in.
+    pub fn new(
+        args: &OtlpArgs,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<OtlpConfig>, ConfigError> {
+        let source = Source { args, env: &env };
+        let (metrics, events) = (source.signal(Lane::Metrics)?, source.signal(Lane::Events)?);
+        if metrics.is_none() && events.is_none() {
+            return Ok(None);
+        }
+        if args.otlp_queue < MAX_REQUEST {
+            return Err(refuse(
+                "--otlp-queue",
+                format!("at least {MAX_REQUEST}, the largest single request"),
+            ));
+        }
+        let interval =
+            source.found(args.otlp_interval.as_ref(), "--otlp-interval", "OTEL_METRIC_EXPORT_INTERVAL");
+        Ok(Some(OtlpConfig {
+            metrics,
+            events,
+            token_file: args.otlp_token_file.clone(),
+            interval: milliseconds(interval)?.unwrap_or(Duration::from_secs(60)),
+            queue_bytes: args.otlp_queue,
+            retry: Retry::default(),
+        }))
+    }
+}
+
+/// Flags and variables.
+struct Source<'a> {
+    args: &'a OtlpArgs,
+    env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Source<'_> {
+    fn signal(&self, lane: Lane) -> Result<Option<Signal>, ConfigError> {
+        let a = self.args;
+        let (flag, own) = match lane {
+            Lane::Metrics => ("--otlp-metrics-endpoint", a.otlp_metrics_endpoint.as_ref()),
+            Lane::Events => ("--otlp-logs-endpoint", a.otlp_logs_endpoint.as_ref()),
+        };
+        let endpoint = match own {
+            Some(url) => Some((flag.into(), url.clone())),
+            None => self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT"),
+        };
+        let Some((setting, endpoint)) = endpoint else { return Ok(None) };
+        self.grpc(lane)?;
+        let insecure = match self.standard(lane, None, "", "INSECURE") {
+            _ if a.otlp_insecure => true,
+            Some((setting, value)) => boolean(&setting, &value)?,
+            None => false,
+        };
+        let endpoint = uri(&setting, &endpoint, insecure)?;
+        let tls = endpoint.scheme_str() == Some("https");
+        Ok(Some(Signal {
+            tls: tls.then(|| self.tls(lane)).transpose()?,
+            endpoint,
+            headers: self.headers(lane)?,
+            timeout: milliseconds(self.standard(lane, a.otlp_timeout.as_ref(), "--otlp-timeout", "TIMEOUT"))?
+                .unwrap_or(Duration::from_secs(10)),
+            gzip: self.gzip(lane)?,
+        }))
+    }
+
+    /// Refuses a protocol other than gRPC.
+    fn grpc(&self, lane: Lane) -> Result<(), ConfigError> {
+        match self.standard(lane, None, "", "PROTOCOL") {
+            Some((setting, protocol)) if protocol != "grpc" => Err(refuse(
+                &setting,
+                format!(
+                    "{protocol:?} is not supported: set it to grpc, and the endpoint to a gRPC port (4317)"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn gzip(&self, lane: Lane) -> Result<bool, ConfigError> {
+        let how =
+            self.standard(lane, self.args.otlp_compression.as_ref(), "--otlp-compression", "COMPRESSION");
+        match how.as_ref().map(|(setting, how)| (setting, how.as_str())) {
+            None | Some((_, "gzip")) => Ok(true),
+            Some((_, "none")) => Ok(false),
+            Some((setting, how)) => Err(refuse(setting, format!("{how:?} is not known: gzip or none"))),
+        }
+    }
+
+    fn tls(&self, lane: Lane) -> Result<TlsFiles, ConfigError> {
+        let a = self.args;
+        let path = |flag: Option<&String>, name, variable| self.standard(lane, flag, name, variable);
+        let ca = path(a.otlp_certificate.as_ref(), "--otlp-certificate", "CERTIFICATE");
+        let certificate =
+            path(a.otlp_client_certificate.as_ref(), "--otlp-client-certificate", "CLIENT_CERTIFICATE");
+        let key = path(a.otlp_client_key.as_ref(), "--otlp-client-key", "CLIENT_KEY");
+        let identity = match (certificate, key) {
+            (Some((_, certificate)), Some((_, key))) => Some((certificate.into(), key.into())),
+            (None, None) => None,
+            (Some((setting, _)), None) => {
+                return Err(refuse(&setting, "needs the client's key too (--otlp-client-key)"));
+            }
+            (None, Some((setting, _))) => {
+                return Err(refuse(
+                    &setting,
+                    "needs the client's certificate too (--otlp-client-certificate)",
+                ));
+            }
+        };
+        Ok(TlsFiles { ca: ca.map(|(_, path)| path.into()), identity })
+    }
+
+    fn headers(&self, lane: Lane) -> Result<Headers, ConfigError> {
+        let flag = (!self.args.otlp_header.is_empty()).then(|| self.args.otlp_header.join(","));
+        match self.standard(lane, flag.as_ref(), "--otlp-header", "HEADERS") {
+            Some((setting, list)) => headers(&setting, &list),
+            None => Ok(Headers::default()),
+        }
+    }
+
+    /// The flag, else `OTEL_EXPORTER_OTLP_<SIGNAL>_<NAME>`, else `OTEL_EXPORTER_OTLP_<NAME>`.
+    fn standard(&self, lane: Lane, flag: Option<&String>, name: &str, variable: &str) -> Found {
+        let signal = match lane {
+            Lane::Metrics => "METRICS",
+            Lane::Events => "LOGS",
+        };
+        self.found(flag, name, &format!("OTEL_EXPORTER_OTLP_{signal}_{variable}"))
+            .or_else(|| self.found(None, "", &format!("OTEL_EXPORTER_OTLP_{variable}")))
+    }
+
+    /// The flag, else the variable; an empty variable is not set (OpenTelemetry's rule).
+    fn found(&self, flag: Option<&String>, name: &str, variable: &str) -> Found {
+        match flag {
+            Some(value) => Some((name.into(), value.clone())),
+            None => (self.env)(variable).filter(|v| !v.trim().is_empty()).map(|v| (variable.into(), v)),
+        }
+    }
+}
+
+fn refuse(setting: &str, message: impl Display) -> ConfigError {
+    ConfigError { setting: setting.into(), message: message.to_string() }
+}
+
+/// An endpoint: `http://…`, `https://…`, or `host:port`, which is with TLS unless said to be insecure.
+fn uri(setting: &str, endpoint: &str, insecure: bool) -> Result<Uri, ConfigError> {
+    let endpoint = endpoint.trim();
+    let full = match endpoint.contains("://") {
+        true => endpoint.to_owned(),
+        false => format!("{}://{endpoint}", if insecure { "http" } else { "https" }),
+    };
+    let wrong = || {
+        refuse(setting, format!("{endpoint:?} is no endpoint: write http://HOST:4317 or https://HOST:4317"))
+    };
+    let uri = Uri::from_str(&full).map_err(|_| wrong())?;
+    if full.contains('@') {
+        return Err(refuse(
+            setting,
+            "a user or password does not belong into the endpoint: use headers or a token file",
+        ));
+    }
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(uri),
+        _ => Err(wrong()),
+    }
+}
+
+fn milliseconds(found: Found) -> Result<Option<Duration>, ConfigError> {
+    found
+        .map(|(setting, value)| match value.trim().parse::<u64>() {
+            Ok(ms @ 1..) => Ok(Duration::from_millis(ms)),
+            _ => Err(refuse(&setting, format!("{value:?} is no number of milliseconds above 0"))),
+        })
+        .transpose()
+}
+
+fn boolean(setting: &str, value: &str) -> Result<bool, ConfigError> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(refuse(setting, format!("{value:?} is neither true nor false"))),
+    }
+}
+
+/// `key=value,key=value`, values percent-encoded.
+fn headers(setting: &str, list: &str) -> Result<Headers, ConfigError> {
+    let mut headers = MetadataMap::new();
+    for pair in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        // The value is not repeated in the message: it may be a secret.
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            refuse(setting, "a header without =: write key=value,key=value, values percent-encoded")
+        })?;
+        let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
+        let name = AsciiMetadataKey::from_str(&key)
+            .map_err(|_| refuse(setting, format!("{key:?} is no header name gRPC takes")))?;
+        let value = percent_encoding::percent_decode_str(value)
+            .decode_utf8()
+            .ok()
+            .and_then(|v| AsciiMetadataValue::from_str(&v).ok())
+            .ok_or_else(|| refuse(setting, format!("the value of {key} is not printable ASCII")))?;
+        headers.append(name, value);
+    }
+    Ok(Headers(headers))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! OTLP over gRPC: metrics with a Resource per container, whispers as events.
+
+pub mod config;
+pub mod encode;
+pub mod queue;
+mod sender;
+mod transport;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use tokio::task::JoinHandle;
+
+pub use config::{OtlpArgs, OtlpConfig};
+use encode::{MAX_REQUEST, Requests};
+use queue::{Lane, LaneSize, Queue};
+pub use sender::Outcomes;
+use sender::{Health, Sender};
+use transport::Receiver;
+
+use super::ledger::Ledger;
+use super::lock;
+use crate::kernel::Instant;
+use crate::signals::Whisper;
+
+/// Why nothing can be exported.
+#[derive(Debug, thiserror::Error)]
+#[error("OTLP receiver {endpoint}: {message}")]
+pub struct OtlpError {
+    endpoint: String,
+    message: String,
+}
+
+/// What could not be sent before the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    pub events: usize,
+    pub data_points: usize,
+}
+
+/// The way to one or two OTLP receivers. Publishing puts encoded bytes into a bounded queue and returns;
+/// tasks of the runtime it was started in send them.
+#[derive(Debug)]
+pub struct OtlpSink {
+    config: OtlpConfig,
+    node: Option<String>,
+    queue: Arc<Queue>,
+    outcomes: [Arc<Outcomes>; 2],
+    /// Items larger than any request may be. Cumulative.
+    too_large: AtomicU64,
+    /// Monotonic time from which the next export of metrics is due, ns.
+    due: AtomicU64,
+    senders: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl OtlpSink {
+    /// Starts to send. `node`: the node's name, for every Resource. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// A certificate, key or token file that cannot be used. A receiver that cannot be reached is none.
+    pub fn start(config: OtlpConfig, node: Option<String>) -> Result<Self, OtlpError> {
+        let sink = OtlpSink {
+            queue: Arc::new(Queue::new(config.queue_bytes)),
+            outcomes: Default::default(),
+            too_large: AtomicU64::new(0),
+            due: AtomicU64::new(0),
+            senders: Mutex::default(),
+            node,
+            config,
+        };
+        let mut known: Vec<(String, Arc<Health>)> = Vec::new();
+        for (lane, signal) in [(Lane::Metrics, &sink.config.metrics), (Lane::Events, &sink.config.events)] {
+            let Some(signal) = signal else { continue };
+            let endpoint = signal.endpoint.to_string();
+            let token = sink.config.token_file.as_deref();
+            let receiver = Receiver::new(lane, signal.clone(), token)
+                .map_err(|message| OtlpError { endpoint: endpoint.clone(), message })?;
+            if token.is_some() && signal.tls.is_none() {
+                tracing::warn!(
+                    "OTLP receiver {endpoint}: the token is sent without TLS, for all on the way to read"
+                );
+            }
+            let health = match known.iter().find(|(known, _)| *known == endpoint) {
+                Some((_, health)) => health.clone(),
+                None => Arc::new(Health::new(endpoint.clone(), sink.queue.clone())),
+            };
+            known.push((endpoint, health.clone()));
+            let sender = Sender {
+                lane,
+                queue: sink.queue.clone(),
+                receiver,
+                outcomes: sink.outcomes[lane as usize].clone(),
+                health,
+                retry: sink.config.retry,
+            };
+            lock(&sink.senders).push(tokio::spawn(sender.run()));
+        }
+        Ok(sink)
+    }
+
+    /// Exports the metrics of all workloads if an interval has passed since the last time.
+    pub fn metrics(&self, ledger: &mut Ledger, now: Instant) {
+        if now.mono_ns >= self.due.load(Ordering::Relaxed) {
+            let interval = u64::try_from(self.config.interval.as_nanos()).unwrap_or(u64::MAX);
+            self.due.store(now.mono_ns.saturating_add(interval), Ordering::Relaxed);
+            self.metrics_now(ledger);
+        }
+    }
+
+    /// Exports the metrics of all workloads.
+    pub fn metrics_now(&self, ledger: &mut Ledger) {
+        if self.config.metrics.is_none() {
+            return;
+        }
+        let mut requests = Requests::new(MAX_REQUEST);
+        ledger.export(|account| {
+            if let Some(metrics) = encode::workload_metrics(account, self.node.as_deref()) {
+                requests.metrics(metrics);
+            }
+        });
+        self.push(Lane::Metrics, requests);
+    }
+
+    /// Exports metrics built by someone else (the SDK).
+    pub fn resource_metrics(&self, all: Vec<ResourceMetrics>) {
+        if self.config.metrics.is_none() {
+            return;
+        }
+        let mut requests = Requests::new(MAX_REQUEST);
+        all.into_iter().for_each(|metrics| requests.metrics(metrics));
+        self.push(Lane::Metrics, requests);
+    }
+
+    /// Exports a whisper; `text` says it to people.
+    pub fn whisper(&self, whisper: &Whisper, text: String) {
+        if self.config.events.is_none() {
+            return;
+        }
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let observed = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let mut requests = Requests::new(MAX_REQUEST);
+        requests.event(encode::whisper_event(whisper, text, self.node.as_deref(), observed));
+        self.push(Lane::Events, requests);
+    }
+
+    fn push(&self, lane: Lane, requests: Requests) {
+        let (full, too_large) = requests.finish();
+        self.too_large.fetch_add(too_large as u64, Ordering::Relaxed);
+        for request in full {
+            self.queue.push(lane, request);
+        }
+    }
+
+    /// Between two exports of metrics.
+    pub fn interval(&self) -> Duration {
+        self.config.interval
+    }
+
+    /// What waits in a lane, and what it dropped.
+    pub fn waiting(&self, lane: Lane) -> LaneSize {
+        self.queue.size(lane)
+    }
+
+    /// What became of a lane's requests.
+    pub fn outcomes(&self, lane: Lane) -> &Outcomes {
+        &self.outcomes[lane as usize]
+    }
+
+    /// Items that were larger than any request may be. Cumulative.
+    pub fn too_large(&self) -> u64 {
+        self.too_large.load(Ordering::Relaxed)
+    }
+
+    /// Sends what waits, each request tried once more, and stops: within `within`, whatever happens.
+    pub async fn flush(&self, within: Duration) -> Unsent {
+        self.queue.drain();
+        let senders = std::mem::take(&mut *lock(&self.senders));
+        let stop: Vec<_> = senders.iter().map(JoinHandle::abort_handle).collect();
+        if tokio::time::timeout(within, futures::future::join_all(senders)).await.is_err() {
+            stop.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        let [data_points, events] = Lane::ALL.map(|lane| self.queue.size(lane).items);
+        if data_points + events > 0 {
+            tracing::warn!(
+                "OTLP: {events} events and {data_points} data points were not delivered before the end"
+            );
+        }
+        Unsent { events, data_points }
+    }
+}

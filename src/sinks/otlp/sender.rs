@@ -1,0 +1,240 @@
+//! Empties one lane of the queue into its receiver, again and again until it is accepted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::config::Retry;
+use super::encode::{MAX_REQUEST, Request};
+use super::queue::{Lane, Queue};
+use super::transport::{Partial, Receiver, chain, retry_after};
+use crate::sinks::lock;
+
+/// A receiver that asks to wait longer is asked again after this.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What became of a lane's requests. Cumulative.
+#[derive(Debug, Default)]
+pub struct Outcomes {
+    /// Requests accepted, and the items in them.
+    pub delivered: AtomicU64,
+    pub delivered_items: AtomicU64,
+    /// Attempts that failed and were or will be repeated.
+    pub retried: AtomicU64,
+    /// Requests refused for good, and the items in them.
+    pub refused: AtomicU64,
+    pub refused_items: AtomicU64,
+    /// Items rejected of requests that were accepted (partial success).
+    pub rejected_items: AtomicU64,
+}
+
+/// What is known of a receiver that both lanes may share: each change is told once.
+#[derive(Debug)]
+pub struct Health {
+    endpoint: String,
+    queue: Arc<Queue>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outage: Option<Outage>,
+    refusing: bool,
+    warning: String,
+}
+
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    /// Items the queue had dropped when it began.
+    dropped: u64,
+}
+
+impl Health {
+    pub fn new(endpoint: String, queue: Arc<Queue>) -> Self {
+        Health { endpoint, queue, state: Mutex::default() }
+    }
+
+    fn dropped(&self) -> u64 {
+        Lane::ALL.iter().map(|lane| self.queue.size(*lane).dropped).sum()
+    }
+
+    fn unreachable(&self, status: &Status) {
+        let mut state = lock(&self.state);
+        if state.outage.is_none() {
+            state.outage = Some(Outage { since: Instant::now(), dropped: self.dropped() });
+            tracing::warn!(
+                "OTLP receiver {}: cannot be reached ({}); what is to be sent is kept, as far as there is room, \
+                 and sent again",
+                self.endpoint,
+                describe(status)
+            );
+        }
+    }
+
+    fn refused(&self, lane: Lane, status: &Status) {
+        let mut state = lock(&self.state);
+        if !state.refusing {
+            state.refusing = true;
+            tracing::error!(
+                "OTLP receiver {}: refuses {} ({}); they are dropped and counted",
+                self.endpoint,
+                lane.as_str(),
+                describe(status)
+            );
+        }
+    }
+
+    fn accepted(&self, lane: Lane, partial: &Partial) {
+        let mut state = lock(&self.state);
+        state.refusing = false;
+        if let Some(outage) = state.outage.take() {
+            let [metrics, events] = Lane::ALL.map(|lane| self.queue.size(lane).items);
+            tracing::info!(
+                "OTLP receiver {}: reachable again after {} s; {events} events and {metrics} data points were kept, \
+                 {} were dropped",
+                self.endpoint,
+                outage.since.elapsed().as_secs(),
+                self.dropped() - outage.dropped
+            );
+        }
+        if partial.message != state.warning {
+            if !partial.message.is_empty() {
+                tracing::warn!(
+                    "OTLP receiver {}: rejects {} {}: {}",
+                    self.endpoint,
+                    partial.rejected,
+                    lane.as_str(),
+                    partial.message
+                );
+            }
+            state.warning.clone_from(&partial.message);
+        }
+    }
+}
+
+/// One lane's way out.
+pub struct Sender {
+    pub lane: Lane,
+    pub queue: Arc<Queue>,
+    pub receiver: Receiver,
+    pub outcomes: Arc<Outcomes>,
+    pub health: Arc<Health>,
+    pub retry: Retry,
+}
+
+impl Sender {
+    /// Sends until the queue drains and the lane is empty, or an attempt fails while it drains.
+    pub async fn run(mut self) {
+        let backoff = ExponentialBuilder::new()
+            .with_min_delay(self.retry.first)
+            .with_max_delay(self.retry.longest)
+            .with_jitter()
+            .without_max_times();
+        let mut delays = backoff.build();
+        while let Some(request) = self.queue.take(self.lane, MAX_REQUEST).await {
+            let Some(status) = self.attempt(request).await else {
+                delays = backoff.build();
+                continue;
+            };
+            if self.queue.draining() {
+                return;
+            }
+            let asked = retry_after(&status).map(|wait| wait.min(LONGEST_WAIT));
+            let wait = asked.or_else(|| delays.next()).unwrap_or(self.retry.longest);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.queue.drained(self.lane) => {}
+            }
+        }
+    }
+
+    /// Sends once; the status of a failure that is worth another attempt, for which the request is put back.
+    async fn attempt(&mut self, request: Request) -> Option<Status> {
+        let (lane, items) = (self.lane, request.items as u64);
+        match self.receiver.send(request.body.clone()).await {
+            Ok(partial) => {
+                self.health.accepted(lane, &partial);
+                self.queue.done(lane, &request);
+                let rejected = partial.rejected.min(items);
+                self.outcomes.delivered.fetch_add(1, Ordering::Relaxed);
+                self.outcomes.delivered_items.fetch_add(items - rejected, Ordering::Relaxed);
+                self.outcomes.rejected_items.fetch_add(rejected, Ordering::Relaxed);
+                None
+            }
+            Err(status) if worth_another(&status) => {
+                self.health.unreachable(&status);
+                self.queue.put_back(lane, request);
+                self.outcomes.retried.fetch_add(1, Ordering::Relaxed);
+                Some(status)
+            }
+            Err(status) => {
+                self.health.refused(lane, &status);
+                self.queue.done(lane, &request);
+                self.outcomes.refused.fetch_add(1, Ordering::Relaxed);
+                self.outcomes.refused_items.fetch_add(items, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+/// The retryable codes of the OTLP specification. `ResourceExhausted` is one only where the receiver says
+/// when to come back; a lost connection has no code of its own but a cause.
+fn worth_another(status: &Status) -> bool {
+    match status.code() {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::ResourceExhausted => retry_after(status).is_some(),
+        Code::Unknown => std::error::Error::source(status).is_some(),
+        _ => false,
+    }
+}
+
+fn describe(status: &Status) -> String {
+    let cause = std::error::Error::source(status).map(chain);
+    match (status.message(), cause) {
+        (message, Some(cause)) if message.is_empty() || cause.starts_with(message) => cause,
+        (message, Some(cause)) => format!("{message}: {cause}"),
+        (message, None) => format!("{:?}: {message}", status.code()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+
+    #[test]
+    fn only_the_codes_of_the_specification_are_sent_again() {
+        let again = [
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::OutOfRange,
+            Code::Unavailable,
+            Code::DataLoss,
+        ];
+        for code in (0..=16).map(Code::from) {
+            assert_eq!(worth_another(&Status::new(code, "x")), again.contains(&code), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_exhausted_receiver_is_asked_again_only_when_it_says_so() {
+        let wait = Some(Duration::from_secs(7));
+        let details = ErrorDetails::with_retry_info(wait);
+        let status = Status::with_error_details(Code::ResourceExhausted, "later", details);
+        assert!(worth_another(&status));
+        assert_eq!(retry_after(&status), wait);
+    }
+}

@@ -1,0 +1,298 @@
+//! One gRPC call: encoded bytes to one method of a receiver.
+
+use std::error::Error;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use axum::http::uri::PathAndQuery;
+use bytes::{BufMut, Bytes};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
+
+use super::config::{Signal, TlsFiles};
+use super::queue::Lane;
+use crate::sinks::lock;
+
+/// What a receiver did not accept of a request it took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partial {
+    /// Data points or events.
+    pub rejected: u64,
+    /// Why; also a warning where nothing was rejected.
+    pub message: String,
+}
+
+/// A receiver of one lane's requests.
+#[derive(Debug)]
+pub struct Receiver {
+    lane: Lane,
+    signal: Signal,
+    token: Option<TokenFile>,
+    grpc: Option<Grpc<Channel>>,
+}
+
+impl Receiver {
+    /// Checks the files it will need; connects at the first request.
+    ///
+    /// # Errors
+    /// A certificate, key or token file that cannot be used.
+    pub fn new(lane: Lane, signal: Signal, token_file: Option<&Path>) -> Result<Self, String> {
+        let mut receiver =
+            Receiver { lane, token: token_file.map(TokenFile::open).transpose()?, signal, grpc: None };
+        receiver.connect()?;
+        Ok(receiver)
+    }
+
+    /// Sends a request; waits for the answer no longer than the signal's timeout.
+    ///
+    /// # Errors
+    /// The receiver's status; `Unavailable` or `DeadlineExceeded` if there was no answer.
+    pub async fn send(&mut self, body: Bytes) -> Result<Partial, Status> {
+        let timeout = self.signal.timeout;
+        let answer = tokio::time::timeout(timeout, self.call(body)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis())))
+        });
+        if let Err(status) = &answer
+            && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+        {
+            // A connection that went silent would keep every further request waiting; a new one also
+            // reads certificates that were renewed.
+            self.grpc = None;
+        }
+        answer
+    }
+
+    async fn call(&mut self, body: Bytes) -> Result<Partial, Status> {
+        let mut request = Request::new(body);
+        *request.metadata_mut() = self.signal.headers.0.clone();
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.value());
+        }
+        request.set_timeout(self.signal.timeout);
+        let lane = self.lane;
+        let grpc = self.connect().map_err(Status::unavailable)?;
+        grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+        match lane {
+            Lane::Metrics => {
+                let path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+                let answer = grpc.unary(request, PathAndQuery::from_static(path), Raw::new()).await?;
+                let answer: ExportMetricsServiceResponse = answer.into_inner();
+                Ok(answer
+                    .partial_success
+                    .map_or_else(Partial::default, |p| partial(p.rejected_data_points, p.error_message)))
+            }
+            Lane::Events => {
+                let path = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+                let answer = grpc.unary(request, PathAndQuery::from_static(path), Raw::new()).await?;
+                let answer: ExportLogsServiceResponse = answer.into_inner();
+                Ok(answer
+                    .partial_success
+                    .map_or_else(Partial::default, |p| partial(p.rejected_log_records, p.error_message)))
+            }
+        }
+    }
+
+    /// The connection, which is made when it is first used.
+    fn connect(&mut self) -> Result<&mut Grpc<Channel>, String> {
+        if let Some(grpc) = self.grpc.take() {
+            return Ok(self.grpc.insert(grpc));
+        }
+        let signal = &self.signal;
+        let mut endpoint = Endpoint::from(signal.endpoint.clone())
+            .connect_timeout(signal.timeout)
+            .user_agent(concat!("kernel-gossip/", env!("CARGO_PKG_VERSION")))
+            .map_err(|e| chain(&e))?;
+        if let Some(files) = &signal.tls {
+            endpoint = endpoint.tls_config(tls(files)?).map_err(|e| format!("TLS: {}", chain(&e)))?;
+        }
+        let mut grpc = Grpc::new(endpoint.connect_lazy());
+        if signal.gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        }
+        Ok(self.grpc.insert(grpc.accept_compressed(CompressionEncoding::Gzip)))
+    }
+}
+
+fn partial(rejected: i64, message: String) -> Partial {
+    Partial { rejected: u64::try_from(rejected).unwrap_or(0), message }
+}
+
+fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, String> {
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    let mut config = match &files.ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    if let Some((certificate, key)) = &files.identity {
+        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(config)
+}
+
+/// An error with its causes, each once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A bearer token in a file that someone else renews (a projected service-account token).
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
+    read: Mutex<Token>,
+}
+
+#[derive(Debug)]
+struct Token {
+    /// Of the file that was read.
+    modified: Option<SystemTime>,
+    header: AsciiMetadataValue,
+    /// Whether the file could be read the last time.
+    readable: bool,
+}
+
+impl TokenFile {
+    fn open(path: &Path) -> Result<Self, String> {
+        let (modified, header) = read_token(path)?;
+        Ok(TokenFile { path: path.into(), read: Mutex::new(Token { modified, header, readable: true }) })
+    }
+
+    /// The header's value, read again if the file has changed. A file that cannot be read leaves the last
+    /// token in use, and is told once.
+    fn value(&self) -> AsciiMetadataValue {
+        let mut token = lock(&self.read);
+        if modified(&self.path).is_err() || modified(&self.path).ok() != token.modified {
+            match read_token(&self.path) {
+                Ok((modified, header)) => *token = Token { modified, header, readable: true },
+                Err(error) if token.readable => {
+                    tracing::warn!("OTLP token: {error}; the last one read stays in use");
+                    token.readable = false;
+                }
+                Err(_) => {}
+            }
+        }
+        token.header.clone()
+    }
+}
+
+fn modified(path: &Path) -> io::Result<SystemTime> {
+    std::fs::metadata(path)?.modified()
+}
+
+fn read_token(path: &Path) -> Result<(Option<SystemTime>, AsciiMetadataValue), String> {
+    // The time is taken first: a change in between is then seen as a change later.
+    let modified = modified(path).ok();
+    let token = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let token = token.trim();
+    let header = (!token.is_empty()).then(|| format!("Bearer {token}").parse::<AsciiMetadataValue>().ok());
+    let mut header = header.flatten().ok_or_else(|| format!("{}: no token in it", path.display()))?;
+    header.set_sensitive(true);
+    Ok((modified, header))
+}
+
+/// Sends bytes that are encoded already.
+struct Raw<R>(PhantomData<R>);
+
+impl<R> Raw<R> {
+    fn new() -> Self {
+        Raw(PhantomData)
+    }
+}
+
+impl<R: Message + Default + 'static> Codec for Raw<R> {
+    type Encode = Bytes;
+    type Decode = R;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Raw::new()
+    }
+
+    fn decoder(&mut self) -> Self {
+        Raw::new()
+    }
+}
+
+impl<R> Encoder for Raw<R> {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl<R: Message + Default> Decoder for Raw<R> {
+    type Item = R;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<R>, Status> {
+        R::decode(buffer).map(Some).map_err(|e| Status::internal(format!("the answer is no OTLP: {e}")))
+    }
+}
+
+/// How long the receiver asks to wait (google.rpc.RetryInfo in the status's details).
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    use tonic_types::StatusExt;
+    status.get_details_retry_info()?.retry_delay
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_renewed_token_is_used_and_a_lost_one_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        let write = |text: &str, age: u64| {
+            std::fs::write(&path, text).expect("write");
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(age);
+            File::options().write(true).open(&path).and_then(|f| f.set_modified(time)).expect("set time");
+        };
+        write("one\n", 1000);
+        let token = TokenFile::open(&path).expect("a token");
+        assert_eq!(token.value(), "Bearer one");
+        assert!(token.value().is_sensitive());
+        write("two", 2000);
+        assert_eq!(token.value(), "Bearer two");
+        write("", 3000);
+        assert_eq!(token.value(), "Bearer two");
+        std::fs::remove_file(&path).expect("remove");
+        assert_eq!(token.value(), "Bearer two");
+        write("three", 4000);
+        assert_eq!(token.value(), "Bearer three");
+    }
+
+    #[test]
+    fn an_empty_or_missing_token_file_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        assert!(TokenFile::open(&path).is_err_and(|e| e.contains("No such file")));
+        std::fs::write(&path, " \n").expect("write");
+        assert!(TokenFile::open(&path).is_err_and(|e| e.ends_with("no token in it")));
+    }
+}

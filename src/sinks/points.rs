@@ -1,0 +1,145 @@
+//! From an [`Account`] to the points of every workload metric: the one place that says which number goes
+//! under which name. OTLP and Prometheus are both written from it.
+
+use super::ledger::Account;
+use super::names::metric::{self, Metric};
+use crate::attribution::WorkloadKind;
+use crate::kernel::{CpuCounters, Log2Histogram, Pressure};
+
+/// The value of a point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// Nanoseconds, published as seconds.
+    Time(u64),
+    Count(u64),
+    Cores(f64),
+    Level(i64),
+    /// Durations, and their sum in ns.
+    Durations(&'a Log2Histogram, u64),
+}
+
+/// Attributes of a point, in the order of [`Metric::attributes`]; an empty one is unknown.
+pub type Values<'a> = &'a [&'a str];
+
+/// Receives each point: the values of its attributes, its value, and when its counter began (ns since
+/// the Unix epoch).
+pub type Emit<'e> = &'e mut dyn FnMut(Values<'_>, Value<'_>, u64);
+
+/// How one metric is read off an account.
+pub struct Source {
+    pub metric: &'static Metric,
+    pub points: fn(&Account, Emit<'_>),
+}
+
+/// Every workload metric.
+pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
+    Source { metric: &metric::CPU_RUN_TIME, points: |a, emit| probe(a, emit, |c| c.run) },
+    Source { metric: &metric::CPU_WAIT_TIME, points: wait },
+    Source {
+        metric: &metric::CPU_WAIT_DURATION,
+        points: |a, emit| durations(a, emit, |c| (&c.wait_histogram, c.wait)),
+    },
+    Source {
+        metric: &metric::CPU_STALL_DURATION,
+        points: |a, emit| durations(a, emit, |c| (&c.stall_histogram, c.stall_sum)),
+    },
+    Source { metric: &metric::CPU_THROTTLED_PER_CPU_TIME, points: |a, emit| probe(a, emit, |c| c.stall_sum) },
+    Source { metric: &metric::CPU_THROTTLED_WALL_TIME, points: |a, emit| probe(a, emit, |c| c.stall_wall) },
+    Source { metric: &metric::CPU_THROTTLED_FULL_TIME, points: |a, emit| probe(a, emit, |c| c.stall_full) },
+    Source {
+        metric: &metric::CPU_THROTTLED_REPORTED_TIME,
+        points: |a, emit| stat(a, emit, a.stat.throttled.map(Value::Time)),
+    },
+    Source { metric: &metric::CPU_USAGE_TIME, points: usage },
+    Source {
+        metric: &metric::CPU_PERIODS,
+        points: |a, emit| stat(a, emit, a.stat.periods.map(Value::Count)),
+    },
+    Source {
+        metric: &metric::CPU_THROTTLED_PERIODS,
+        points: |a, emit| stat(a, emit, a.stat.throttled_periods.map(Value::Count)),
+    },
+    Source { metric: &metric::CPU_LIMIT, points: |a, emit| stat(a, emit, a.quota_cores.map(Value::Cores)) },
+    Source { metric: &metric::CPU_NEIGHBOUR_TIME, points: neighbours },
+    Source { metric: &metric::PRESSURE_SOME_TIME, points: |a, emit| pressure(a, emit, |p| Some(p.some)) },
+    Source { metric: &metric::PRESSURE_FULL_TIME, points: |a, emit| pressure(a, emit, |p| p.full) },
+    Source { metric: &metric::WHISPER_ACTIVE, points: whispers },
+];
+
+fn probe(a: &Account, emit: Emit<'_>, ns: fn(&CpuCounters) -> u64) {
+    if let Some(cpu) = &a.cpu {
+        emit(&[], Value::Time(ns(cpu)), a.probe_since);
+    }
+}
+
+fn durations(a: &Account, emit: Emit<'_>, of: fn(&CpuCounters) -> (&Log2Histogram, u64)) {
+    if let Some(cpu) = &a.cpu {
+        let (histogram, sum) = of(cpu);
+        emit(&[], Value::Durations(histogram, sum), a.probe_since);
+    }
+}
+
+fn wait(a: &Account, emit: Emit<'_>) {
+    let Some(cpu) = &a.cpu else { return };
+    for (cause, ns) in [
+        ("throttle", cpu.throttle),
+        ("neighbour", cpu.neighbour),
+        ("own", cpu.own),
+        ("unattributed", cpu.unattributed),
+    ] {
+        emit(&[cause], Value::Time(ns), a.probe_since);
+    }
+}
+
+fn stat(a: &Account, emit: Emit<'_>, value: Option<Value<'_>>) {
+    if let Some(value) = value {
+        emit(&[], value, a.stat_since);
+    }
+}
+
+/// CPU used; not of a pod's own cgroup, which would count its containers twice in a sum.
+fn usage(a: &Account, emit: Emit<'_>) {
+    if a.who.kind != WorkloadKind::Pod {
+        stat(a, emit, a.stat.cpu_usage.map(Value::Time));
+    }
+}
+
+fn neighbours(a: &Account, emit: Emit<'_>) {
+    for share in &a.neighbours {
+        let who = &share.who;
+        let (namespace, pod) = (who.namespace.as_deref(), who.pod.as_deref());
+        let values = [&*who.label(), namespace.unwrap_or_default(), pod.unwrap_or_default()];
+        emit(&values, Value::Time(share.ns), share.since);
+    }
+    if let Some(rest) = a.other_neighbours {
+        emit(&["other", "", ""], Value::Time(rest.ns), rest.since);
+    }
+}
+
+fn pressure(a: &Account, emit: Emit<'_>, ns: fn(&Pressure) -> Option<u64>) {
+    for (resource, pressure) in
+        [("cpu", &a.stat.cpu_pressure), ("memory", &a.stat.memory_pressure), ("io", &a.stat.io_pressure)]
+    {
+        if let Some(ns) = pressure.as_ref().and_then(ns) {
+            emit(&[resource], Value::Time(ns), a.stat_since);
+        }
+    }
+}
+
+fn whispers(a: &Account, emit: Emit<'_>) {
+    for (signal, severity, active) in &a.whispers {
+        emit(&[signal.as_str(), severity.as_str()], Value::Level(i64::from(*active)), a.first_seen);
+    }
+}
+
+/// The name of a kind of workload.
+pub fn kind(of: WorkloadKind) -> &'static str {
+    match of {
+        WorkloadKind::Container => "container",
+        WorkloadKind::Sandbox => "sandbox",
+        WorkloadKind::Pod => "pod",
+        WorkloadKind::Unit => "unit",
+        WorkloadKind::Root => "root",
+        WorkloadKind::Cgroup => "cgroup",
+    }
+}

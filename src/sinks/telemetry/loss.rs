@@ -1,0 +1,86 @@
+//! The reasons for which the agent loses something.
+
+/// Why something was lost: the values of `kernel_gossip.agent.loss.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Switches of cgroups for which the kernel's table had no slot.
+    SlotsExhausted,
+    /// Cgroups that could not be read.
+    UnreadableCgroup,
+    /// Cgroups whose path follows no known rule.
+    UnknownPath,
+    /// Readings of a cgroup without a path.
+    UnresolvedCgroup,
+    /// Events without a pod's name because none was known in time.
+    LateName,
+    /// Containers whose runtime's files were not found or understood.
+    BundleMissed,
+    /// Cgroups not taken in because there were too many.
+    CgroupDropped,
+    /// Pairs of victim and culprit not taken in because there were too many.
+    PairDropped,
+    /// Whispers the terminal did not show.
+    TerminalDropped,
+    /// Workloads whose last numbers were not exported because too many went at once.
+    DepartedDropped,
+    /// Scrapes refused because others were still being answered.
+    ScrapeRefused,
+    /// Items larger than any request may be.
+    TooLarge,
+    /// Data points dropped because the export queue was full.
+    MetricsQueueFull,
+    /// Events dropped because the export queue was full.
+    EventsQueueFull,
+    /// Data points in requests refused for good.
+    MetricsRefused,
+    EventsRefused,
+    /// Data points rejected of requests that were accepted (partial success).
+    MetricsRejected,
+    EventsRejected,
+}
+
+impl Loss {
+    pub const ALL: [Loss; 18] = [
+        Loss::SlotsExhausted,
+        Loss::UnreadableCgroup,
+        Loss::UnknownPath,
+        Loss::UnresolvedCgroup,
+        Loss::LateName,
+        Loss::BundleMissed,
+        Loss::CgroupDropped,
+        Loss::PairDropped,
+        Loss::TerminalDropped,
+        Loss::DepartedDropped,
+        Loss::ScrapeRefused,
+        Loss::TooLarge,
+        Loss::MetricsQueueFull,
+        Loss::EventsQueueFull,
+        Loss::MetricsRefused,
+        Loss::EventsRefused,
+        Loss::MetricsRejected,
+        Loss::EventsRejected,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Loss::SlotsExhausted => "slots_exhausted",
+            Loss::UnreadableCgroup => "unreadable_cgroup",
+            Loss::UnknownPath => "unknown_path",
+            Loss::UnresolvedCgroup => "unresolved_cgroup",
+            Loss::LateName => "late_name",
+            Loss::BundleMissed => "bundle_missed",
+            Loss::CgroupDropped => "cgroup_dropped",
+            Loss::PairDropped => "pair_dropped",
+            Loss::TerminalDropped => "terminal_dropped",
+            Loss::DepartedDropped => "departed_dropped",
+            Loss::ScrapeRefused => "scrape_refused",
+            Loss::TooLarge => "too_large",
+            Loss::MetricsQueueFull => "metrics_queue_full",
+            Loss::EventsQueueFull => "events_queue_full",
+            Loss::MetricsRefused => "metrics_refused",
+            Loss::EventsRefused => "events_refused",
+            Loss::MetricsRejected => "metrics_rejected",
+            Loss::EventsRejected => "events_rejected",
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The agent about itself: what it costs, what it lost, what waits. Kept once, in [`SelfStats`]; sent by
+//! the OpenTelemetry SDK through the same queue as the rest, and shown on `/metrics`.
+
+mod loss;
+mod sdk;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use opentelemetry::metrics::Histogram;
+
+pub use loss::Loss;
+pub use sdk::start;
+
+use super::lock;
+use super::names::metric::{self, Metric};
+use super::otlp::queue::{Lane, LaneSize};
+use super::otlp::{OtlpSink, Outcomes};
+use super::points::Value;
+use crate::attribution::{Attributed, AttributionLosses};
+use crate::kernel::{Log2Histogram, Losses, ProgramCost};
+
+/// The agent's numbers about itself. Shared; every part writes what it knows.
+#[derive(Debug, Default)]
+pub struct SelfStats {
+    losses: [AtomicU64; Loss::ALL.len()],
+    latest: Mutex<Latest>,
+    durations: Mutex<Durations>,
+    /// The SDK's histogram of the same durations.
+    duration_histogram: OnceLock<Histogram<f64>>,
+    otlp: OnceLock<Arc<OtlpSink>>,
+}
+
+/// What the last reading said.
+#[derive(Debug, Default)]
+struct Latest {
+    at: Option<Instant>,
+    programs: Vec<ProgramCost>,
+    workloads: usize,
+    pods: u64,
+    blame_lost_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Durations {
+    histogram: Log2Histogram,
+    sum_ns: u64,
+}
+
+impl SelfStats {
+    /// Notes what a reading says about the agent.
+    pub fn observe(&self, reading: &Attributed) {
+        // Taken apart by name, so that a loss that is added cannot be forgotten here.
+        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups } = reading.losses;
+        let AttributionLosses {
+            unknown_shapes,
+            unresolved_ids,
+            late_names,
+            bundles_missed,
+            cgroups_dropped,
+            pairs_dropped,
+            pods_known,
+        } = reading.attribution;
+        for (loss, total) in [
+            (Loss::SlotsExhausted, slots_exhausted),
+            (Loss::UnreadableCgroup, unreadable_cgroups),
+            (Loss::UnknownPath, unknown_shapes),
+            (Loss::UnresolvedCgroup, unresolved_ids),
+            (Loss::LateName, late_names),
+            (Loss::BundleMissed, bundles_missed),
+            (Loss::CgroupDropped, cgroups_dropped),
+            (Loss::PairDropped, pairs_dropped),
+        ] {
+            self.set_lost(loss, total);
+        }
+        let mut latest = lock(&self.latest);
+        latest.at = Some(Instant::now());
+        latest.programs.clone_from(&reading.programs);
+        latest.workloads = reading.samples.len();
+        latest.pods = pods_known;
+        latest.blame_lost_ns = blame_dropped_ns;
+    }
+
+    /// Notes how long a reading took, from the kernel to the sinks.
+    pub fn reading_took(&self, time: Duration) {
+        let ns = nanos(time);
+        {
+            let mut durations = lock(&self.durations);
+            durations.histogram.record(ns);
+            durations.sum_ns = durations.sum_ns.saturating_add(ns);
+        }
+        if let Some(histogram) = self.duration_histogram.get() {
+            histogram.record(time.as_secs_f64(), &[]);
+        }
+    }
+
+    /// Sets what was lost for this reason so far.
+    pub fn set_lost(&self, why: Loss, total: u64) {
+        self.losses[why as usize].store(total, Ordering::Relaxed);
+    }
+
+    /// Counts one more loss.
+    pub fn lost(&self, why: Loss) {
+        self.losses[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long ago the last reading was; `None` before the first.
+    pub fn last_reading(&self) -> Option<Duration> {
+        lock(&self.latest).at.map(|at| at.elapsed())
+    }
+
+    /// From now on the sink's queue and outcomes are part of the numbers.
+    pub fn watch(&self, otlp: Arc<OtlpSink>) {
+        // Set once: there is one sink.
+        let _ = self.otlp.set(otlp);
+    }
+
+    /// What was lost so far, by reason.
+    fn losses(&self) -> impl Iterator<Item = (Loss, u64)> {
+        if let Some(otlp) = self.otlp.get() {
+            for (lane, [dropped, refused, rejected]) in [
+                (Lane::Metrics, [Loss::MetricsQueueFull, Loss::MetricsRefused, Loss::MetricsRejected]),
+                (Lane::Events, [Loss::EventsQueueFull, Loss::EventsRefused, Loss::EventsRejected]),
+            ] {
+                let outcomes = otlp.outcomes(lane);
+                self.set_lost(dropped, otlp.waiting(lane).dropped);
+                self.set_lost(refused, outcomes.refused_items.load(Ordering::Relaxed));
+                self.set_lost(rejected, outcomes.rejected_items.load(Ordering::Relaxed));
+            }
+            self.set_lost(Loss::TooLarge, otlp.too_large());
+        }
+        Loss::ALL.into_iter().map(|loss| (loss, self.losses[loss as usize].load(Ordering::Relaxed)))
+    }
+}
+
+/// Receives each point: the values of its attributes, in the order of [`Metric::attributes`], and its value.
+pub type Emit<'e> = &'e mut dyn FnMut(&[&str], Value<'_>);
+
+/// How one of the agent's own metrics is read.
+pub struct SelfSource {
+    pub metric: &'static Metric,
+    pub points: fn(&SelfStats, Emit<'_>),
+}
+
+/// Every one of the agent's own metrics.
+pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
+    SelfSource {
+        metric: &metric::AGENT_BPF_RUN_TIME,
+        points: |stats, emit| programs(stats, emit, |p| Value::Time(nanos(p.run_time))),
+    },
+    SelfSource {
+        metric: &metric::AGENT_BPF_RUNS,
+        points: |stats, emit| programs(stats, emit, |p| Value::Count(p.runs)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_LOSSES,
+        points: |stats, emit| {
+            stats.losses().for_each(|(loss, total)| emit(&[loss.as_str()], Value::Count(total)));
+        },
+    },
+    SelfSource {
+        metric: &metric::AGENT_BLAME_LOST_TIME,
+        points: |stats, emit| emit(&[], Value::Time(lock(&stats.latest).blame_lost_ns)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_READING_DURATION,
+        points: |stats, emit| {
+            let durations = lock(&stats.durations);
+            emit(&[], Value::Durations(&durations.histogram, durations.sum_ns));
+        },
+    },
+    SelfSource {
+        metric: &metric::AGENT_WORKLOAD_COUNT,
+        points: |stats, emit| emit(&[], level(lock(&stats.latest).workloads as u64)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_POD_COUNT,
+        points: |stats, emit| emit(&[], level(lock(&stats.latest).pods)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_QUEUE_SIZE,
+        points: |stats, emit| lanes(stats, |kind, waiting, _| emit(&[kind], level(waiting.bytes as u64))),
+    },
+    SelfSource {
+        metric: &metric::AGENT_QUEUE_ITEM_COUNT,
+        points: |stats, emit| lanes(stats, |kind, waiting, _| emit(&[kind], level(waiting.items as u64))),
+    },
+    SelfSource { metric: &metric::AGENT_EXPORTS, points: exports },
+    SelfSource {
+        metric: &metric::AGENT_EXPORTED_ITEMS,
+        points: |stats, emit| {
+            lanes(stats, |kind, _, outcomes| {
+                emit(&[kind], Value::Count(outcomes.delivered_items.load(Ordering::Relaxed)));
+            });
+        },
+    },
+    SelfSource {
+        metric: &metric::AGENT_MEMORY,
+        points: |_, emit| {
+            if let Some(bytes) = resident_memory() {
+                emit(&[], level(bytes));
+            }
+        },
+    },
+];
+
+fn programs(stats: &SelfStats, emit: Emit<'_>, value: fn(&ProgramCost) -> Value<'static>) {
+    for program in &lock(&stats.latest).programs {
+        emit(&[&program.name], value(program));
+    }
+}
+
+/// Nothing without an exporter.
+fn lanes(stats: &SelfStats, mut each: impl FnMut(&str, LaneSize, &Outcomes)) {
+    if let Some(otlp) = stats.otlp.get() {
+        Lane::ALL.into_iter().for_each(|lane| each(lane.as_str(), otlp.waiting(lane), otlp.outcomes(lane)));
+    }
+}
+
+fn exports(stats: &SelfStats, emit: Emit<'_>) {
+    lanes(stats, |kind, _, outcomes| {
+        for (outcome, count) in [
+            ("delivered", &outcomes.delivered),
+            ("retried", &outcomes.retried),
+            ("refused", &outcomes.refused),
+        ] {
+            emit(&[kind, outcome], Value::Count(count.load(Ordering::Relaxed)));
+        }
+    });
+}
+
+fn level(n: u64) -> Value<'static> {
+    Value::Level(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Bytes of memory this process has resident; `None` if /proc does not say.
+fn resident_memory() -> Option<u64> {
+    let pages = procfs::process::Process::myself().ok()?.statm().ok()?.resident;
+    Some(pages * procfs::page_size())
+}

@@ -1,0 +1,163 @@
+//! Readings and whispers in which everything is known, for tests and benches of the sinks. Also a module
+//! of some integration tests, hence the paths by the crate's name.
+#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
+
+use std::sync::Arc;
+
+use kernel_gossip::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use kernel_gossip::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
+use kernel_gossip::signals::{
+    CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper,
+};
+
+/// A number of seconds as ns.
+pub fn second(s: u64) -> u64 {
+    s * 1_000_000_000
+}
+
+/// The moment `s` seconds after the boot, which was at 1,000,000 s after the Unix epoch.
+pub fn moment(s: u64) -> Instant {
+    Instant { mono_ns: second(s), unix_ns: second(1_000_000 + s) }
+}
+
+pub fn container(namespace: &str, pod: &str, name: &str) -> Arc<Workload> {
+    let id =
+        format!("{:0>64}", pod.bytes().chain(name.bytes()).map(|b| format!("{b:x}")).collect::<String>());
+    let id = id[id.len() - 64..].to_owned();
+    Arc::new(Workload {
+        kind: WorkloadKind::Container,
+        cgroup: format!("/kubepods/burstable/pod-{namespace}-{pod}/{id}"),
+        namespace: Some(namespace.into()),
+        pod: Some(pod.into()),
+        pod_uid: Some(format!("uid-of-{pod}")),
+        container: Some(name.into()),
+        container_id: Some(id),
+        owner: Some(("ReplicaSet".into(), format!("{pod}-owner"))),
+        unit: None,
+        cpu_limit: Some(0.5),
+        cpu_request: Some(0.25),
+        confirmed: true,
+    })
+}
+
+/// A systemd service.
+pub fn unit(name: &str) -> Arc<Workload> {
+    Arc::new(Workload {
+        kind: WorkloadKind::Unit,
+        cgroup: format!("/system.slice/{name}"),
+        namespace: None,
+        pod: None,
+        pod_uid: None,
+        container: None,
+        container_id: None,
+        owner: None,
+        unit: Some(name.into()),
+        cpu_limit: None,
+        cpu_request: None,
+        confirmed: false,
+    })
+}
+
+/// Counters that grew for `s` seconds: a fifth run, the rest waited.
+pub fn counters(s: u64) -> CpuCounters {
+    let mut cpu = CpuCounters {
+        run: second(s) / 5,
+        wait: second(s) / 5 * 4,
+        throttle: second(s) / 10 * 3,
+        neighbour: second(s) / 10 * 3,
+        own: second(s) / 10,
+        unattributed: second(s) / 10,
+        stalls: s * 10,
+        stall_sum: second(s) / 2,
+        stall_wall: second(s) / 5 * 2,
+        stall_full: second(s) / 10,
+        switches: s * 100,
+        ..CpuCounters::default()
+    };
+    cpu.wait_histogram.record(8_000_000);
+    cpu.stall_histogram.record(50_000_000);
+    cpu.wait_histogram.counts.iter_mut().for_each(|count| *count *= cpu.switches);
+    cpu.stall_histogram.counts.iter_mut().for_each(|count| *count *= cpu.stalls);
+    cpu
+}
+
+/// Everything the kernel can say after `s` seconds.
+pub fn stat(s: u64) -> CgroupStat {
+    let pressure = Some(Pressure { some: second(s) / 2, full: Some(second(s) / 4) });
+    CgroupStat {
+        cpu_usage: Some(second(s) / 5),
+        periods: Some(s * 10),
+        throttled_periods: Some(s * 10),
+        throttled: Some(second(s) / 2),
+        quota: Some(50_000_000),
+        period: Some(100_000_000),
+        cpu_pressure: pressure,
+        memory_pressure: pressure,
+        io_pressure: pressure,
+    }
+}
+
+pub fn sample(who: &Arc<Workload>, s: u64) -> Sample {
+    Sample { who: who.clone(), cpu: Some(counters(s)), stat: stat(s), quota_cores: Some(0.5), last: false }
+}
+
+/// A reading `s` seconds after the boot: each workload since then, each blamed by the first for its waits.
+pub fn reading(all: &[Arc<Workload>], s: u64) -> Attributed {
+    let blame = all.iter().skip(1).map(|culprit| NamedBlame {
+        victim: all[0].clone(),
+        culprit: culprit.clone(),
+        ns: second(s) / 10,
+    });
+    Attributed {
+        at: moment(s),
+        samples: all.iter().map(|who| sample(who, s)).collect(),
+        blame: blame.collect(),
+        programs: vec![ProgramCost {
+            name: "on_switch".into(),
+            run_time: std::time::Duration::from_millis(s),
+            runs: s,
+        }],
+        ..Attributed::default()
+    }
+}
+
+/// A whisper in which everything is known.
+pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, s: u64) -> Whisper {
+    let all = Some(0.5);
+    Whisper {
+        signal,
+        severity: Severity::Critical,
+        transition,
+        who: who.clone(),
+        since: moment(s),
+        at: moment(s + 3),
+        window_seconds: 10.5,
+        evidence: CpuEvidence {
+            throttled_percent: Some(79.5),
+            throttled_full_percent: Some(40.0),
+            throttled_seconds: all,
+            stalls: Some(99),
+            stall_p99_seconds: all,
+            periods: Some(100),
+            throttled_periods: Some(99),
+            usage_cores: all,
+            demand_cores: all,
+            limit_cores: all,
+            request_cores: all,
+            wait_seconds: all,
+            wait_throttle_seconds: all,
+            wait_neighbour_seconds: all,
+            wait_own_seconds: all,
+            wait_unattributed_seconds: all,
+            neighbours: vec![Neighbour { who: container("batch", "noisy", "burner"), percent: 55.0 }],
+        },
+        history: (0..120)
+            .map(|i| HistoryPoint {
+                unix_ns: moment(s + i).unix_ns,
+                cpu_usage_ns: second(i),
+                throttled_ns: second(i),
+                throttled_wall_ns: Some(second(i)),
+            })
+            .collect(),
+    }
+}
