@@ -8,7 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
@@ -23,7 +23,6 @@ use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::Lane;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink};
 use serde_json::Value;
-use std::sync::Arc;
 use tempfile::TempDir;
 
 const QUEUE: usize = 1 << 20;
@@ -36,11 +35,22 @@ struct Collector {
 
 impl Collector {
     fn start(otlp: SocketAddr, prometheus: SocketAddr, dir: &Path, name: &str) -> Collector {
+        Collector::start_with(otlp, prometheus, dir, name, "")
+    }
+
+    /// `extra`: more of its configuration, YAML.
+    fn start_with(
+        otlp: SocketAddr,
+        prometheus: SocketAddr,
+        dir: &Path,
+        name: &str,
+        extra: &str,
+    ) -> Collector {
         let (taken, more) = (dir.join(format!("{name}.json")), dir.join(format!("{name}.yaml")));
         let text = format!(
             "exporters: {{file: {{path: {}}}}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    \
-             metrics: {{exporters: [prometheus, file]}}\n    logs: {{exporters: [debug, file]}}\n",
+             metrics: {{exporters: [prometheus, file]}}\n    logs: {{exporters: [debug, file]}}\n{extra}\n",
             taken.display()
         );
         fs::write(&more, text).expect("write the configuration");
@@ -321,6 +331,27 @@ async fn whispers_wait_for_a_collector_that_is_away() {
     assert_eq!(said.len(), 2, "{said:#?}");
     assert!(said[0].contains("cannot be reached"), "{}", said[0]);
     assert!(said[1].contains("reachable again"), "{}", said[1]);
+}
+
+/// The memory limiter refuses for a while, not for good.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs otelcol: scripts/test host"]
+async fn a_collector_short_of_memory_is_asked_again() {
+    let dir = TempDir::new().expect("a directory");
+    let (otlp, exposed) = (free_address(), free_address());
+    // Less than the program itself takes, once it has measured that.
+    let limit = "processors: {memory_limiter: {check_interval: 100ms, limit_mib: 1, spike_limit_mib: 0}}";
+    let mut short = Collector::start_with(otlp, exposed, dir.path(), "short", limit);
+    short.running.says("Refusing data");
+    let sink = start(otlp);
+    sink.whisper(&whisper(&testdata::container("shop", "web", "app")), "kept".into());
+    let outcomes = sink.outcomes(Lane::Events);
+    until("retries", || (outcomes.retried.load(Ordering::Relaxed) >= 2).then_some(()));
+    assert_eq!(outcomes.refused.load(Ordering::Relaxed), 0);
+    assert!(short.texts().is_empty());
+    short.running.terminate();
+    let well = Collector::start(otlp, exposed, dir.path(), "well");
+    until("event", || (well.texts() == ["kept"]).then_some(()));
 }
 
 /// Also with its options on: the lines whose `#` has no space after it.
