@@ -20,6 +20,15 @@ pub fn moment(s: u64) -> Instant {
     Instant { mono_ns: second(s), unix_ns: second(1_000_000 + s) }
 }
 
+/// The kinds of workload that are published.
+pub const KINDS: [WorkloadKind; 5] = [
+    WorkloadKind::Container,
+    WorkloadKind::Pod,
+    WorkloadKind::Unit,
+    WorkloadKind::Root,
+    WorkloadKind::Cgroup,
+];
+
 pub fn container(namespace: &str, pod: &str, name: &str) -> Arc<Workload> {
     let id =
         format!("{:0>64}", pod.bytes().chain(name.bytes()).map(|b| format!("{b:x}")).collect::<String>());

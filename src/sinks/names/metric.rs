@@ -248,15 +248,15 @@ pub static AGENT_READING_DURATION: Metric = metric(
     "How long each reading took, from the kernel to the sinks",
     &[],
 );
-pub static AGENT_WORKLOAD_COUNT: Metric = metric(
-    "kernel_gossip.agent.workload.count",
+pub static AGENT_WORKLOAD_KNOWN: Metric = metric(
+    "kernel_gossip.agent.workload.known",
     "{workload}",
     Kind::UpDownCounter,
     "Workloads in the last reading",
     &[],
 );
-pub static AGENT_POD_COUNT: Metric = metric(
-    "kernel_gossip.agent.pod.count",
+pub static AGENT_POD_KNOWN: Metric = metric(
+    "kernel_gossip.agent.pod.known",
     "{pod}",
     Kind::UpDownCounter,
     "Pods of this node that the API server has told of",
@@ -269,8 +269,8 @@ pub static AGENT_QUEUE_SIZE: Metric = metric(
     "Encoded data that waits to be exported",
     &[attribute::EXPORT_KIND],
 );
-pub static AGENT_QUEUE_ITEM_COUNT: Metric = metric(
-    "kernel_gossip.agent.queue.item.count",
+pub static AGENT_QUEUE_LENGTH: Metric = metric(
+    "kernel_gossip.agent.queue.length",
     "{item}",
     Kind::UpDownCounter,
     "Data points or events that wait to be exported",
@@ -300,10 +300,10 @@ pub static AGENT: [&Metric; 12] = [
     &AGENT_LOSSES,
     &AGENT_BLAME_LOST_TIME,
     &AGENT_READING_DURATION,
-    &AGENT_WORKLOAD_COUNT,
-    &AGENT_POD_COUNT,
+    &AGENT_WORKLOAD_KNOWN,
+    &AGENT_POD_KNOWN,
     &AGENT_QUEUE_SIZE,
-    &AGENT_QUEUE_ITEM_COUNT,
+    &AGENT_QUEUE_LENGTH,
     &AGENT_EXPORTS,
     &AGENT_EXPORTED_ITEMS,
     &AGENT_MEMORY,

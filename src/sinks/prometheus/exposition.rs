@@ -165,3 +165,98 @@ fn buckets(histogram: &Log2Histogram) -> [(f64, u64); BOUNDS.len() + 1] {
     }
     buckets
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::signals::{Severity, SignalType, Transition, Whisper};
+    use crate::sinks::culprits::NAMED;
+    use crate::sinks::testdata::{container, moment, reading, unit, whisper};
+
+    fn text(ledger: Ledger) -> String {
+        let mut text = String::new();
+        let registry = registry(Arc::new(Mutex::new(ledger)), Arc::default());
+        encode(&mut text, &registry).expect("encoded");
+        text
+    }
+
+    fn series<'a>(text: &'a str, labels: &str) -> Vec<&'a str> {
+        text.lines().filter(|l| !l.starts_with('#') && l.contains(labels)).collect()
+    }
+
+    #[test]
+    fn a_container_has_at_most_60_series() {
+        let mut all = vec![container("shop", "web", "app")];
+        all.extend((0..3 * NAMED).map(|i| container("batch", &format!("noisy-{i}"), "burner")));
+        let mut ledger = Ledger::new(moment(0), false);
+        ledger.observe(&reading(&all, 10));
+        for signal in SignalType::ALL {
+            for severity in [Severity::Warning, Severity::Critical] {
+                let whisper = whisper(&all[0], signal, Transition::Started, 10);
+                ledger.whisper(&Whisper { severity, ..whisper });
+            }
+        }
+        let text = text(ledger);
+        let web = series(&text, "namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"");
+        assert_eq!(web.len(), 54, "{web:#?}");
+    }
+
+    #[test]
+    fn values_bear_names_units_and_labels() {
+        let mut ledger = Ledger::new(moment(0), false);
+        let all = [container("shop", "web", "app"), unit("a\"b\\.service")];
+        ledger.observe(&reading(&all, 10));
+        let text = text(ledger);
+        for line in [
+            "# TYPE kernel_gossip_cpu_run_time_seconds counter",
+            "# UNIT kernel_gossip_cpu_run_time_seconds seconds",
+            "kernel_gossip_cpu_run_time_seconds_total{namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"} 2.0",
+            "kernel_gossip_cpu_periods_total{namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"} 100",
+            "kernel_gossip_cpu_limit{namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"} 0.5",
+            "kernel_gossip_cpu_wait_time_seconds_total{namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\",\
+             kernel_gossip_cpu_wait_cause=\"own\"} 1.0",
+            "kernel_gossip_cpu_run_time_seconds_total{cgroup=\"/system.slice/a\\\"b\\\\.service\",\
+             unit=\"a\\\"b\\\\.service\",kind=\"unit\"} 2.0",
+            "kernel_gossip_agent_losses_total{kernel_gossip_agent_loss_reason=\"late_name\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        assert!(!text.contains("kernel_gossip_whisper_active"), "a metric without points is left out");
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_exact() {
+        let mut ledger = Ledger::new(moment(0), false);
+        let mut once = reading(&[container("shop", "web", "app")], 10);
+        let cpu = once.samples[0].cpu.as_mut().expect("counters");
+        cpu.wait_histogram = Log2Histogram::default();
+        // Below, at and above a bound, and longer than all.
+        for ns in [1000, 244_140, 244_141, 999_999_999, 1_000_000_001] {
+            cpu.wait_histogram.record(ns);
+        }
+        ledger.observe(&once);
+        let text = text(ledger);
+        let counts: Vec<&str> = series(&text, "le=")
+            .into_iter()
+            .filter(|l| l.starts_with("kernel_gossip_cpu_wait_duration_seconds_bucket"))
+            .filter_map(|l| l.rsplit(' ').next())
+            .collect();
+        assert_eq!(counts, ["1", "2", "3", "3", "3", "3", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn a_container_that_was_replaced_is_shown_once() {
+        let old = container("shop", "web", "app");
+        let mut new = crate::attribution::Workload::clone(&old);
+        new.cgroup += "-again";
+        let mut ledger = Ledger::new(moment(0), false);
+        ledger.observe(&reading(&[old], 10));
+        ledger.observe(&reading(&[Arc::new(new)], 20));
+        let text = text(ledger);
+        let run = series(&text, "kernel_gossip_cpu_run_time_seconds_total");
+        assert_eq!(run.len(), 1, "{run:?}");
+        assert!(run[0].ends_with(" 4.0"), "the newer one: {run:?}");
+    }
+}

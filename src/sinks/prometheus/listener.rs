@@ -1,6 +1,6 @@
 //! Connections, bounded in number and in how long one may do nothing.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,6 +92,21 @@ impl AsyncWrite for Connection {
         Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 
+    // Vectored: or hyper would copy a whole answer into a buffer of its own, which no limit knows of.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.expired(cx)?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.expired(cx)?;
@@ -100,5 +115,69 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair() -> (Bounded, Connection, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut bounded = Bounded::new(listener);
+        let (client, (connection, _)) = tokio::join!(TcpStream::connect(address), bounded.accept());
+        (bounded, connection, client.expect("connected"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_let_go() {
+        let (_bounded, mut connection, mut client) = pair().await;
+        let began = Instant::now();
+        client.write_all(b"GET").await.expect("written");
+        let mut bytes = [0; 16];
+        assert_eq!(connection.read(&mut bytes).await.expect("read"), 3);
+        let error = connection.read(&mut bytes).await.expect_err("time is up");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_let_go() {
+        let (_bounded, mut connection, _client) = pair().await;
+        let much = vec![0; 1 << 20];
+        let error = loop {
+            if let Err(error) = connection.write_all(&much).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn one_too_many_waits_until_another_ends() {
+        let (mut bounded, first, _client) = pair().await;
+        let address = bounded.local_addr().expect("its address");
+        let mut all = Vec::new();
+        for _ in 1..CONNECTIONS {
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), bounded.accept());
+            all.push((client.expect("connected"), accepted));
+        }
+        // The kernel accepts it, the listener does not.
+        let _one_more = TcpStream::connect(address).await.expect("connected");
+        tokio::select! {
+            biased;
+            _ = bounded.accept() => panic!("more than {CONNECTIONS} connections"),
+            () = async { for _ in 0..100 { tokio::task::yield_now().await } } => {}
+        }
+        drop(first);
+        tokio::select! {
+            _ = bounded.accept() => {}
+            () = pending() => {}
+        }
     }
 }

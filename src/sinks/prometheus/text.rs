@@ -104,7 +104,7 @@ impl<W: Write> Lines<W> {
         } else if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.strip_suffix(" counter\n")) {
             let help =
                 self.help.strip_prefix("# HELP ").and_then(|h| h.strip_prefix(name)).unwrap_or_default();
-            write!(self.out, "# HELP {name}_total{help}# TYPE {name}_total counter\n")?;
+            writeln!(self.out, "# HELP {name}_total{help}# TYPE {name}_total counter")?;
         } else if line.starts_with("# TYPE ") {
             self.out.write_all(self.help.as_bytes())?;
             self.out.write_all(line.as_bytes())?;

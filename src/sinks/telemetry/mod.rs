@@ -171,11 +171,11 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
         },
     },
     SelfSource {
-        metric: &metric::AGENT_WORKLOAD_COUNT,
+        metric: &metric::AGENT_WORKLOAD_KNOWN,
         points: |stats, emit| emit(&[], level(lock(&stats.latest).workloads as u64)),
     },
     SelfSource {
-        metric: &metric::AGENT_POD_COUNT,
+        metric: &metric::AGENT_POD_KNOWN,
         points: |stats, emit| emit(&[], level(lock(&stats.latest).pods)),
     },
     SelfSource {
@@ -183,7 +183,7 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
         points: |stats, emit| lanes(stats, |kind, waiting, _| emit(&[kind], level(waiting.bytes as u64))),
     },
     SelfSource {
-        metric: &metric::AGENT_QUEUE_ITEM_COUNT,
+        metric: &metric::AGENT_QUEUE_LENGTH,
         points: |stats, emit| lanes(stats, |kind, waiting, _| emit(&[kind], level(waiting.items as u64))),
     },
     SelfSource { metric: &metric::AGENT_EXPORTS, points: exports },

@@ -1,0 +1,440 @@
+//! The registry in docs/semconv, the code's table, what is really emitted and docs/metrics.md all say the same.
+//!
+//! After a change: `UPDATE_DOCS=1 cargo test --test semconv`, and commit docs/metrics.md.
+
+mod receiver;
+#[path = "../src/sinks/testdata.rs"]
+mod testdata;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use kernel_gossip::signals::{Severity, SignalType, Transition};
+use kernel_gossip::sinks::event::{resource_attributes, whisper_attributes};
+use kernel_gossip::sinks::ledger::Ledger;
+use kernel_gossip::sinks::names;
+use kernel_gossip::sinks::names::metric::{self, Kind, Metric};
+use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, encode};
+use kernel_gossip::sinks::telemetry::{self, SelfStats};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::metrics::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use receiver::Receiver;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+struct File {
+    #[serde(default)]
+    groups: Vec<Group>,
+    #[serde(default)]
+    imports: Imports,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Imports {
+    #[serde(default)]
+    metrics: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    #[serde(rename = "type")]
+    kind: String,
+    display_name: Option<String>,
+    metric_name: Option<String>,
+    name: Option<String>,
+    brief: String,
+    note: Option<String>,
+    instrument: Option<String>,
+    unit: Option<String>,
+    #[serde(default)]
+    attributes: Vec<Attribute>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Attribute {
+    id: Option<String>,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<Type>,
+    brief: Option<String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Type {
+    Simple(String),
+    Enum { members: Vec<Member> },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Member {
+    value: String,
+    brief: String,
+}
+
+fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+fn file(name: &str) -> File {
+    let path = path("docs/semconv/registry").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The attributes of the project's own.
+fn own_attributes() -> BTreeMap<String, Attribute> {
+    let all = file("attributes.yaml").groups.into_iter().flat_map(|g| g.attributes);
+    all.map(|a| (a.id.clone().expect("an attribute of its own has an id"), a)).collect()
+}
+
+fn references(group: &Group) -> BTreeSet<String> {
+    group.attributes.iter().filter_map(|a| a.reference.clone()).collect()
+}
+
+fn all_metrics() -> impl Iterator<Item = &'static Metric> {
+    metric::WORKLOAD.iter().chain(&metric::AGENT).copied()
+}
+
+fn same<T: Ord + std::fmt::Debug>(registry: &BTreeSet<T>, other: &BTreeSet<T>, what: &str) {
+    let only_here: Vec<_> = registry.difference(other).collect();
+    let only_there: Vec<_> = other.difference(registry).collect();
+    assert!(
+        only_here.is_empty() && only_there.is_empty(),
+        "{what}: only in the registry {only_here:?}, missing in it {only_there:?}"
+    );
+}
+
+#[test]
+fn the_registry_has_exactly_the_metrics_of_the_code() {
+    let describe = |name: &str, instrument: &str, unit: &str, brief: &str, attributes: BTreeSet<String>| {
+        format!("{name} {instrument} {unit:?} {brief:?} {attributes:?}")
+    };
+    let file = file("metrics.yaml");
+    let registry = file.groups.iter().map(|g| {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        describe(&text(&g.metric_name), &text(&g.instrument), &text(&g.unit), &g.brief, references(g))
+    });
+    let (official, own): (Vec<_>, Vec<_>) =
+        all_metrics().partition(|m| !m.name.starts_with("kernel_gossip."));
+    let code = own.iter().map(|m| {
+        let attributes = m.attributes.iter().map(|a| (*a).to_owned()).collect();
+        describe(m.name, m.kind.as_str(), m.unit, &format!("{}.", m.description), attributes)
+    });
+    same(&registry.collect(), &code.collect(), "metrics");
+    let official = official.iter().map(|m| m.name.to_owned()).collect();
+    same(&file.imports.metrics.into_iter().collect(), &official, "metrics of OpenTelemetry's own");
+}
+
+/// OpenTelemetry's rules for names (docs/general/naming.md and metrics.md of the semantic conventions).
+#[test]
+fn names_follow_the_rules() {
+    let attributes = own_attributes();
+    let metrics: BTreeSet<&str> = all_metrics().map(|m| m.name).collect();
+    let kinds: [BTreeSet<&str>; 2] = [attributes.keys().map(String::as_str).collect(), metrics];
+    for names in &kinds {
+        for name in names {
+            let good = name.split('.').all(|part| {
+                part.starts_with(|c: char| c.is_ascii_lowercase())
+                    && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+                    && !part.ends_with('_')
+                    && !part.contains("__")
+            });
+            assert!(good && name.contains('.'), "{name}");
+            let inside = names.iter().find(|other| other.starts_with(&format!("{name}.")));
+            assert_eq!(inside, None, "{name} is a namespace too");
+        }
+    }
+    assert_eq!(all_metrics().count(), kinds[1].len(), "a name is used twice");
+    for m in all_metrics() {
+        assert!(!m.name.ends_with("total"), "{}", m.name);
+        // OpenTelemetry has it, Prometheus keeps it for histograms.
+        assert!(!m.name.ends_with("count"), "{}", m.name);
+        assert!(
+            matches!(m.unit, "s" | "By") || (m.unit.starts_with('{') && m.unit.ends_with('}')),
+            "{}",
+            m.name
+        );
+        let plural = m.name.ends_with('s');
+        assert!(!plural || (m.kind == Kind::Counter && m.unit.starts_with('{')), "{} is plural", m.name);
+        assert!(m.unit != "s" || m.name.ends_with(".time") || m.name.ends_with(".duration"), "{}", m.name);
+        assert!(!m.description.ends_with('.'), "{}", m.name);
+    }
+    let in_prometheus: BTreeSet<_> = all_metrics().map(Metric::prometheus).collect();
+    assert_eq!(in_prometheus.len(), kinds[1].len(), "two metrics have one name in Prometheus");
+}
+
+/// Everything that can be emitted, as name -> (unit, instrument, attributes and their values).
+#[derive(Debug, Default)]
+struct Emitted {
+    metrics: BTreeMap<String, (String, String)>,
+    metric_attributes: BTreeMap<String, BTreeSet<String>>,
+    values: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Emitted {
+    fn metric(&mut self, m: &proto::Metric) {
+        let (instrument, attributes): (_, Vec<&KeyValue>) = match m.data.as_ref().expect("data") {
+            Data::Gauge(d) => ("gauge", d.data_points.iter().flat_map(|p| &p.attributes).collect()),
+            Data::Sum(d) => {
+                let instrument = if d.is_monotonic { "counter" } else { "updowncounter" };
+                (instrument, d.data_points.iter().flat_map(|p| &p.attributes).collect())
+            }
+            Data::Histogram(d) => ("histogram", d.data_points.iter().flat_map(|p| &p.attributes).collect()),
+            Data::ExponentialHistogram(d) => {
+                ("histogram", d.data_points.iter().flat_map(|p| &p.attributes).collect())
+            }
+            Data::Summary(_) => panic!("{}: a summary", m.name),
+        };
+        self.metrics.insert(m.name.clone(), (m.unit.clone(), instrument.into()));
+        let known = self.metric_attributes.entry(m.name.clone()).or_default();
+        known.extend(attributes.iter().map(|a| a.key.clone()));
+        attributes.iter().for_each(|a| self.value(a));
+    }
+
+    fn value(&mut self, attribute: &KeyValue) {
+        if let Some(Value::StringValue(text)) = attribute.value.as_ref().and_then(|v| v.value.as_ref()) {
+            self.values.entry(attribute.key.clone()).or_default().insert(text.clone());
+        }
+    }
+}
+
+fn keys(attributes: &[KeyValue]) -> BTreeSet<String> {
+    attributes.iter().map(|a| a.key.clone()).collect()
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    otlp: OtlpArgs,
+}
+
+/// What the SDK sends of the agent's own numbers.
+async fn agent_metrics() -> Vec<proto::Metric> {
+    let mut receiver = Receiver::start().await;
+    let flags = Flags::parse_from(["x", "--otlp-endpoint", &receiver.endpoint()]);
+    let config = OtlpConfig::new(&flags.otlp, |_| None).expect("good").expect("an endpoint");
+    let sink = Arc::new(OtlpSink::start(config, Some("node-1".into())).expect("started"));
+    let stats = Arc::new(SelfStats::default());
+    let provider = telemetry::start(&stats, &sink, Some("node-1"));
+    stats.observe(&testdata::reading(&[testdata::unit("x.service")], 10));
+    stats.reading_took(Duration::from_millis(3));
+    provider.force_flush().expect("collected");
+    let metrics = receiver.next().await.metrics();
+    provider.shutdown().expect("ended");
+    metrics
+}
+
+/// The registry describes what leaves the agent: every metric, attribute and value of an enumeration, no
+/// more and no less.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_has_exactly_what_is_emitted() {
+    let mut emitted = Emitted::default();
+    let (mut resources, mut events) = (BTreeSet::new(), BTreeSet::new());
+    let all = [
+        testdata::container("shop", "web", "app"),
+        testdata::unit("x.service"),
+        testdata::container("b", "n", "c"),
+    ];
+    let mut ledger = Ledger::new(testdata::moment(0), true);
+    let mut reading = testdata::reading(&all, 10);
+    // One of each kind.
+    for kind in testdata::KINDS {
+        let mut who = kernel_gossip::attribution::Workload::clone(&all[1]);
+        (who.kind, who.cgroup) = (kind, format!("/{kind:?}"));
+        reading.samples.push(testdata::sample(&Arc::new(who), 10));
+    }
+    ledger.observe(&reading);
+    let transitions = [Transition::Started, Transition::Changed, Transition::Repeated, Transition::Resolved];
+    for signal in SignalType::ALL {
+        for severity in [Severity::Warning, Severity::Critical] {
+            for transition in transitions {
+                let mut whisper = testdata::whisper(&all[0], signal, transition, 10);
+                whisper.severity = severity;
+                ledger.whisper(&whisper);
+                let event = encode::whisper_event(&whisper, "text".into(), Some("node-1"), 1);
+                assert_eq!(event.schema_url, names::SCHEMA_URL);
+                let record = &event.scope_logs[0].log_records[0];
+                record.attributes.iter().for_each(|a| emitted.value(a));
+                events.extend(keys(&record.attributes));
+                resources.extend(keys(&event.resource.expect("a resource").attributes));
+                assert_eq!(whisper_attributes(&whisper).count() + 1, record.attributes.len());
+            }
+        }
+    }
+    ledger.export(|account| {
+        let metrics = encode::workload_metrics(account, Some("node-1")).expect("metrics");
+        let resource = metrics.resource.expect("a resource");
+        resource.attributes.iter().for_each(|a| emitted.value(a));
+        resources.extend(keys(&resource.attributes));
+        metrics.scope_metrics.iter().flat_map(|s| &s.metrics).for_each(|m| emitted.metric(m));
+    });
+    resources.extend(resource_attributes(&all[1], None).map(|(name, _)| name.to_owned()));
+    agent_metrics().await.iter().for_each(|m| emitted.metric(m));
+
+    let metrics = file("metrics.yaml");
+    for group in &metrics.groups {
+        let name = group.metric_name.as_deref().expect("a metric has a name");
+        let (unit, instrument) =
+            emitted.metrics.get(name).unwrap_or_else(|| panic!("{name} is never emitted"));
+        assert_eq!(Some(unit.as_str()), group.unit.as_deref(), "{name}");
+        assert_eq!(Some(instrument.as_str()), group.instrument.as_deref(), "{name}");
+        same(&references(group), &emitted.metric_attributes[name], name);
+    }
+    let registry: BTreeSet<_> =
+        metrics.groups.iter().filter_map(|g| g.metric_name.clone()).chain(metrics.imports.metrics).collect();
+    same(&registry, &emitted.metrics.into_keys().collect(), "metrics");
+
+    let event = &file("events.yaml").groups[0];
+    assert_eq!(event.name.as_deref(), Some(names::WHISPER_EVENT));
+    same(&references(event), &events, "attributes of the event");
+    same(&references(&file("resource.yaml").groups[0]), &resources, "attributes of resources");
+
+    for (name, attribute) in own_attributes() {
+        if let Some(Type::Enum { members }) = &attribute.kind {
+            let registry = members.iter().map(|m| m.value.clone()).collect();
+            same(&registry, emitted.values.get(&name).unwrap_or(&BTreeSet::new()), &name);
+        }
+    }
+    let defined: BTreeSet<String> = own_attributes().into_keys().collect();
+    let used: BTreeSet<String> = emitted
+        .metric_attributes
+        .into_values()
+        .flatten()
+        .chain(events)
+        .chain(resources)
+        .filter(|name| name.starts_with("kernel_gossip."))
+        .collect();
+    same(&defined, &used, "attributes");
+}
+
+/// The types the registry gives to the event's attributes are those they are sent with.
+#[test]
+fn attributes_have_the_types_of_the_registry() {
+    let whisper = testdata::whisper(
+        &testdata::container("s", "p", "c"),
+        SignalType::CpuThrottle,
+        Transition::Started,
+        1,
+    );
+    let event = encode::whisper_event(&whisper, String::new(), None, 1);
+    let own = own_attributes();
+    for attribute in &event.scope_logs[0].log_records[0].attributes {
+        let Some(known) = own.get(&attribute.key) else { continue };
+        let one = |value: &Value| match value {
+            Value::StringValue(_) => "string",
+            Value::IntValue(_) => "int",
+            Value::DoubleValue(_) => "double",
+            other => panic!("{}: {other:?}", attribute.key),
+        };
+        let sent = match attribute.value.as_ref().and_then(|v| v.value.as_ref()).expect("a value") {
+            Value::ArrayValue(array) => {
+                format!("{}[]", one(array.values[0].value.as_ref().expect("a value")))
+            }
+            value => one(value).to_owned(),
+        };
+        let registry = match known.kind.as_ref().expect("a type") {
+            Type::Simple(name) => name.clone(),
+            Type::Enum { .. } => "string".into(),
+        };
+        assert_eq!(sent, registry, "{}", attribute.key);
+    }
+}
+
+#[test]
+fn docs_metrics_is_up_to_date() {
+    let (path, text) = (path("docs/metrics.md"), document());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &text).expect("write docs/metrics.md");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/metrics.md is not what the registry says: UPDATE_DOCS=1 cargo test --test semconv"
+    );
+}
+
+/// docs/metrics.md, from the registry.
+fn document() -> String {
+    let mut out = String::from(include_str!("semconv/metrics_head.md"));
+    let own = own_attributes();
+    let metrics = file("metrics.yaml");
+    for (title, wanted) in [("Workloads", false), ("The agent itself", true)] {
+        writeln!(out, "\n## {title}\n").unwrap();
+        if title == "Workloads" {
+            out.push_str(include_str!("semconv/metrics_workloads.md"));
+        }
+        out.push_str(
+            "| metric | unit | kind | meaning | attributes | in Prometheus |\n|---|---|---|---|---|---|\n",
+        );
+        for m in all_metrics().filter(|m| metric::AGENT.contains(m) == wanted) {
+            let group = metrics.groups.iter().find(|g| g.metric_name.as_deref() == Some(m.name));
+            let brief = group.map_or_else(|| format!("{}.", m.description), |g| g.brief.clone());
+            let attributes: Vec<_> = m
+                .attributes
+                .iter()
+                .map(|a| format!("`{}`", a.strip_prefix("kernel_gossip.").unwrap_or(a)))
+                .collect();
+            let (kind, unit, prometheus) = (m.kind.as_str(), m.unit, m.prometheus());
+            let attributes = attributes.join(", ");
+            writeln!(out, "| `{}` | {unit} | {kind} | {brief} | {attributes} | `{prometheus}` |", m.name)
+                .unwrap();
+        }
+        writeln!(out, "\nValues of attributes:\n\n| attribute | value | meaning |\n|---|---|---|").unwrap();
+        let used: BTreeSet<&str> = all_metrics()
+            .filter(|m| metric::AGENT.contains(m) == wanted)
+            .flat_map(|m| m.attributes.iter().copied())
+            .collect();
+        used.iter().for_each(|name| attribute_values(&mut out, name, &own[*name]));
+    }
+    let event = &file("events.yaml").groups[0];
+    writeln!(out, "\n## Event `{}`\n\n{}", names::WHISPER_EVENT, event.brief).unwrap();
+    writeln!(out, "{}\n", event.note.as_deref().unwrap_or_default()).unwrap();
+    out.push_str("| attribute | type | unit | meaning |\n|---|---|---|---|\n");
+    for name in event.attributes.iter().filter_map(|a| a.reference.as_ref()) {
+        let Some(attribute) = own.get(name) else {
+            writeln!(out, "| `{name}` | string | | The event's name once more. |").unwrap();
+            continue;
+        };
+        let kind = match attribute.kind.as_ref() {
+            Some(Type::Simple(kind)) => kind.clone(),
+            Some(Type::Enum { members }) => {
+                members.iter().map(|m| format!("`{}`", m.value)).collect::<Vec<_>>().join(", ")
+            }
+            None => String::new(),
+        };
+        let unit = attribute.annotations.get("unit").map_or("", String::as_str);
+        writeln!(out, "| `{name}` | {kind} | {unit} | {} |", attribute.brief.as_deref().unwrap_or_default())
+            .unwrap();
+    }
+    let resource = &file("resource.yaml").groups[0];
+    writeln!(out, "\n## Resource\n\n{}\n", resource.brief).unwrap();
+    out.push_str("| attribute | meaning |\n|---|---|\n");
+    for name in resource.attributes.iter().filter_map(|a| a.reference.as_ref()) {
+        let meaning = own.get(name).and_then(|a| a.brief.clone());
+        let meaning = meaning.unwrap_or_else(|| "OpenTelemetry's.".into());
+        writeln!(out, "| `{name}` | {meaning} |").unwrap();
+    }
+    let groups = file("attributes.yaml").groups;
+    assert!(groups.iter().all(|g| g.kind == "attribute_group" && g.display_name.is_some()));
+    out
+}
+
+fn attribute_values(out: &mut String, name: &str, attribute: &Attribute) {
+    match attribute.kind.as_ref() {
+        Some(Type::Enum { members }) => {
+            for m in members {
+                writeln!(out, "| `{name}` | `{}` | {} |", m.value, m.brief).unwrap();
+            }
+        }
+        _ => writeln!(out, "| `{name}` | | {} |", attribute.brief.as_deref().unwrap_or_default()).unwrap(),
+    }
+}
