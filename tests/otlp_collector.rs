@@ -88,7 +88,7 @@ fn all(from: &[Value], path: &[&str]) -> Vec<Value> {
 
 /// The sinks in a runtime of their own.
 struct Agent {
-    sinks: Option<Sinks>,
+    sinks: Sinks,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -118,23 +118,18 @@ impl Agent {
             let _entered = runtime.enter();
             Sinks::start(config).expect("started")
         };
-        Agent { sinks: Some(sinks), runtime }
-    }
-
-    fn sinks(&self) -> &Sinks {
-        self.sinks.as_ref().expect("not flushed yet")
+        Agent { sinks, runtime }
     }
 
     fn say(&self, n: usize) {
         let who = testdata::container("shop", "web", "app");
         let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
-        self.sinks().whisper(&whisper, n.to_string());
+        self.sinks.whisper(&whisper, n.to_string());
     }
 
     /// Ends it; nothing may be left.
-    fn flush(&mut self) {
-        let sinks = self.sinks.take().expect("not flushed yet");
-        let unsent = self.runtime.block_on(sinks.flush(Duration::from_secs(60)));
+    fn flush(&self) {
+        let unsent = self.runtime.block_on(self.sinks.flush(Duration::from_secs(60)));
         assert_eq!(unsent, Default::default());
     }
 }
@@ -153,12 +148,12 @@ fn now() -> kernel_gossip::kernel::Instant {
 fn metrics_and_whispers_arrive_under_their_names() {
     let dir = tempfile::tempdir().expect("a directory");
     let collector = Collector::start(dir.path(), free_address(), free_address());
-    let mut agent = Agent::start(&["--otlp-endpoint", &collector.endpoint()], None);
+    let agent = Agent::start(&["--otlp-endpoint", &collector.endpoint()], None);
     let all = [testdata::container("shop", "web", "app"), testdata::container("batch", "noisy", "burner")];
     let mut reading = testdata::reading(&all, 10);
     reading.at = now();
-    agent.sinks().publish(&reading);
-    agent.sinks().stats().reading_took(Duration::from_millis(1));
+    agent.sinks.publish(&reading);
+    agent.sinks.stats().reading_took(Duration::from_millis(1));
     agent.say(7);
     // The end exports once more, the whisper that is active now included.
     agent.flush();
@@ -209,7 +204,7 @@ fn a_collector_that_was_gone_gets_every_whisper() {
     let collector = Collector::start(dir.path(), free_address(), free_address());
     let (otlp, prometheus) = (collector.otlp, collector.prometheus);
     let flags = ["--otlp-endpoint", &collector.endpoint(), "--otlp-queue=1048576", "--otlp-interval=1000"];
-    let mut agent = Agent::start(&flags, Some(free_address()));
+    let agent = Agent::start(&flags, Some(free_address()));
     agent.say(0);
     until("the first whisper", || collector.records().pop());
     let (status, ..) = collector.running.terminate();
@@ -220,11 +215,11 @@ fn a_collector_that_was_gone_gets_every_whisper() {
         let mut reading = testdata::reading(&all, 10 + 10 * s);
         // Each is due.
         reading.at.mono_ns = testdata::second(10_000 + 10 * s);
-        agent.sinks().publish(&reading);
+        agent.sinks.publish(&reading);
         (0..12).for_each(|n| agent.say(1 + usize::try_from(s).expect("small") * 12 + n));
     }
     let value = |name: &str, labels: &str| -> f64 {
-        let address = agent.sinks().metrics_address().expect("served");
+        let address = agent.sinks.metrics_address().expect("served");
         let text = http::get(address, "/metrics", "").body;
         let line = text.lines().find(|l| l.starts_with(name) && l.contains(labels));
         line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} {labels}"))
@@ -256,18 +251,18 @@ fn a_collector_that_was_gone_gets_every_whisper() {
 fn prometheus_gives_the_values_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let collector = Collector::start(dir.path(), free_address(), free_address());
-    let mut agent = Agent::start(&["--otlp-endpoint", &collector.endpoint()], Some(free_address()));
+    let agent = Agent::start(&["--otlp-endpoint", &collector.endpoint()], Some(free_address()));
     let all = [testdata::container("shop", "web", "app"), testdata::container("batch", "noisy", "burner")];
     let mut reading = testdata::reading(&all, 10);
     reading.at = now();
-    agent.sinks().publish(&reading);
+    agent.sinks.publish(&reading);
 
     let config = dir.path().join("prometheus.yml");
     let text = format!(
         "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, scrape_native_histograms: true}}\n\
          scrape_configs:\n- {{job_name: agent, static_configs: [{{targets: ['{}']}}]}}\n\
          - {{job_name: collector, static_configs: [{{targets: ['{}']}}]}}\n",
-        agent.sinks().metrics_address().expect("served"),
+        agent.sinks.metrics_address().expect("served"),
         collector.prometheus
     );
     fs::write(&config, text).expect("write");
@@ -338,9 +333,9 @@ fn what_we_ship_passes_the_checks_of_others() {
     let nowhere = format!("--otlp-endpoint=http://{}", free_address());
     let agent = Agent::start(&[&nowhere], Some(free_address()));
     let all = [testdata::container("shop", "web", "app"), testdata::unit("x.service")];
-    agent.sinks().publish(&testdata::reading(&all, 10));
+    agent.sinks.publish(&testdata::reading(&all, 10));
     agent.say(1);
-    let text = http::get(agent.sinks().metrics_address().expect("served"), "/metrics", "").body;
+    let text = http::get(agent.sinks.metrics_address().expect("served"), "/metrics", "").body;
     let mut promtool = tool("promtool")
         .args(["check", "metrics", "--extended"])
         .stdin(Stdio::piped())

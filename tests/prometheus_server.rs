@@ -39,7 +39,7 @@ fn serve(n: usize, healthy_within: Duration) -> Served {
         let address = address(ANY_PORT).expect("an address");
         PrometheusSink::start(address, ledger.clone(), stats.clone(), healthy_within).expect("served")
     };
-    Served { ledger, stats, sink, runtime: runtime }
+    Served { ledger, stats, sink, runtime }
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Sinks {
     }
 
     /// Exports the last numbers and all that waits, and stops: within `within`, whatever happens.
-    pub async fn flush(self, within: Duration) -> Unsent {
+    pub async fn flush(&self, within: Duration) -> Unsent {
         let Some(otlp) = &self.otlp else { return Unsent::default() };
         otlp.metrics_now(&mut lock(&self.ledger));
         if let Some(telemetry) = &self.telemetry

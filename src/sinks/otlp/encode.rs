@@ -101,6 +101,8 @@ impl Requests {
 
     fn close(&mut self) {
         if !self.body.is_empty() {
+            // What waits in the queue is counted by its length.
+            self.body.shrink_to_fit();
             let body = Bytes::from(std::mem::take(&mut self.body));
             self.full.push(Request { body, items: std::mem::take(&mut self.items) });
         }

@@ -42,9 +42,12 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Since the first lane failed, until none does.
     outage: Option<Outage>,
-    refusing: bool,
-    warning: String,
+    /// By lane: a receiver may take one and not the other.
+    failing: [bool; 2],
+    refusing: [bool; 2],
+    warning: [String; 2],
 }
 
 #[derive(Debug)]
@@ -63,8 +66,9 @@ impl Health {
         Lane::ALL.iter().map(|lane| self.queue.size(*lane).dropped).sum()
     }
 
-    fn unreachable(&self, status: &Status) {
+    fn unreachable(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
+        state.failing[lane as usize] = true;
         if state.outage.is_none() {
             state.outage = Some(Outage { since: Instant::now(), dropped: self.dropped() });
             tracing::warn!(
@@ -78,8 +82,7 @@ impl Health {
 
     fn refused(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
-        if !state.refusing {
-            state.refusing = true;
+        if !std::mem::replace(&mut state.refusing[lane as usize], true) {
             tracing::error!(
                 "OTLP receiver {}: refuses {} ({}); they are dropped and counted",
                 self.endpoint,
@@ -91,8 +94,11 @@ impl Health {
 
     fn accepted(&self, lane: Lane, partial: &Partial) {
         let mut state = lock(&self.state);
-        state.refusing = false;
-        if let Some(outage) = state.outage.take() {
+        state.refusing[lane as usize] = false;
+        state.failing[lane as usize] = false;
+        if state.failing == [false; 2]
+            && let Some(outage) = state.outage.take()
+        {
             let [metrics, events] = Lane::ALL.map(|lane| self.queue.size(lane).items);
             tracing::info!(
                 "OTLP receiver {}: reachable again after {} s; {events} events and {metrics} data points were kept, \
@@ -102,7 +108,8 @@ impl Health {
                 self.dropped() - outage.dropped
             );
         }
-        if partial.message != state.warning {
+        let warning = &mut state.warning[lane as usize];
+        if partial.message != *warning {
             if !partial.message.is_empty() {
                 tracing::warn!(
                     "OTLP receiver {}: rejects {} {}: {}",
@@ -112,7 +119,7 @@ impl Health {
                     partial.message
                 );
             }
-            state.warning.clone_from(&partial.message);
+            warning.clone_from(&partial.message);
         }
     }
 }
@@ -167,7 +174,7 @@ impl Sender {
                 None
             }
             Err(status) if worth_another(&status) => {
-                self.health.unreachable(&status);
+                self.health.unreachable(lane, &status);
                 self.queue.put_back(lane, request);
                 self.outcomes.retried.fetch_add(1, Ordering::Relaxed);
                 Some(status)
@@ -184,9 +191,10 @@ impl Sender {
 }
 
 /// The retryable codes of the OTLP specification. `ResourceExhausted` is one only where the receiver says
-/// when to come back; a lost connection has no code of its own but a cause.
+/// when to come back. A lost connection may have any code, but has a cause, which no answer has.
 fn worth_another(status: &Status) -> bool {
     match status.code() {
+        _ if std::error::Error::source(status).is_some() => true,
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -194,7 +202,6 @@ fn worth_another(status: &Status) -> bool {
         | Code::Unavailable
         | Code::DataLoss => true,
         Code::ResourceExhausted => retry_after(status).is_some(),
-        Code::Unknown => std::error::Error::source(status).is_some(),
         _ => false,
     }
 }
@@ -210,9 +217,93 @@ fn describe(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+
+    use bytes::Bytes;
     use tonic_types::{ErrorDetails, StatusExt};
 
     use super::*;
+
+    /// What is logged, for one thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines logged meanwhile.
+    fn logged(what: impl FnOnce()) -> Vec<String> {
+        let log = Log::default();
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_writer(move || to.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, what);
+        let bytes = lock(&log.0).clone();
+        String::from_utf8(bytes).expect("text").lines().map(|l| l.trim().to_owned()).collect()
+    }
+
+    fn health() -> Health {
+        let queue = Arc::new(Queue::new(100));
+        for lane in Lane::ALL {
+            queue.push(lane, Request { body: Bytes::from_static(&[0; 10]), items: 4 });
+        }
+        Health::new("http://c:4317/".into(), queue)
+    }
+
+    #[test]
+    fn an_outage_is_told_once_and_its_end_once() {
+        let lines = logged(|| {
+            let health = health();
+            let gone = Status::unavailable("tcp connect error");
+            for _ in 0..3 {
+                Lane::ALL.iter().for_each(|lane| health.unreachable(*lane, &gone));
+            }
+            health.queue.push(Lane::Metrics, Request { body: Bytes::from_static(&[0; 95]), items: 3 });
+            Lane::ALL.iter().for_each(|lane| health.accepted(*lane, &Partial::default()));
+            health.accepted(Lane::Events, &Partial::default());
+        });
+        assert_eq!(
+            lines,
+            [
+                "WARN OTLP receiver http://c:4317/: cannot be reached (Unavailable: tcp connect error); what is to be \
+                 sent is kept, as far as there is room, and sent again",
+                "INFO OTLP receiver http://c:4317/: reachable again after 0 s; 4 events and 0 data points were kept, 7 \
+                 were dropped",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_receiver_that_takes_only_one_kind_is_told_of_once() {
+        let lines = logged(|| {
+            let health = health();
+            let never = Status::unimplemented("unknown service");
+            let partial = Partial { rejected: 2, message: "too old".into() };
+            for _ in 0..3 {
+                health.refused(Lane::Metrics, &never);
+                health.accepted(Lane::Events, &partial);
+            }
+        });
+        assert_eq!(
+            lines,
+            [
+                "ERROR OTLP receiver http://c:4317/: refuses metrics (Unimplemented: unknown service); they are \
+                 dropped and counted",
+                "WARN OTLP receiver http://c:4317/: rejects 2 events: too old",
+            ]
+        );
+    }
 
     #[test]
     fn only_the_codes_of_the_specification_are_sent_again() {

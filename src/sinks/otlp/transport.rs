@@ -63,7 +63,8 @@ impl Receiver {
             Err(Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis())))
         });
         if let Err(status) = &answer
-            && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+            && (matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+                || status.source().is_some())
         {
             // A connection that went silent would keep every further request waiting; a new one also
             // reads certificates that were renewed.
@@ -179,7 +180,8 @@ impl TokenFile {
     /// token in use, and is told once.
     fn value(&self) -> AsciiMetadataValue {
         let mut token = lock(&self.read);
-        if modified(&self.path).is_err() || modified(&self.path).ok() != token.modified {
+        let modified = modified(&self.path).ok();
+        if modified.is_none() || modified != token.modified {
             match read_token(&self.path) {
                 Ok((modified, header)) => *token = Token { modified, header, readable: true },
                 Err(error) if token.readable => {

@@ -19,6 +19,10 @@ pub enum Loss {
     CgroupDropped,
     /// Pairs of victim and culprit not taken in because there were too many.
     PairDropped,
+    /// Samples not judged because too many workloads were watched.
+    SampleUntracked,
+    /// Blame not judged because one victim had too many culprits.
+    BlameUntracked,
     /// Whispers the terminal did not show.
     TerminalDropped,
     /// Workloads whose last numbers were not exported because too many went at once.
@@ -40,7 +44,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 18] = [
+    pub const ALL: [Loss; 20] = [
         Loss::SlotsExhausted,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
@@ -49,6 +53,8 @@ impl Loss {
         Loss::BundleMissed,
         Loss::CgroupDropped,
         Loss::PairDropped,
+        Loss::SampleUntracked,
+        Loss::BlameUntracked,
         Loss::TerminalDropped,
         Loss::DepartedDropped,
         Loss::ScrapeRefused,
@@ -71,6 +77,8 @@ impl Loss {
             Loss::BundleMissed => "bundle_missed",
             Loss::CgroupDropped => "cgroup_dropped",
             Loss::PairDropped => "pair_dropped",
+            Loss::SampleUntracked => "sample_untracked",
+            Loss::BlameUntracked => "blame_untracked",
             Loss::TerminalDropped => "terminal_dropped",
             Loss::DepartedDropped => "departed_dropped",
             Loss::ScrapeRefused => "scrape_refused",
