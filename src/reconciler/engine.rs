@@ -7,35 +7,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::desired::{Desired, Now, PodKey, Verdict, Want};
 use super::ingest::Said;
-use super::recommend::Recommendation;
-use super::report::Evidence;
+use super::resize::{Case, Update};
 use super::store::Change;
 use super::telemetry::Telemetry;
 use super::writer::{ObjectKey, Outcome, Work, WriteQueue};
-use crate::api::Remediation;
 
 /// How often time passes for the desired state.
 const TICK: Duration = Duration::from_secs(1);
-
-/// What the remediation gets to see: a report of the kernel's.
-#[derive(Debug)]
-pub struct Case {
-    pub evidence: Evidence,
-    pub recommendation: Recommendation,
-    /// What the object's status says was done so far.
-    pub standing: Option<Remediation>,
-}
-
-/// A step of a remediation, to be seen in the status.
-#[derive(Debug)]
-pub struct Update {
-    pub namespace: String,
-    pub pod: String,
-    pub uid: String,
-    pub remediation: Remediation,
-    /// Told true once the status is stored; dropped where it will not be.
-    pub written: oneshot::Sender<bool>,
-}
 
 /// What the engine listens to.
 pub struct Inputs {

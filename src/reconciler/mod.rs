@@ -21,6 +21,7 @@ pub mod queue;
 pub mod recommend;
 pub mod render;
 pub mod report;
+pub mod resize;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
@@ -49,6 +50,7 @@ use ingest::{Gatekeeper, Intake, otlp, webhook};
 use leader::Role;
 pub use options::ReconcilerOptions;
 use queue::Queue;
+use resize::ResizeMetrics;
 use serve::{Forward, Port};
 use telemetry::Telemetry;
 use tls::Tls;
@@ -56,6 +58,8 @@ use writer::{WRITERS, Writer};
 
 /// Reports between the ingest and the engine.
 const SAID_MAX: usize = 4096;
+/// Reports between the engine and the remediation.
+const CASES_MAX: usize = 256;
 /// Longest a request to the API server may take; a watch is no request of these.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 
@@ -72,6 +76,8 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     let watching = Client::try_from(config.clone()).context("the Kubernetes client")?;
     let mut registry = Registry::default();
     let telemetry = Telemetry::register(&mut registry);
+    let resizes = ResizeMetrics::default();
+    resizes.register(&mut registry);
     let intake = Arc::new(Intake::new(client.clone(), telemetry.clone()));
     let births = Arc::new(Births::new(client.clone()));
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), options.token_audience.clone()));
@@ -130,7 +136,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
             let _ = stop.run_until_cancelled(tls.follow()).await;
         });
     }
-    let replica = Replica { options, client, watching, intake, births, telemetry, open };
+    let replica = Replica { options, client, watching, intake, births, telemetry, resizes, open };
     tokio::select! {
         () = replica.lead(roles) => {}
         () = shutdown => {}
@@ -154,6 +160,7 @@ struct Replica {
     intake: Arc<Intake>,
     births: Arc<Births>,
     telemetry: Arc<Telemetry>,
+    resizes: ResizeMetrics,
     open: watch::Sender<bool>,
 }
 
@@ -186,15 +193,30 @@ impl Replica {
         let (said_in, said) = mpsc::channel(SAID_MAX);
         let (changes_in, changes) = mpsc::channel(256);
         let (outcomes_in, outcomes) = mpsc::channel(WRITERS * 4);
-        let (_updates_in, updates) = mpsc::channel(64);
+        let (updates_in, updates) = mpsc::channel(64);
+        let (cases_in, cases) = mpsc::channel(CASES_MAX);
         let writer = Writer::new(self.client.clone(), queue.clone(), outcomes_in, self.telemetry.clone());
-        let engine = Engine { desired, queue: queue.clone(), cases: None, telemetry: self.telemetry.clone() };
+        let remediates = self.options.remediation != resize::Mode::Off;
+        let engine = Engine {
+            desired,
+            queue: queue.clone(),
+            cases: remediates.then_some(cases_in),
+            telemetry: self.telemetry.clone(),
+        };
+        let remediation = async {
+            if remediates {
+                let (options, metrics) = (self.options.resize(), self.resizes.clone());
+                resize::run(self.client.clone(), options, metrics, cases, updates_in).await;
+            }
+            std::future::pending::<()>().await;
+        };
         self.births.open(queue);
         self.intake.open(said_in);
         self.open.send_replace(true);
         tokio::select! {
             () = engine.run(Inputs { said, changes, outcomes, updates }) => {}
             () = writer.run() => {}
+            () = remediation => {}
             () = store::watch(self.watching.clone(), changes_in) => {}
         }
     }

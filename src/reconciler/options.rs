@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::desired::Rules;
 use super::queue::Rates;
+use super::resize::{Mode, ResizeOptions};
 use super::tls;
 
 /// `kernel-gossip reconciler`
@@ -65,6 +66,9 @@ pub struct ReconcilerOptions {
     /// Withhold the names of neighbours in other namespaces
     #[arg(long, env = "WITHHOLD_NEIGHBOURS")]
     pub withhold_neighbours: bool,
+    /// What to do about throttled containers of annotated pods, see docs/remediation.md
+    #[arg(long, env = "REMEDIATION", value_enum, default_value_t)]
+    pub remediation: Mode,
     /// Objects written a second, all together
     #[arg(long, env = "WRITES_PER_SECOND", default_value_t = 100.0, value_parser = rate, value_name = "N")]
     pub writes_per_second: f64,
@@ -93,6 +97,11 @@ impl ReconcilerOptions {
             burst: (self.writes_per_second * 2.0).ceil() as u32,
             ..Rates::default()
         }
+    }
+
+    /// The bounds of the remediation.
+    pub fn resize(&self) -> ResizeOptions {
+        ResizeOptions { mode: self.remediation, ..ResizeOptions::default() }
     }
 
     /// Where the certificates are, if there are any.

@@ -1,3 +1,4 @@
+/* The types of Linux 6.12.107+deb13-cloud-amd64: made by scripts/vmlinux-headers, with bpftool v7.1.0. */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
 

@@ -1,0 +1,83 @@
+//! What the integration tests share: the real parts they run against, child processes that end with
+//! the test, and cgroups with real load in them.
+//!
+//! Tests that need more than root and BPF say so with `#[ignore = "needs …"]`, so that a plain
+//! `cargo test` passes on any machine and says what it left out; `scripts/test` provides the part and
+//! runs them with `--include-ignored`.
+#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
+
+pub mod cgroup;
+pub mod process;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that is certain to happen: only a hung program takes this long,
+/// also under an emulated CPU.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub fn kernel_gossip() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_kernel-gossip"))
+}
+
+/// A real part by its name (`otelcol`, `prometheus`, `promtool`), in the directory `$KG_TOOLS`, else where
+/// `tests/testbed/tools` puts it.
+///
+/// # Panics
+/// Without the part, with the command that builds it.
+pub fn tool(name: &str) -> Command {
+    let bin = std::env::var_os("KG_TOOLS").map_or_else(|| testbed_dir().join("bin"), PathBuf::from);
+    let path = bin.join(name);
+    assert!(path.exists(), "no {}: run tests/testbed/tools {name}", path.display());
+    Command::new(path)
+}
+
+/// Where the test bed keeps what it built.
+fn testbed_dir() -> PathBuf {
+    std::env::var_os("TESTBED_DIR").map_or_else(|| "/var/tmp/kg-testbed".into(), PathBuf::from)
+}
+
+/// The scripts of the Kubernetes test bed, whose cluster is up: `$KUBECONFIG` names it.
+///
+/// # Panics
+/// Without a cluster: `scripts/test cluster` brings one up, sets `$KG_TESTBED` and runs these tests.
+pub fn testbed() -> PathBuf {
+    let scripts = std::env::var_os("KG_TESTBED").expect("no cluster: run scripts/test cluster");
+    assert!(std::env::var_os("KUBECONFIG").is_some(), "KG_TESTBED is set without KUBECONFIG");
+    scripts.into()
+}
+
+/// `kubectl` of the test bed, for its cluster.
+pub fn kubectl() -> Command {
+    testbed();
+    Command::new(testbed_dir().join("cluster/bin/kubectl"))
+}
+
+/// A loopback address with a TCP port that nobody used a moment ago.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// Repeats `probe` until it gives something.
+///
+/// # Panics
+/// After [`PATIENCE`], naming `what` was waited for.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The top of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
