@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::super::check;
 use super::super::refusal::{Reason, Refusal};
@@ -54,18 +55,18 @@ pub struct ReportedBirth {
     pub timeline: Vec<BirthStep>,
 }
 
+/// What a body is, before the rest of it is read.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-enum Body {
-    CpuThrottle(CpuThrottle),
-    MemoryPressure(MemoryPressure),
-    NetworkIssue(NetworkIssue),
-    PodCreation(PodCreation),
+struct Typed {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CpuThrottle {
+    #[serde(rename = "type")]
+    _type: IgnoredAny,
     pod_name: String,
     namespace: String,
     container_name: String,
@@ -81,6 +82,8 @@ struct CpuThrottle {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MemoryPressure {
+    #[serde(rename = "type")]
+    _type: IgnoredAny,
     pod_name: String,
     namespace: String,
     container_name: String,
@@ -98,6 +101,8 @@ struct MemoryPressure {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NetworkIssue {
+    #[serde(rename = "type")]
+    _type: IgnoredAny,
     pod_name: String,
     namespace: String,
     container_name: Option<String>,
@@ -114,6 +119,8 @@ struct NetworkIssue {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PodCreation {
+    #[serde(rename = "type")]
+    _type: IgnoredAny,
     pod_name: String,
     namespace: String,
     timestamp: Timestamp,
@@ -149,9 +156,10 @@ enum State {
 /// # Errors
 /// A [`Refusal`] that names the field.
 pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
-    let body: Body = serde_json::from_slice(body).map_err(|e| refusal(&e))?;
-    match body {
-        Body::CpuThrottle(b) => {
+    let Typed { kind } = read(body)?;
+    match kind.as_str() {
+        "cpu_throttle" => {
+            let b: CpuThrottle = read(body)?;
             let percent = check::percent("throttle_percentage", b.throttle_percentage)?;
             let default = if percent >= CRITICAL_PERCENT { Severity::Critical } else { Severity::Warning };
             let cpu = CpuNumbers {
@@ -165,7 +173,8 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
             let when = When { at: b.timestamp, period: b.period_seconds, state: b.state, now };
             report(SignalKind::CpuThrottle, about, when, b.severity.unwrap_or(default), numbers)
         }
-        Body::MemoryPressure(b) => {
+        "memory_pressure" => {
+            let b: MemoryPressure = read(body)?;
             let memory = MemoryNumbers {
                 pressure_percent: Some(check::percent("pressure_percentage", b.pressure_percentage)?),
                 usage_bytes: optional("memory_usage_bytes", b.memory_usage_bytes, check::count)?,
@@ -179,7 +188,8 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
             let when = When { at: b.timestamp, period: b.period_seconds, state: b.state, now };
             report(SignalKind::MemoryPressure, about, when, b.severity.unwrap_or(Severity::Warning), numbers)
         }
-        Body::NetworkIssue(b) => {
+        "network_issue" => {
+            let b: NetworkIssue = read(body)?;
             let network = NetworkNumbers {
                 dropped_packets: optional("dropped_packets", b.dropped_packets, check::count)?,
                 drop_percent: optional("drop_percentage", b.drop_percentage, check::percent)?,
@@ -204,7 +214,11 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
             let when = When { at: b.timestamp, period: b.period_seconds, state: b.state, now };
             report(SignalKind::NetworkIssue, about, when, b.severity.unwrap_or(Severity::Warning), numbers)
         }
-        Body::PodCreation(b) => birth(b, now),
+        "pod_creation" => birth(read(body)?, now),
+        _ => {
+            let why = "must be cpu_throttle, memory_pressure, network_issue or pod_creation";
+            Err(Refusal::of(Reason::UnknownSignal, "type", why))
+        }
     }
 }
 
@@ -312,14 +326,14 @@ fn optional<T>(
     value.map(|v| check(field, v)).transpose()
 }
 
-fn refusal(e: &serde_json::Error) -> Refusal {
-    let text = e.to_string();
-    if !e.is_data() {
-        return Refusal::of(Reason::Malformed, "body", format!("is not JSON: {text}"));
-    }
-    // serde names the field: "missing field `pod_name`", "unknown variant `x`, expected one of …".
-    if text.contains("unknown variant") && text.contains("`cpu_throttle`") {
-        return Refusal::of(Reason::UnknownSignal, "type", text);
-    }
-    Refusal::of(Reason::BadField, "body", text)
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|e| {
+        // serde names the field ("missing field `pod_name`") but may quote what was sent.
+        let text: String = e.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
+        if e.is_data() {
+            Refusal::of(Reason::BadField, "body", text)
+        } else {
+            Refusal::of(Reason::Malformed, "body", format!("is not JSON: {text}"))
+        }
+    })
 }
