@@ -129,7 +129,7 @@ fn is_subdomain_part(s: &str) -> bool {
 }
 
 /// What was sent, short enough and plain enough for one line.
-fn shown(s: &str) -> String {
+pub fn shown(s: &str) -> String {
     let head: String = s.chars().take(40).collect();
     let more = if head.len() < s.len() { "…" } else { "" };
     format!("\"{}{more}\"", head.escape_debug())

@@ -107,7 +107,11 @@ fn whisper(
     };
     let signal = a.need_text(attr::SIGNAL)?;
     let kind = SignalKind::parse(signal).ok_or_else(|| {
-        Refusal::of(Reason::UnknownSignal, attr::SIGNAL, format!("{:.40?} is not known here", signal))
+        Refusal::of(
+            Reason::UnknownSignal,
+            attr::SIGNAL,
+            format!("{} is not known here", check::shown(signal)),
+        )
     })?;
     let at = check::said_at(
         "time_unix_nano",
