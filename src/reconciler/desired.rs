@@ -187,9 +187,8 @@ impl Desired {
         let rules = &self.rules;
         self.pods.retain(|key, state| {
             state.age(rules, now);
-            // One without signals from the start was written half when the last reconciler ended:
-            // it has as long to be said again as any other.
-            let waits = now.mono.duration_since(state.born) <= rules.unsaid;
+            // One found empty has as long to be said again as any other.
+            let waits = state.found_empty.is_some_and(|at| now.mono.duration_since(at) <= rules.unsaid);
             if state.signals.is_empty() && !waits {
                 let name = crate::api::object_name(&key.pod, render::SUFFIX);
                 match &state.stored {

@@ -78,7 +78,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     let telemetry = Telemetry::register(&mut registry);
     let resizes = ResizeMetrics::default();
     resizes.register(&mut registry);
-    let intake = Arc::new(Intake::new(client.clone(), telemetry.clone()));
+    let intake = Arc::new(Intake::new(client.clone(), options.only_namespace.clone(), telemetry.clone()));
     let births = Arc::new(Births::new(client.clone()));
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), options.token_audience.clone()));
     let first = if options.leader_election { Role::Follower { leader: None } } else { Role::Leader };
@@ -183,7 +183,8 @@ impl Replica {
     /// One term: takes over what the API knows, then takes reports and writes until dropped.
     async fn term(&self) {
         let mut desired = Desired::new(self.options.rules());
-        let there = store::list(self.client.clone(), &self.telemetry).await;
+        let only = self.options.only_namespace.as_deref();
+        let there = store::list(&self.client, only, &self.telemetry).await;
         let now = Now::read();
         there.iter().for_each(|kw| desired.restore(kw, now));
         tracing::info!(objects = there.len(), active = desired.active(), "what the API knows is taken over");
@@ -217,7 +218,7 @@ impl Replica {
             () = engine.run(Inputs { said, changes, outcomes, updates }) => {}
             () = writer.run() => {}
             () = remediation => {}
-            () = store::watch(self.watching.clone(), changes_in) => {}
+            () = store::watch(&self.watching, only, changes_in) => {}
         }
     }
 }

@@ -57,6 +57,9 @@ pub struct ReconcilerOptions {
     #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
     pub replica_ip: IpAddr,
 
+    /// Serve the pods of this namespace alone: then a Role there is enough for them
+    #[arg(long, env = "ONLY_NAMESPACE", value_name = "NAMESPACE")]
+    pub only_namespace: Option<String>,
     /// An active signal not said again for so long is resolved (agents repeat theirs every minute)
     #[arg(long, env = "UNSAID_AFTER", default_value = "3m", value_parser = duration, value_name = "DURATION")]
     pub unsaid_after: Duration,

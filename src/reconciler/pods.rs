@@ -15,8 +15,8 @@ use super::report::{ContainerFacts, PodFacts};
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
 const KEEP: Duration = Duration::from_secs(50);
-/// A pod that was not there may be in a moment.
-const KEEP_ABSENT: Duration = Duration::from_secs(3);
+/// Where nobody says which pod of this name is meant, it must be there now.
+const KEEP_UNSURE: Duration = Duration::from_secs(1);
 /// Pods remembered; about 1 kB each.
 const PODS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// Requests under way at once.
@@ -64,8 +64,10 @@ impl Pods {
     fn remembered(&self, key: &(String, String), uid: Option<&str>) -> Option<Option<Arc<PodFacts>>> {
         self.known.get(key, |facts| match (facts, uid) {
             (Some(facts), Some(uid)) if facts.is(uid) => KEEP,
-            // Where nobody says which pod is meant it must be there now.
-            (Some(_), _) | (None, _) => KEEP_ABSENT,
+            // A sender that means another pod than the one remembered may be ahead of it: to turn it away
+            // is final, so the API server is asked again.
+            (_, Some(_)) => Duration::ZERO,
+            (_, None) => KEEP_UNSURE,
         })
     }
 }

@@ -6,10 +6,11 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
 use super::desired::PodKey;
@@ -35,12 +36,23 @@ pub enum Change {
     },
 }
 
+/// Of one namespace, or of all.
+fn api<K>(client: &Client, only: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
 /// Every whisper in the API, tried until it is read. What cannot be read is skipped and counted.
-pub async fn list(client: Client, telemetry: &Telemetry) -> Vec<KernelWhisper> {
+pub async fn list(client: &Client, only: Option<&str>, telemetry: &Telemetry) -> Vec<KernelWhisper> {
     let log = FaultLog::new("reading KernelWhispers");
     let mut wait = Duration::from_millis(500);
     loop {
-        match try_list(&client, telemetry).await {
+        match try_list(api(client, only), telemetry).await {
             Ok(all) => {
                 log.succeeded();
                 return all;
@@ -52,8 +64,10 @@ pub async fn list(client: Client, telemetry: &Telemetry) -> Vec<KernelWhisper> {
     }
 }
 
-async fn try_list(client: &Client, telemetry: &Telemetry) -> Result<Vec<KernelWhisper>, kube::Error> {
-    let api: Api<DeserializeGuard<KernelWhisper>> = Api::all(client.clone());
+async fn try_list(
+    api: Api<DeserializeGuard<KernelWhisper>>,
+    telemetry: &Telemetry,
+) -> Result<Vec<KernelWhisper>, kube::Error> {
     let mut params = ListParams::default().limit(PAGE);
     let mut all = Vec::new();
     loop {
@@ -81,8 +95,8 @@ async fn try_list(client: &Client, telemetry: &Telemetry) -> Result<Vec<KernelWh
 }
 
 /// Tells of whispers that went away, until `out` is closed.
-pub async fn watch(client: Client, out: mpsc::Sender<Change>) {
-    let api: Api<PartialObjectMeta<KernelWhisper>> = Api::all(client);
+pub async fn watch(client: &Client, only: Option<&str>, out: mpsc::Sender<Change>) {
+    let api: Api<PartialObjectMeta<KernelWhisper>> = api(client, only);
     let log = FaultLog::new("watching KernelWhispers");
     let config = watcher::Config::default().page_size(PAGE);
     let mut events = pin!(watcher(api, config).default_backoff());

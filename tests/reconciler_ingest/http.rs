@@ -31,7 +31,7 @@ fn services(anonymous: bool) -> Services {
     let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(nowhere).unwrap();
     let telemetry = Telemetry::register(&mut Default::default());
-    let intake = Arc::new(Intake::new(client.clone(), telemetry.clone()));
+    let intake = Arc::new(Intake::new(client.clone(), None, telemetry.clone()));
     let (out, through) = mpsc::channel(10);
     intake.open(out);
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));

@@ -36,8 +36,8 @@ pub(crate) struct PodState {
     pub(super) stored: Option<Stored>,
     /// When it was last told so.
     pub(super) stored_at: Instant,
-    /// When this state began.
-    pub(super) born: Instant,
+    /// When it was found in the API with nothing in it: it was written half when the last reconciler ended.
+    pub(super) found_empty: Option<Instant>,
     /// When it was last handed to the writer.
     pub(super) written: Option<Instant>,
     /// Something happened that must be seen at once.
@@ -75,7 +75,7 @@ impl PodState {
             conditions: Vec::new(),
             stored: None,
             stored_at: now.mono,
-            born: now.mono,
+            found_empty: None,
             written: None,
             changed: false,
             stale: false,
@@ -86,7 +86,10 @@ impl PodState {
     pub(super) fn restored(kw: &KernelWhisper, stored: Stored, now: Now) -> PodState {
         let mut state = PodState::new(kw.spec.pod_uid.clone(), kw.spec.node_name.clone(), now);
         state.stored = Some(stored);
-        let Some(status) = &kw.status else { return state };
+        let Some(status) = &kw.status else {
+            state.found_empty = Some(now.mono);
+            return state;
+        };
         let signals = status.signals.iter().map(|s| {
             let signal = SignalState {
                 source: s.source,

@@ -232,6 +232,19 @@ fn what_is_not_said_any_more_is_over_then_forgotten() {
 }
 
 #[test]
+fn forgotten_sooner_than_silence_would_end_it() {
+    let mut b = Bench::new(Rules { keep_resolved: Duration::from_secs(2), ..Rules::default() });
+    let since = b.wall(0);
+    b.say(b.report());
+    b.written();
+    b.d.stored(&key(), "u1", Stored { uid: "k1".into(), generation: 1 }, b.now());
+    b.seconds = 1;
+    b.say_with(|r| (r.since, r.active) = (since, false));
+    b.written();
+    assert!(matches!(b.pass(2).as_slice(), [Want::Delete { .. }]));
+}
+
+#[test]
 fn an_object_not_stored_yet_is_not_forgotten() {
     let mut b = Bench::new(Rules::default());
     b.say(b.report());

@@ -57,17 +57,19 @@ pub struct Intake {
     pods: Pods,
     metrics: MetricsApi,
     sizes: NodeSizes,
+    only_namespace: Option<String>,
     out: ArcSwapOption<mpsc::Sender<Said>>,
     telemetry: Arc<Telemetry>,
     log: FaultLog,
 }
 
 impl Intake {
-    pub fn new(client: kube::Client, telemetry: Arc<Telemetry>) -> Intake {
+    pub fn new(client: kube::Client, only_namespace: Option<String>, telemetry: Arc<Telemetry>) -> Intake {
         Intake {
             pods: Pods::new(client.clone()),
             metrics: MetricsApi::new(client.clone()),
             sizes: NodeSizes::new(client),
+            only_namespace,
             out: ArcSwapOption::empty(),
             telemetry,
             log: FaultLog::new("looking up pods"),
@@ -120,6 +122,10 @@ impl Intake {
         name: &str,
         uid: Option<&str>,
     ) -> Result<Arc<PodFacts>, NotTaken> {
+        if let Some(only) = self.only_namespace.as_deref().filter(|only| *only != namespace) {
+            let why = format!("this reconciler serves {only} alone, not {namespace}");
+            return Err(Refusal::of(Reason::OtherNamespace, "namespace", why).into());
+        }
         let found = self.pods.get(namespace, name, uid).await.map_err(|error| {
             let hint = "senders are told to try again; the role needs get on pods";
             self.log.failed(Fault::of(&error), &error, hint);

@@ -18,18 +18,21 @@ pub enum Reason {
     NoSuchContainer,
     /// The pod runs on another node than the sender may speak for.
     OtherNode,
+    /// This reconciler serves another namespace alone.
+    OtherNamespace,
     /// More than one message, request or cluster may hold.
     TooMuch,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Malformed,
         Reason::BadField,
         Reason::UnknownSignal,
         Reason::NoSuchPod,
         Reason::NoSuchContainer,
         Reason::OtherNode,
+        Reason::OtherNamespace,
         Reason::TooMuch,
     ];
 
@@ -41,6 +44,7 @@ impl Reason {
             Reason::NoSuchPod => "no_such_pod",
             Reason::NoSuchContainer => "no_such_container",
             Reason::OtherNode => "other_node",
+            Reason::OtherNamespace => "other_namespace",
             Reason::TooMuch => "too_much",
         }
     }

@@ -109,7 +109,7 @@ async fn receive(
                 Reason::Malformed => StatusCode::BAD_REQUEST,
                 Reason::NoSuchPod => StatusCode::NOT_FOUND,
                 Reason::TooMuch => StatusCode::PAYLOAD_TOO_LARGE,
-                Reason::OtherNode => StatusCode::FORBIDDEN,
+                Reason::OtherNode | Reason::OtherNamespace => StatusCode::FORBIDDEN,
                 Reason::BadField | Reason::UnknownSignal | Reason::NoSuchContainer => {
                     StatusCode::UNPROCESSABLE_ENTITY
                 }
