@@ -270,6 +270,7 @@ async fn http(
 }
 
 /// An agent's connection.
+#[derive(Clone)]
 pub struct Agent {
     client: LogsServiceClient<Channel>,
     token: String,

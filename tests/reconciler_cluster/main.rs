@@ -9,3 +9,4 @@ mod faults;
 mod life;
 mod metrics;
 mod replicas;
+mod speed;
