@@ -33,8 +33,10 @@ pub struct Rules {
     pub unsaid: Duration,
     /// A resolved signal is kept for so long; an object without signals is deleted.
     pub keep_resolved: Duration,
-    /// Numbers alone are written at most this often.
+    /// Numbers that moved (see [`render::moved`]) are written at most this often.
     pub rewrite: Duration,
+    /// Numbers that did not, and when it was last said, are written this often.
+    pub refresh: Duration,
     /// Pods tracked; a new one beyond that is not taken.
     pub pods_max: usize,
     /// Withhold the names of neighbours in other namespaces.
@@ -47,6 +49,7 @@ impl Default for Rules {
             unsaid: Duration::from_secs(180),
             keep_resolved: Duration::from_secs(3600),
             rewrite: Duration::from_secs(60),
+            refresh: Duration::from_secs(300),
             pods_max: 50_000,
             withhold_neighbours: false,
         }

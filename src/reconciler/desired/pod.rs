@@ -42,8 +42,12 @@ pub(crate) struct PodState {
     pub(super) written: Option<Instant>,
     /// Something happened that must be seen at once.
     pub(super) changed: bool,
-    /// Only numbers moved.
+    /// It was said again, and nobody has looked yet whether the numbers moved.
     stale: bool,
+    /// It was said again since it was written, in much the same numbers.
+    behind: bool,
+    /// The numbers as last written.
+    gist: Vec<f64>,
 }
 
 /// One signal of one container.
@@ -79,6 +83,8 @@ impl PodState {
             written: None,
             changed: false,
             stale: false,
+            behind: false,
+            gist: Vec::new(),
         }
     }
 
@@ -292,16 +298,28 @@ impl PodState {
         self.changed |= self.signals.len() != before;
     }
 
+    /// What is to be written now, if anything. To say the same once more is no reason to write: at
+    /// 2,000 whispers that would be 40 writes a second for nothing.
     pub(super) fn want(&mut self, key: &PodKey, rules: &Rules, now: Now) -> Option<Want> {
-        let due = self.written.is_none_or(|at| now.mono.duration_since(at) >= rules.rewrite);
-        if self.signals.is_empty() || !(self.changed || self.stale && due) {
+        let written = self.written;
+        let old = |age: Duration| written.is_none_or(|at| now.mono.duration_since(at) >= age);
+        let moved = self.stale && old(rules.rewrite) && render::moved(&self.gist, &render::gist(self));
+        // Looked at once; what did not move by then waits for the refresh.
+        if self.stale && old(rules.rewrite) {
+            self.stale = false;
+            self.behind = true;
+        }
+        let refresh = self.behind && old(rules.refresh);
+        if self.signals.is_empty() || !(self.changed || moved || refresh) {
             return None;
         }
         let object = render::object(key, self, now.wall)?;
         self.conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        self.gist = render::gist(self);
         self.written = Some(now.mono);
         self.changed = false;
         self.stale = false;
+        self.behind = false;
         Some(Want::Apply { object: Box::new(object), stored: self.stored.clone() })
     }
 

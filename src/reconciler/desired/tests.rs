@@ -155,20 +155,39 @@ fn a_whisper_becomes_an_object_that_tells_it() {
     assert!(b.written().is_none(), "said once, written once");
 }
 
-#[test]
-fn numbers_alone_are_written_once_a_minute_and_news_at_once() {
-    let mut b = Bench::new(Rules::default());
-    b.say(b.report());
-    b.written().unwrap();
-    let since = b.wall(0);
-    let mut numbers = 0;
-    for _ in 0..12 {
+/// Says the same every 10 s, but for what `f` does with the round's number; how often it was written.
+fn writes_in(b: &mut Bench, minutes: u64, f: impl Fn(&mut Report, u64)) -> usize {
+    let since = b.start.wall;
+    let mut writes = 0;
+    for round in 0..minutes * 6 {
         let swept = b.pass(10).len();
         assert!(swept == 0 || b.seconds.is_multiple_of(MINUTE));
-        assert_eq!(b.say_with(|r| r.since = since), Verdict::Refreshed);
-        numbers += swept + usize::from(b.written().is_some());
+        let verdict = b.say_with(|r| {
+            r.since = since;
+            f(r, round);
+        });
+        assert_eq!(verdict, Verdict::Refreshed);
+        writes += swept + usize::from(b.written().is_some());
     }
-    assert_eq!(numbers, 2, "in two minutes");
+    writes
+}
+
+#[test]
+fn numbers_that_move_are_written_once_a_minute_others_rarely_and_news_at_once() {
+    let mut b = Bench::new(Rules::default());
+    let since = b.wall(0);
+    b.say(b.report());
+    b.written().unwrap();
+    assert_eq!(writes_in(&mut b, 10, |_, _| {}), 2, "much the same: once in five minutes");
+    let wobbles = |r: &mut Report, round| {
+        r.numbers.cpu.as_mut().unwrap().throttled_percent = Some(79.0 + (round % 3) as f64)
+    };
+    assert_eq!(writes_in(&mut b, 10, wobbles), 2, "the same still");
+    let swings = |r: &mut Report, round: u64| {
+        r.numbers.cpu.as_mut().unwrap().throttled_percent =
+            Some(if (round / 6).is_multiple_of(2) { 80.0 } else { 40.0 });
+    };
+    assert_eq!(writes_in(&mut b, 10, swings), 9, "moved nine times: once a minute");
     b.seconds += 1;
     assert_eq!(b.say_with(|r| (r.since, r.severity) = (since, Severity::Warning)), Verdict::Changed);
     assert_eq!(status(&b.written().unwrap()).severity, Severity::Warning);
