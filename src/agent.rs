@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::attribution::watch::{self, ApiError, Pods};
@@ -58,11 +57,11 @@ pub struct AgentArgs {
     pub otlp: OtlpArgs,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until `shutdown`; then detaches, and writes out what waits.
 ///
 /// # Errors
 /// A configuration that is refused, or no cgroup file system at all.
-pub async fn run(args: AgentArgs) -> Result<()> {
+pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
@@ -109,7 +108,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     };
     let driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
     let running = sampler.spawn(driver)?;
-    stop_asked().await?;
+    shutdown.await;
     running.stop()?;
     // The sampler has ended and let go of its share.
     if let Some(sinks) = Arc::into_inner(sinks) {
@@ -176,17 +175,6 @@ async fn watch_pods(
 
 fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
     args.runtime_root.iter().chain(&config.agent.runtime_roots).cloned().collect()
-}
-
-/// Returns when the process is asked to stop.
-async fn stop_asked() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// Everything on the sampler's thread, left to right.

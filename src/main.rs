@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use kernel_gossip::ui::check;
-use kernel_gossip::{agent, config};
+use kernel_gossip::{agent, api, config, reconciler};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// What the kernel knows about your pods and Kubernetes does not say
@@ -20,13 +21,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read the kernel of this node and say which cgroup or pod is refused the CPU, for how long and by whom
-    Agent(agent::AgentArgs),
+    Agent(Box<agent::AgentArgs>),
     /// Say what this host allows, which probes run here, and what to do about those that do not
     ///
     /// Exits with 0 if the agent can run here, be it from cgroup files alone, else with 1.
     Check(check::CheckArgs),
-    /// Print a configuration file with every default
+    /// Print a configuration file of the agent with every default
     Config,
+    /// Turn what agents and others report into Kubernetes objects
+    Reconciler(Box<reconciler::ReconcilerOptions>),
+    /// Print the definitions of the Kubernetes objects, for `kubectl apply -f -`
+    Crds,
 }
 
 fn main() -> ExitCode {
@@ -43,9 +48,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Agent(args) => runtime()?.block_on(agent::run(args))?,
+        Command::Agent(args) => runtime()?.block_on(async { agent::run(*args, terminated()?).await })?,
         Command::Check(args) => return runtime()?.block_on(check::run(&args, &[])),
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
+        Command::Reconciler(options) => {
+            runtime()?.block_on(async { reconciler::run(*options, terminated()?).await })?;
+        }
+        Command::Crds => std::io::stdout().write_all(api::crds_yaml().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,6 +62,18 @@ fn run(command: Command) -> Result<ExitCode> {
 /// Two workers: the sampler has a thread of its own, the rest is network.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// SIGTERM or Ctrl-C.
+fn terminated() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// The log goes to stderr, so that stdout holds whispers alone; `RUST_LOG` sets what is logged. kube's own

@@ -46,8 +46,8 @@ struct Done {
     memory: Option<Memory>,
 }
 
-/// Judges cases until the sender is gone. Dropping the future ends every remediation where it stands;
-/// whoever runs next goes on from the status.
+/// Judges cases until the sender is gone, then ends those under way. Dropping the future leaves every
+/// remediation where it stands; whoever runs next goes on from the status.
 pub async fn run(
     client: Client,
     options: ResizeOptions,
@@ -78,7 +78,10 @@ pub async fn run(
                 }
             }
             case = cases.recv() => {
-                let Some(mut case) = case else { break };
+                let Some(mut case) = case else {
+                    while tasks.join_next().await.is_some() {}
+                    break;
+                };
                 if !concerns(&case.evidence, &executor.options) {
                     continue;
                 }
@@ -300,7 +303,6 @@ impl Course<'_> {
     /// else of it has changed since (its status, mostly), it is tried again.
     async fn patch(&self, pod: &Pod, plan: &Plan, to: Cpu) -> Result<(), kube::Error> {
         let mut version = pod.metadata.resource_version.clone();
-        let before = progress(Some(pod), &self.evidence.pod.uid, plan);
         for attempt in 1.. {
             let patch = Patch::Strategic(resize_patch(
                 &self.evidence.pod.uid,
@@ -312,7 +314,7 @@ impl Course<'_> {
                 Ok(_) => break,
                 Err(kube::Error::Api(status)) if status.code == 409 && attempt < CONFLICTS_MAX => {
                     let now = self.pods.get(&self.evidence.pod.name).await?;
-                    if progress(Some(&now), &self.evidence.pod.uid, plan) != before {
+                    if now.spec != pod.spec {
                         return Err(kube::Error::Api(status));
                     }
                     version = now.metadata.resource_version;

@@ -162,7 +162,8 @@ fn with_plan(mut r: Remediation, plan: &Plan, e: &Evidence) -> Remediation {
 }
 
 fn cooling(mut r: Remediation, now: Timestamp, how_long: Duration) -> Remediation {
-    r.cooldown_until = now.checked_add(signed(how_long)).ok().map(|t| Time(stamp(t)));
+    r.cooldown_until =
+        now.checked_add(signed(how_long)).ok().filter(|_| !how_long.is_zero()).map(|t| Time(stamp(t)));
     r
 }
 

@@ -1,0 +1,218 @@
+//! The test's pods: made with kubectl, and what the kernel's own files say of their containers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kernel_gossip::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
+use kernel_gossip::reconciler::report::{ContainerFacts, Evidence, PodFacts};
+use kernel_gossip::reconciler::resize::ANNOTATION;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::common::cgroup::{Version, cpu_tree};
+use crate::common::{self, kubectl, process};
+
+/// A namespace of the test's own, deleted with what is in it.
+pub struct Namespace(pub String);
+
+impl Namespace {
+    pub fn new(name: &str) -> Namespace {
+        let namespace = Namespace(format!("kg-act-{name}"));
+        process::output(kubectl().args(["delete", "namespace", &namespace.0, "--ignore-not-found"]));
+        process::output(kubectl().args(["create", "namespace", &namespace.0]));
+        common::until("service account", || {
+            let got =
+                kubectl().args(["-n", &namespace.0, "get", "serviceaccount", "default"]).output().ok()?;
+            got.status.success().then_some(())
+        });
+        namespace
+    }
+
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        process::output(kubectl().args(["-n", &self.0]).args(args))
+    }
+
+    pub fn apply(&self, object: &Value) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        serde_json::to_writer(&file, object).unwrap();
+        self.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+    }
+
+    /// What a JSONPath gives of an object.
+    pub fn get(&self, object: &str, path: &str) -> String {
+        self.kubectl(&["get", object, "-o", &format!("jsonpath={path}")])
+    }
+
+    pub fn running(&self, pod: &str) {
+        let pod = format!("pod/{pod}");
+        common::until("running pod", || {
+            let got = kubectl()
+                .args([
+                    "-n",
+                    &self.0,
+                    "get",
+                    &pod,
+                    "-o",
+                    "jsonpath={.status.containerStatuses[0].state.running.startedAt}",
+                ])
+                .output()
+                .ok()?;
+            (got.status.success() && !got.stdout.is_empty()).then_some(())
+        });
+    }
+
+    /// The remediation's Events about a pod: their reasons, in the order they were written.
+    pub fn events(&self, pod: &str) -> Vec<String> {
+        let all = self.kubectl(&[
+            "get", "events.events.k8s.io", "--sort-by=.eventTime",
+            "-o", r#"jsonpath={range .items[?(@.reportingController=="kernel-gossip")]}{.regarding.name} {.reason}{"\n"}{end}"#,
+        ]);
+        all.lines().filter_map(|l| l.strip_prefix(&format!("{pod} "))).map(str::to_string).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = kubectl().args(["delete", "namespace", &self.0, "--wait=false"]).output();
+    }
+}
+
+/// A container that runs `script` with a CPU limit of 200m of which 100m are requested.
+pub fn template(script: &str) -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{
+            "name": "app", "image": "testbed.local/busybox:1", "command": ["sh", "-c", script],
+            "resources": {"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}},
+        }],
+    })
+}
+
+pub fn pod(name: &str, script: &str, annotated: bool) -> Value {
+    let annotations = if annotated { json!({ANNOTATION: "resize"}) } else { json!({}) };
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": annotations}, "spec": template(script)})
+}
+
+/// A pod's container as the cpu controller knows it.
+pub struct Container {
+    pub pod: Pod,
+    dir: PathBuf,
+}
+
+/// The controller's numbers as of one moment.
+#[derive(Clone, Copy)]
+struct Numbers {
+    at: Timestamp,
+    used: Duration,
+    throttled: Duration,
+    periods: u64,
+    throttled_periods: u64,
+}
+
+impl Container {
+    pub async fn of(pods: &Api<Pod>, name: &str) -> Container {
+        let pod = pods.get(name).await.unwrap();
+        let status = pod.status.as_ref().unwrap();
+        let id = status.container_statuses.as_ref().unwrap()[0].container_id.as_ref().unwrap();
+        let id = id.strip_prefix("containerd://").unwrap();
+        // A static pod's directory has its config hash for a UID.
+        let uid = pod.annotations().get("kubernetes.io/config.hash").cloned().or(pod.uid()).unwrap();
+        let class = if status.qos_class.as_deref() == Some("Guaranteed") { "" } else { "burstable/" };
+        let dir = cpu_tree().mount.join(format!("kubepods/{class}pod{uid}/{id}"));
+        assert!(dir.is_dir(), "{}", dir.display());
+        Container { pod, dir }
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.dir.join(file)).unwrap()
+    }
+
+    /// The quota in microseconds a period of 0.1 s.
+    pub fn quota(&self) -> u64 {
+        match cpu_tree().version {
+            Version::V1 => self.read("cpu.cfs_quota_us").trim().parse().unwrap(),
+            Version::V2 => self.read("cpu.max").split(' ').next().unwrap().parse().unwrap(),
+        }
+    }
+
+    fn numbers(&self) -> Numbers {
+        let stat = self.read("cpu.stat");
+        let key = |key: &str| -> u64 {
+            stat.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).unwrap().parse().unwrap()
+        };
+        let (used, throttled) = match cpu_tree().version {
+            Version::V1 => {
+                // Mounted with the cpu controller, or beside it.
+                let below = self.dir.strip_prefix(&cpu_tree().mount).unwrap();
+                let dir = cpu_tree().mount.with_file_name("cpuacct").join(below);
+                let used =
+                    std::fs::read_to_string(dir.join("cpuacct.usage")).unwrap().trim().parse().unwrap();
+                (Duration::from_nanos(used), Duration::from_nanos(key("throttled_time")))
+            }
+            Version::V2 => {
+                (Duration::from_micros(key("usage_usec")), Duration::from_micros(key("throttled_usec")))
+            }
+        };
+        let (periods, throttled_periods) = (key("nr_periods"), key("nr_throttled"));
+        Numbers { at: Timestamp::now(), used, throttled, periods, throttled_periods }
+    }
+
+    /// What the kernel says of `seconds` from now on. The share of the window comes from the time
+    /// throttled on all CPUs divided by `at_once`, the number of threads throttled together.
+    pub async fn watch(&self, seconds: u64, at_once: f64) -> Evidence {
+        let a = self.numbers();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let b = self.numbers();
+        let window = b.at.duration_since(a.at).as_secs_f64();
+        let throttled = (b.throttled - a.throttled).as_secs_f64();
+        let usage = (b.used - a.used).as_secs_f64() / window;
+        let limit = self.quota() as f64 / 1e5;
+        let cpu = CpuNumbers {
+            throttled_percent: Some((throttled / at_once / window * 100.0).min(100.0)),
+            throttled_seconds: Some(throttled),
+            periods: Some((b.periods - a.periods) as i64),
+            throttled_periods: Some((b.throttled_periods - a.throttled_periods) as i64),
+            usage_cores: Some(usage),
+            demand_cores: Some(usage + throttled / window),
+            limit_cores: Some(limit),
+            request_cores: Some(0.1),
+            ..CpuNumbers::default()
+        };
+        Evidence {
+            pod: Arc::new(facts(&self.pod, limit)),
+            container: "app".into(),
+            kind: SignalKind::CpuThrottle,
+            source: Source::Kernel,
+            severity: Severity::Critical,
+            active: true,
+            since: a.at,
+            last_seen: b.at,
+            numbers: SignalEvidence {
+                window_seconds: Some(window),
+                cpu: Some(cpu),
+                ..SignalEvidence::default()
+            },
+            history: Arc::from([]),
+        }
+    }
+}
+
+fn facts(pod: &Pod, limit: f64) -> PodFacts {
+    PodFacts {
+        namespace: pod.namespace().unwrap(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap(),
+        node: pod.spec.as_ref().unwrap().node_name.clone().unwrap(),
+        owner: pod.owner_references().first().map(|o| (o.kind.clone(), o.name.clone())),
+        containers: vec![ContainerFacts {
+            name: "app".into(),
+            cpu_limit_cores: Some(limit),
+            cpu_request_cores: Some(0.1),
+            ..Default::default()
+        }],
+        ..PodFacts::default()
+    }
+}
