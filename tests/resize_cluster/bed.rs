@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::common::cgroup::{Version, cpu_tree};
 use crate::common::{self, kubectl, process};
+use crate::render;
 
 /// A namespace of the test's own, deleted with what is in it.
 pub struct Namespace(pub String);
@@ -29,6 +30,23 @@ impl Namespace {
             got.status.success().then_some(())
         });
         namespace
+    }
+
+    /// Gives the namespace's default service account the role of remediation, and no other.
+    pub fn remediation_role(&self) -> Value {
+        let manifests = render::kustomize("k8s/overlays/remediation");
+        let mut role = manifests
+            .into_iter()
+            .find(|m| m["kind"] == "ClusterRole" && m["metadata"]["name"] == "kernel-gossip-remediation")
+            .unwrap();
+        role["metadata"]["name"] = json!(self.0);
+        self.apply(&role);
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": self.0},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self.0},
+            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": self.0}],
+        }));
+        role
     }
 
     pub fn kubectl(&self, args: &[&str]) -> String {
@@ -77,6 +95,8 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = kubectl().args(["delete", "namespace", &self.0, "--wait=false"]).output();
+        let roles = ["delete", "--ignore-not-found", "clusterrole,clusterrolebinding", &self.0];
+        let _ = kubectl().args(roles).output();
     }
 }
 

@@ -4,7 +4,12 @@
 mod bed;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../rbac/mod.rs"]
+mod rbac;
+#[path = "../manifests/render.rs"]
+mod render;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bed::{Container, Namespace, pod, template};
@@ -33,9 +38,11 @@ struct Executor {
 
 impl Executor {
     async fn start(options: ResizeOptions) -> Executor {
-        common::testbed();
+        Executor::with(Client::try_default().await.unwrap(), options)
+    }
+
+    fn with(client: Client, options: ResizeOptions) -> Executor {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        let client = Client::try_default().await.unwrap();
         let (cases, case_queue) = mpsc::channel(8);
         let (update_queue, updates) = mpsc::channel(8);
         let run =
@@ -134,7 +141,10 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
     let before = identity("{.status.containerStatuses[0].containerID} {.metadata.uid}");
     assert_eq!(container.quota(), 20_000);
 
-    let mut executor = Executor::start(options()).await;
+    // With the rights that the manifests give remediation, and no others.
+    let role = namespace.remediation_role();
+    let proxy = rbac::Proxy::start(&namespace.0, "default").await;
+    let mut executor = Executor::with(proxy.client(), options());
     let throttled = container.watch(6, 1.0).await;
     executor.report(&throttled).await;
     let (states, r) = executor.until(State::Verifying).await;
@@ -152,6 +162,12 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
     assert_eq!(identity("{.spec.containers[0].resources.requests.cpu}"), "100m");
     assert!(executor.end().await.is_empty());
     assert_eq!(namespace.events("busy"), ["Resized", "ResizeInForce", "ResizeVerified"]);
+    assert_eq!(
+        proxy.used(),
+        rbac::grants(&role),
+        "used, and granted by k8s/components/remediation/rbac.yaml"
+    );
+    assert_eq!(proxy.denied(), BTreeSet::new());
 }
 
 #[tokio::test]
