@@ -1,6 +1,8 @@
 //! The manifests, as they are applied: taken by a real API server under strict validation, admitted at the
 //! level of pod security they claim, granting what is used and nothing else.
 
+#[path = "../cluster/mod.rs"]
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../rbac/mod.rs"]
@@ -8,9 +10,8 @@ mod rbac;
 mod render;
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
+use cluster::{Namespace, feed};
 use common::{kubectl, process, tool};
 use rbac::Use;
 use render::kustomize;
@@ -18,43 +19,6 @@ use serde_json::{Value, json};
 
 /// Every kustomization that can be applied.
 const INSTALLS: [&str; 4] = ["k8s", "k8s/overlays/direct", "k8s/overlays/remediation", "k8s/demo"];
-
-/// A namespace of the test's own, with a pod security level.
-struct Namespace(&'static str);
-
-impl Namespace {
-    fn new(name: &'static str, level: &str) -> Namespace {
-        let labels = json!({"pod-security.kubernetes.io/enforce": level});
-        let object =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-        feed(kubectl().args(["apply", "-f", "-"]), &object.to_string()).expect("a namespace");
-        common::until("service account", || {
-            let got = kubectl().args(["-n", name, "get", "serviceaccount", "default"]).output().ok()?;
-            got.status.success().then_some(())
-        });
-        Namespace(name)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = kubectl().args(["delete", "namespace", self.0, "--wait=false"]).output();
-    }
-}
-
-/// Runs a program with this input: its output, or what it had to complain of.
-fn feed(command: &mut Command, input: &str) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let out = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stderr) + &text(out.stdout)) }
-}
 
 fn dry_run(object: &Value) -> Result<String, String> {
     let strict =
@@ -78,8 +42,7 @@ fn template<'a>(objects: &'a [Value], name: &str) -> &'a Value {
 #[test]
 #[ignore = "needs a cluster: scripts/test cluster"]
 fn the_api_server_takes_every_install() {
-    common::testbed();
-    let namespace = Namespace::new("kg-act-manifests", "privileged");
+    let namespace = Namespace::new("manifests");
     for install in INSTALLS {
         for mut object in kustomize(install) {
             if object["metadata"].get("namespace").is_some() {
@@ -93,8 +56,7 @@ fn the_api_server_takes_every_install() {
 #[test]
 #[ignore = "needs a cluster: scripts/test cluster"]
 fn all_but_the_agent_are_restricted_and_the_agent_deviates_in_three_ways() {
-    common::testbed();
-    let namespace = Namespace::new("kg-act-restricted", "restricted");
+    let namespace = Namespace::secured("restricted", "restricted");
     let objects = [kustomize("k8s"), kustomize("k8s/overlays/remediation")].concat();
     for (owner, template) in templates(&objects) {
         let mut pod =
