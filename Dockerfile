@@ -16,6 +16,7 @@ COPY . .
 # With --target the flags are not those of build scripts and macros, which cannot be static.
 RUN --mount=type=cache,id=kernel-gossip-target,target=/build/target \
     host=$(rustc -vV | sed -n 's/^host: //p') && \
+    export LIBBPF_SYS_LIBRARY_PATH=/usr/lib/$(gcc -print-multiarch) && \
     cargo build --locked --profile "$PROFILE" --features static --target "$host" && \
     case $PROFILE in dev) dir=debug ;; *) dir=$PROFILE ;; esac && \
     install -D "target/$host/$dir/kernel-gossip" /out/kernel-gossip && \
