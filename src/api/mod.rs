@@ -37,7 +37,8 @@ pub fn object_name(pod: &str, suffix: &str) -> String {
     let hash = Sha256::digest(pod.as_bytes());
     let keep = NAME_MAX - suffix.len() - 12;
     // A subdomain's labels end in a letter or digit: no `.` or `-` before the hash's own dash.
-    let head = pod[..pod.floor_char_boundary(keep)].trim_end_matches(['.', '-']);
+    // A pod's name is ASCII, as the API server sees to.
+    let head = pod.get(..keep).unwrap_or(pod).trim_end_matches(['.', '-']);
     let hex: String = hash[..5].iter().map(|b| format!("{b:02x}")).collect();
     format!("{head}-{hex}-{suffix}")
 }

@@ -1,7 +1,248 @@
 //! The cluster's half: what agents and others report becomes Kubernetes objects.
+//!
+//! [`ingest`] (checked, the pod looked up) -> [`engine`] (owns [`desired`], pure) -> [`queue`]
+//! (bounded, rate-limited) -> [`writer`] (server-side apply). One replica does this, see [`leader`];
+//! the rest hand their connections to it, see [`serve`].
 
+pub mod births;
+pub mod desired;
+pub mod engine;
+pub mod faults;
+pub mod health;
+pub mod ingest;
+pub mod leader;
+pub mod memo;
+pub mod metrics_api;
 pub mod nodes;
+pub mod options;
+pub mod pods;
 pub mod quantity;
+pub mod queue;
 pub mod recommend;
+pub mod render;
 pub mod report;
 pub mod resize;
+pub mod serve;
+pub mod store;
+pub mod telemetry;
+pub mod tls;
+pub mod writer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use kube::{Client, Config};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use births::Births;
+use desired::{Desired, Now};
+use engine::{Engine, Inputs};
+use ingest::{Gatekeeper, Intake, otlp, webhook};
+use leader::Role;
+pub use options::ReconcilerOptions;
+use queue::Queue;
+use resize::ResizeMetrics;
+use serve::{Forward, Port};
+use telemetry::Telemetry;
+use tls::Tls;
+use writer::{WRITERS, Writer};
+
+/// Reports between the ingest and the engine.
+const SAID_MAX: usize = 4096;
+/// Reports between the engine and the remediation.
+const CASES_MAX: usize = 256;
+/// Longest a request to the API server may take; a watch is no request of these.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// Runs until `shutdown`, then lets what is under way end and gives the Lease back.
+///
+/// # Errors
+/// What makes a start impossible: no way to an API server is configured, a port is taken, a
+/// certificate cannot be read. An API server that does not answer is waited for.
+pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let config = Config::infer()
+        .await
+        .context("no way to a Kubernetes API server: set KUBECONFIG, or run in a pod")?;
+    let client = limited(config.clone(), REQUEST_MAX)?;
+    let watching = Client::try_from(config.clone()).context("the Kubernetes client")?;
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::register(&mut registry);
+    let resizes = ResizeMetrics::default();
+    resizes.register(&mut registry);
+    let intake = Arc::new(Intake::new(client.clone(), options.only_namespace.clone(), telemetry.clone()));
+    let births = Arc::new(Births::new(client.clone()));
+    let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), options.token_audience.clone()));
+    let first = if options.leader_election { Role::Follower { leader: None } } else { Role::Leader };
+    let (role, roles) = watch::channel(first);
+    let (open, opens) = watch::channel(false);
+    let health = Arc::new(health::Health::new(roles.clone(), opens));
+    if options.allow_anonymous_webhook {
+        tracing::warn!("the webhook takes reports from anybody who reaches it");
+    }
+
+    let tls = options.tls().map(Tls::new).transpose()?.map(Arc::new);
+    let webhook = webhook::Webhook {
+        intake: intake.clone(),
+        births: births.clone(),
+        gatekeeper: (!options.allow_anonymous_webhook).then(|| gatekeeper.clone()),
+        health,
+        telemetry: telemetry.clone(),
+    };
+    let port = async |name, number, app, tls, forward| {
+        let address = SocketAddr::new(options.listen, number);
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("{address} ({name}) cannot be listened on: choose another port"))?;
+        let telemetry = telemetry.clone();
+        anyhow::Ok(Port { name, listener, app, tls, forward, role: roles.clone(), telemetry })
+    };
+    let logs = otlp::router(intake.clone(), gatekeeper, telemetry.clone());
+    let numbers = metrics(registry, telemetry.clone());
+    let ports = [
+        port("OTLP", options.otlp_port, logs, tls.clone(), Forward::Otlp).await?,
+        port("webhook", options.webhook_port, webhook::router(webhook), None, Forward::Webhook).await?,
+        port("metrics", options.metrics_port, numbers, None, Forward::Nothing).await?,
+    ];
+    let address = |p: &Port| p.listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
+    tracing::info!(
+        otlp = address(&ports[0]),
+        tls = tls.is_some(),
+        webhook = address(&ports[1]),
+        metrics = address(&ports[2]),
+        "the reconciler listens"
+    );
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    for port in ports {
+        tasks.spawn(serve::serve(port, stop.clone()));
+    }
+    if options.leader_election {
+        let client = limited(config, leader::REQUEST_MAX)?;
+        tasks.spawn(leader::run(client, options.clone(), role, stop.clone()));
+    }
+    if let Some(tls) = tls {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let _ = stop.run_until_cancelled(tls.follow()).await;
+        });
+    }
+    let replica = Replica { options, client, watching, intake, births, telemetry, resizes, open };
+    tokio::select! {
+        () = replica.lead(roles) => {}
+        () = shutdown => {}
+    }
+    // No new reports from here on. What was taken and not written yet is said again within a minute
+    // to whoever leads next.
+    replica.intake.close();
+    replica.births.close();
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+/// What a term as leader is made of.
+struct Replica {
+    options: ReconcilerOptions,
+    client: Client,
+    /// Without a limit on how long a request takes.
+    watching: Client,
+    intake: Arc<Intake>,
+    births: Arc<Births>,
+    telemetry: Arc<Telemetry>,
+    resizes: ResizeMetrics,
+    open: watch::Sender<bool>,
+}
+
+impl Replica {
+    /// Leads whenever this replica is the leader.
+    async fn lead(&self, mut roles: watch::Receiver<Role>) {
+        while roles.wait_for(|r| *r == Role::Leader).await.is_ok() {
+            self.telemetry.leading.set(1);
+            tokio::select! {
+                () = self.term() => {}
+                _ = roles.wait_for(|r| *r != Role::Leader) => {}
+            }
+            self.intake.close();
+            self.births.close();
+            self.open.send_replace(false);
+            self.telemetry.leading.set(0);
+        }
+    }
+
+    /// One term: takes over what the API knows, then takes reports and writes until dropped.
+    async fn term(&self) {
+        let mut desired = Desired::new(self.options.rules());
+        let only = self.options.only_namespace.as_deref();
+        let there = store::list(&self.client, only, &self.telemetry).await;
+        let now = Now::read();
+        there.iter().for_each(|kw| desired.restore(kw, now));
+        tracing::info!(objects = there.len(), active = desired.active(), "what the API knows is taken over");
+        drop(there);
+
+        let queue = Arc::new(Queue::new(self.options.rates()));
+        let (said_in, said) = mpsc::channel(SAID_MAX);
+        let (changes_in, changes) = mpsc::channel(256);
+        let (outcomes_in, outcomes) = mpsc::channel(WRITERS * 4);
+        let (updates_in, updates) = mpsc::channel(64);
+        let (cases_in, cases) = mpsc::channel(CASES_MAX);
+        let writer = Writer::new(self.client.clone(), queue.clone(), outcomes_in, self.telemetry.clone());
+        let remediates = self.options.remediation != resize::Mode::Off;
+        let engine = Engine {
+            desired,
+            queue: queue.clone(),
+            cases: remediates.then_some(cases_in),
+            telemetry: self.telemetry.clone(),
+        };
+        let remediation = async {
+            if remediates {
+                let (options, metrics) = (self.options.resize(), self.resizes.clone());
+                resize::run(self.client.clone(), options, metrics, cases, updates_in).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        self.births.open(queue);
+        self.intake.open(said_in);
+        self.open.send_replace(true);
+        tokio::select! {
+            () = engine.run(Inputs { said, changes, outcomes, updates }) => {}
+            () = writer.run() => {}
+            () = remediation => {}
+            () = store::watch(&self.watching, only, changes_in) => {}
+        }
+    }
+}
+
+/// A client that gives up on a request after `patience`.
+fn limited(mut config: Config, patience: Duration) -> anyhow::Result<Client> {
+    config.connect_timeout = Some(patience.min(Duration::from_secs(5)));
+    config.read_timeout = Some(patience);
+    // Else the time a pooled connection lay idle counts.
+    config.reset_reader_on_write = true;
+    // What to do about a failure is settled by who asked.
+    config.default_retry = false;
+    Client::try_from(config).context("the Kubernetes client")
+}
+
+/// `GET /metrics`.
+fn metrics(registry: Registry, telemetry: Arc<Telemetry>) -> Router {
+    let registry = Arc::new(registry);
+    let answer = move || async move {
+        telemetry.sample_memory();
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    };
+    Router::new().route("/metrics", get(answer))
+}

@@ -113,8 +113,8 @@ pub struct HistoryPoint {
     pub cpu_usage_ns: u64,
     /// Cumulative throttled time per CPU, ns.
     pub throttled_ns: u64,
-    /// Cumulative throttled time, wall, ns.
-    pub throttled_wall_ns: u64,
+    /// Cumulative throttled time, wall, ns; `None` without the CPU probe (cpu.stat has no such number).
+    pub throttled_wall_ns: Option<u64>,
 }
 
 /// A signal that crossed its threshold for one workload; active until it clears.

@@ -8,6 +8,7 @@
 
 pub mod cgroup;
 pub mod process;
+pub mod whisper;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

@@ -82,7 +82,7 @@ fn history(seconds: &[(f64, f64)]) -> Arc<[HistoryPoint]> {
                 unix_ns: 1_000_000_000 * (i as u64 + 1),
                 cpu_usage_ns: used as u64,
                 throttled_ns: throttled as u64,
-                throttled_wall_ns: throttled as u64,
+                throttled_wall_ns: Some(throttled as u64),
             }
         })
         .collect()

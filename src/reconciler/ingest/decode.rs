@@ -1,0 +1,343 @@
+//! From OTLP log records to [`Report`]s: pure, and total over whatever a peer may send.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
+
+use super::check;
+use super::refusal::{Reason, Refusal};
+use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
+use crate::reconciler::report::{NamedNeighbour, Report};
+use crate::signals::HistoryPoint;
+use crate::sinks::names::{WHISPER_EVENT, resource, whisper as attr};
+
+/// Log records read of one request; the rest is refused.
+pub const RECORDS_MAX: usize = 10_000;
+/// Attributes of one record or resource: ours has some thirty, a collector may add its own.
+const ATTRIBUTES_MAX: usize = 128;
+/// Neighbours kept of one report; an agent sends at most five.
+const NEIGHBOURS_MAX: usize = 8;
+/// History points of one report; an agent sends two minutes.
+const HISTORY_MAX: usize = 600;
+/// Some pipelines carry the event's name here and not in the record's own field.
+const EVENT_NAME: &str = "event.name";
+
+/// What one request held.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub reports: Vec<Report>,
+    /// One per refused record, up to [`RECORDS_MAX`]; beyond that `unread` counts.
+    pub refused: Vec<Refusal>,
+    /// Records that are none of ours: other events, whispers of what is no pod.
+    pub ignored: u64,
+    /// Records not looked at, because the request held too many.
+    pub unread: u64,
+}
+
+impl Decoded {
+    fn read(&self) -> usize {
+        self.reports.len() + self.refused.len() + self.ignored as usize
+    }
+}
+
+/// Reads the whispers among the records of one resource. What cannot be true is refused, record by
+/// record; a refused record never hides its neighbours.
+pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
+    let pod = logs.resource.as_ref().map(|r| r.attributes.as_slice()).unwrap_or_default();
+    let pod = Attributes::of(pod).and_then(|a| Pod::of(&a));
+    for record in logs.scope_logs.iter().flat_map(|s| &s.log_records) {
+        if out.read() >= RECORDS_MAX {
+            out.unread += 1;
+            continue;
+        }
+        match whisper(record, &pod, now) {
+            Ok(Some(report)) => out.reports.push(report),
+            Ok(None) => out.ignored += 1,
+            Err(refusal) => out.refused.push(refusal),
+        }
+    }
+}
+
+/// Whose records these are.
+struct Pod {
+    namespace: String,
+    name: String,
+    uid: String,
+    container: String,
+}
+
+impl Pod {
+    /// `Ok(None)`: no pod's at all.
+    fn of(a: &Attributes) -> Result<Option<Pod>, Refusal> {
+        let Some(name) = a.text(resource::POD)?.filter(|s| !s.is_empty()) else {
+            return Ok(None);
+        };
+        let container = a.text(resource::CONTAINER)?.unwrap_or_default();
+        Ok(Some(Pod {
+            namespace: check::label(resource::NAMESPACE, a.need_text(resource::NAMESPACE)?)?.to_owned(),
+            name: check::subdomain(resource::POD, name)?.to_owned(),
+            uid: check::uid(resource::POD_UID, a.need_text(resource::POD_UID)?)?.to_owned(),
+            container: if container.is_empty() {
+                String::new()
+            } else {
+                check::label(resource::CONTAINER, container)?.to_owned()
+            },
+        }))
+    }
+}
+
+fn whisper(
+    record: &LogRecord,
+    pod: &Result<Option<Pod>, Refusal>,
+    now: Timestamp,
+) -> Result<Option<Report>, Refusal> {
+    let named_here = record.event_name == WHISPER_EVENT;
+    if !named_here && !record.event_name.is_empty() {
+        return Ok(None);
+    }
+    let a = Attributes::of(&record.attributes)?;
+    if !named_here && a.text(EVENT_NAME)? != Some(WHISPER_EVENT) {
+        return Ok(None);
+    }
+    let Some(pod) = pod.as_ref().map_err(Clone::clone)? else {
+        return Ok(None);
+    };
+    let signal = a.need_text(attr::SIGNAL)?;
+    let kind = SignalKind::parse(signal).ok_or_else(|| {
+        Refusal::of(
+            Reason::UnknownSignal,
+            attr::SIGNAL,
+            format!("{} is not known here", check::shown(signal)),
+        )
+    })?;
+    let at = check::said_at(
+        "time_unix_nano",
+        check::unix_ns("time_unix_nano", record.time_unix_nano.into())?,
+        now,
+    )?;
+    let since = check::unix_ns(attr::SINCE, a.need_int(attr::SINCE)?.into())?;
+    Ok(Some(Report {
+        source: Source::Kernel,
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: Some(pod.uid.clone()),
+        container: pod.container.clone(),
+        kind,
+        severity: match a.need_text(attr::SEVERITY)? {
+            "warning" => Severity::Warning,
+            "critical" => Severity::Critical,
+            _ => return Err(check::bad(attr::SEVERITY, "must be warning or critical")),
+        },
+        active: match a.need_text(attr::STATE)? {
+            "active" => true,
+            "resolved" => false,
+            _ => return Err(check::bad(attr::STATE, "must be active or resolved")),
+        },
+        since: check::since(attr::SINCE, since, at)?,
+        at,
+        numbers: SignalEvidence {
+            window_seconds: a.double(attr::WINDOW, check::window)?,
+            cpu: cpu(&a)?,
+            ..Default::default()
+        },
+        neighbours: neighbours(&a)?,
+        history: history(&a, now)?,
+    }))
+}
+
+/// The CPU numbers, if there are any.
+fn cpu(a: &Attributes) -> Result<Option<CpuNumbers>, Refusal> {
+    let numbers = CpuNumbers {
+        throttled_percent: a.double(attr::THROTTLED_PERCENT, check::percent)?,
+        throttled_full_percent: a.double(attr::THROTTLED_FULL_PERCENT, check::percent)?,
+        throttled_seconds: a.double(attr::THROTTLED_TIME, check::amount)?,
+        stalls: a.count(attr::STALLS)?,
+        stall_p99_seconds: a.double(attr::STALL_P99, check::amount)?,
+        periods: a.count(attr::PERIODS)?,
+        throttled_periods: a.count(attr::THROTTLED_PERIODS)?,
+        usage_cores: a.double(attr::USAGE, check::amount)?,
+        demand_cores: a.double(attr::DEMAND, check::amount)?,
+        limit_cores: a.double(attr::LIMIT, check::amount)?,
+        request_cores: a.double(attr::REQUEST, check::amount)?,
+        reported_usage_cores: None,
+        wait_seconds: a.double(attr::WAIT, check::amount)?,
+        wait_throttle_seconds: a.double(attr::WAIT_THROTTLE, check::amount)?,
+        wait_neighbour_seconds: a.double(attr::WAIT_NEIGHBOUR, check::amount)?,
+        wait_own_seconds: a.double(attr::WAIT_OWN, check::amount)?,
+        wait_unattributed_seconds: a.double(attr::WAIT_UNATTRIBUTED, check::amount)?,
+    };
+    Ok((numbers != CpuNumbers::default()).then_some(numbers))
+}
+
+fn neighbours(a: &Attributes) -> Result<Vec<NamedNeighbour>, Refusal> {
+    let names = a.array(attr::NEIGHBOUR_NAMES, text_of)?;
+    let namespaces = a.array(attr::NEIGHBOUR_NAMESPACES, text_of)?;
+    let pods = a.array(attr::NEIGHBOUR_PODS, text_of)?;
+    let percents = a.array(attr::NEIGHBOUR_PERCENTS, double_of)?;
+    if namespaces.len() != names.len() || pods.len() != names.len() || percents.len() != names.len() {
+        return Err(check::bad(attr::NEIGHBOUR_NAMES, "and its parallel arrays must be of one length"));
+    }
+    let mut out = Vec::with_capacity(names.len().min(NEIGHBOURS_MAX));
+    for (((name, namespace), pod), percent) in
+        names.into_iter().zip(namespaces).zip(pods).zip(percents).take(NEIGHBOURS_MAX)
+    {
+        if name.is_empty() {
+            return Err(check::bad(attr::NEIGHBOUR_NAMES, "must not be empty"));
+        }
+        out.push(NamedNeighbour {
+            name: check::text(attr::NEIGHBOUR_NAMES, name, 512)?.to_owned(),
+            namespace: check::text(attr::NEIGHBOUR_NAMESPACES, namespace, 63)?.to_owned(),
+            pod: check::text(attr::NEIGHBOUR_PODS, pod, 253)?.to_owned(),
+            percent: check::amount(attr::NEIGHBOUR_PERCENTS, percent)?,
+        });
+    }
+    Ok(out)
+}
+
+/// The history, oldest first. A counter that falls back (a container restarted) begins it anew.
+fn history(a: &Attributes, now: Timestamp) -> Result<Vec<HistoryPoint>, Refusal> {
+    let times = a.array(attr::HISTORY_TIME, int_of)?;
+    let usage = a.array(attr::HISTORY_CPU_USAGE, int_of)?;
+    let throttled = a.array(attr::HISTORY_THROTTLED, int_of)?;
+    let wall = a.array(attr::HISTORY_THROTTLED_WALL, int_of)?;
+    if usage.len() != times.len()
+        || throttled.len() != times.len()
+        || !(wall.is_empty() || wall.len() == times.len())
+    {
+        return Err(check::bad(attr::HISTORY_TIME, "and its parallel arrays must be of one length"));
+    }
+    if times.len() > HISTORY_MAX {
+        return Err(check::bad(attr::HISTORY_TIME, format!("must be at most {HISTORY_MAX} points")));
+    }
+    let ns = |field, n: i64| {
+        u64::try_from(n).map_err(|_| check::bad(field, format!("must not be negative, is {n}")))
+    };
+    let mut out: Vec<HistoryPoint> = Vec::with_capacity(times.len());
+    for i in 0..times.len() {
+        let time = check::unix_ns(attr::HISTORY_TIME, times[i].into())?;
+        check::said_at(attr::HISTORY_TIME, time, now)?;
+        let point = HistoryPoint {
+            unix_ns: ns(attr::HISTORY_TIME, times[i])?,
+            cpu_usage_ns: ns(attr::HISTORY_CPU_USAGE, usage[i])?,
+            throttled_ns: ns(attr::HISTORY_THROTTLED, throttled[i])?,
+            throttled_wall_ns: wall.get(i).map(|&n| ns(attr::HISTORY_THROTTLED_WALL, n)).transpose()?,
+        };
+        if let Some(last) = out.last() {
+            if point.unix_ns <= last.unix_ns {
+                return Err(check::bad(attr::HISTORY_TIME, "must rise"));
+            }
+            let fell = point.cpu_usage_ns < last.cpu_usage_ns
+                || point.throttled_ns < last.throttled_ns
+                || point.throttled_wall_ns < last.throttled_wall_ns;
+            if fell {
+                out.clear();
+            }
+        }
+        out.push(point);
+    }
+    Ok(out)
+}
+
+/// Attributes by name. Of two with one name the later counts.
+struct Attributes<'a>(HashMap<&'a str, &'a Value>);
+
+impl<'a> Attributes<'a> {
+    fn of(list: &'a [KeyValue]) -> Result<Self, Refusal> {
+        if list.len() > ATTRIBUTES_MAX {
+            let why = format!("{} attributes, at most {ATTRIBUTES_MAX} are read", list.len());
+            return Err(Refusal::new(Reason::TooMuch, why));
+        }
+        let value = |kv: &'a KeyValue| Some((kv.key.as_str(), kv.value.as_ref()?.value.as_ref()?));
+        Ok(Attributes(list.iter().filter_map(value).collect()))
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&'a str>, Refusal> {
+        self.get(name, "a string", |v| match v {
+            Value::StringValue(s) => Some(s.as_str()),
+            _ => None,
+        })
+    }
+
+    fn need_text(&self, name: &'static str) -> Result<&'a str, Refusal> {
+        self.text(name)?.ok_or_else(|| missing(name))
+    }
+
+    fn need_int(&self, name: &'static str) -> Result<i64, Refusal> {
+        self.get(name, "an integer", int)?.ok_or_else(|| missing(name))
+    }
+
+    fn count(&self, name: &'static str) -> Result<Option<i64>, Refusal> {
+        self.get(name, "an integer", int)?.map(|n| check::count(name, n)).transpose()
+    }
+
+    fn double(
+        &self,
+        name: &'static str,
+        check: fn(&'static str, f64) -> Result<f64, Refusal>,
+    ) -> Result<Option<f64>, Refusal> {
+        self.get(name, "a number", double)?.map(|x| check(name, x)).transpose()
+    }
+
+    /// An array whose every element is of one kind; absent is empty.
+    fn array<T>(
+        &self,
+        name: &'static str,
+        element: fn(&'a AnyValue) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        let Some(value) = self.0.get(name) else { return Ok(Vec::new()) };
+        let Value::ArrayValue(array) = value else { return Err(check::bad(name, "must be an array")) };
+        array
+            .values
+            .iter()
+            .map(|v| element(v).ok_or_else(|| check::bad(name, "holds an element of another type")))
+            .collect()
+    }
+
+    fn get<T>(
+        &self,
+        name: &'static str,
+        wanted: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| check::bad(name, format!("must be {wanted}")))
+    }
+}
+
+fn missing(name: &'static str) -> Refusal {
+    Refusal::of(Reason::Malformed, name, "is missing")
+}
+
+fn int(v: &Value) -> Option<i64> {
+    match v {
+        Value::IntValue(n) => Some(*n),
+        _ => None,
+    }
+}
+
+/// A pipeline may have turned 20.0 into 20.
+fn double(v: &Value) -> Option<f64> {
+    match v {
+        Value::DoubleValue(x) => Some(*x),
+        Value::IntValue(n) => Some(*n as f64),
+        _ => None,
+    }
+}
+
+fn int_of(v: &AnyValue) -> Option<i64> {
+    v.value.as_ref().and_then(int)
+}
+
+fn double_of(v: &AnyValue) -> Option<f64> {
+    v.value.as_ref().and_then(double)
+}
+
+fn text_of(v: &AnyValue) -> Option<&str> {
+    match v.value.as_ref()? {
+        Value::StringValue(s) => Some(s),
+        _ => None,
+    }
+}

@@ -1,0 +1,174 @@
+//! What comes in from outside: OTLP events of agents, JSON of others. All of it is checked, its pod is
+//! looked up, and only then it reaches the desired state.
+
+pub mod auth;
+pub mod check;
+pub mod decode;
+pub mod otlp;
+pub mod refusal;
+pub mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+pub use auth::{Denied, Gatekeeper, Scope};
+pub use refusal::{Reason, Refusal};
+
+use super::faults::{Fault, FaultLog};
+use super::metrics_api::{Answer, MetricsApi, Silence};
+use super::nodes::NodeSizes;
+use super::pods::Pods;
+use super::report::{PodFacts, Report};
+use super::telemetry::Telemetry;
+use crate::api::Source;
+
+/// Lookups of one request under way at once.
+const PARALLEL: usize = 32;
+/// How long a sender waits for room behind the ingest before it is told to come again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A report whose pod exists, with what was found out about it on the way in.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub report: Report,
+    pub pod: Arc<PodFacts>,
+    pub metrics: Answer,
+    /// CPU the pod's node can give to pods, cores.
+    pub node_cores: Option<f64>,
+}
+
+/// Why a report was not taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NotTaken {
+    /// It is wrong, and will be wrong again.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Nothing is wrong with it: send it again.
+    #[error("{0}, try again")]
+    Later(&'static str),
+}
+
+/// The way from the ingest to the desired state. While this replica does not lead it is closed.
+pub struct Intake {
+    pods: Pods,
+    metrics: MetricsApi,
+    sizes: NodeSizes,
+    only_namespace: Option<String>,
+    out: ArcSwapOption<mpsc::Sender<Said>>,
+    telemetry: Arc<Telemetry>,
+    log: FaultLog,
+}
+
+impl Intake {
+    pub fn new(client: kube::Client, only_namespace: Option<String>, telemetry: Arc<Telemetry>) -> Intake {
+        Intake {
+            pods: Pods::new(client.clone()),
+            metrics: MetricsApi::new(client.clone()),
+            sizes: NodeSizes::new(client),
+            only_namespace,
+            out: ArcSwapOption::empty(),
+            telemetry,
+            log: FaultLog::new("looking up pods"),
+        }
+    }
+
+    /// From here on reports go to `out`.
+    pub fn open(&self, out: mpsc::Sender<Said>) {
+        self.out.store(Some(Arc::new(out)));
+    }
+
+    /// From here on reports are not taken.
+    pub fn close(&self) {
+        self.out.store(None);
+    }
+
+    /// Takes the reports of one sender in their order. The answer has one entry per refused report;
+    /// a refused one does not hold up the others.
+    ///
+    /// # Errors
+    /// [`NotTaken::Later`] when not all could be dealt with. To send all of them again is safe.
+    pub async fn take(&self, reports: Vec<Report>, scope: &Scope) -> Result<Vec<Refusal>, NotTaken> {
+        let out = self.out.load_full().ok_or(NotTaken::Later("this replica does not lead"))?;
+        let mut refused = Vec::new();
+        let mut found = futures::stream::iter(reports).map(|r| self.look_up(r, scope)).buffered(PARALLEL);
+        while let Some(said) = found.next().await {
+            match said {
+                Ok(said) => {
+                    let source = said.report.source;
+                    match tokio::time::timeout(PATIENCE, out.send(said)).await {
+                        Ok(Ok(())) => self.telemetry.taken(source),
+                        Ok(Err(_)) => return Err(NotTaken::Later("this replica does not lead any more")),
+                        Err(_) => return Err(NotTaken::Later("the reconciler is overloaded")),
+                    }
+                }
+                Err(NotTaken::Refused(refusal)) => refused.push(refusal),
+                Err(later) => return Err(later),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// The pod of this name as it is now.
+    ///
+    /// # Errors
+    /// Refused where there is none on a node.
+    pub async fn pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<Arc<PodFacts>, NotTaken> {
+        if let Some(only) = self.only_namespace.as_deref().filter(|only| *only != namespace) {
+            let why = format!("this reconciler serves {only} alone, not {namespace}");
+            return Err(Refusal::of(Reason::OtherNamespace, "namespace", why).into());
+        }
+        let found = self.pods.get(namespace, name, uid).await.map_err(|error| {
+            let hint = "senders are told to try again; the role needs get on pods";
+            self.log.failed(Fault::of(&error), &error, hint);
+            NotTaken::Later("the API server does not say whether the pod exists")
+        })?;
+        self.log.succeeded();
+        let no = |why: String| NotTaken::Refused(Refusal::of(Reason::NoSuchPod, "pod_name", why));
+        let pod = found.ok_or_else(|| no(format!("there is no pod {namespace}/{name}")))?;
+        if uid.is_some_and(|uid| !pod.is(uid)) {
+            return Err(no(format!("the pod {namespace}/{name} of this UID is gone")));
+        }
+        if pod.node.is_empty() {
+            return Err(no(format!("the pod {namespace}/{name} is on no node yet")));
+        }
+        Ok(pod)
+    }
+
+    async fn look_up(&self, report: Report, scope: &Scope) -> Result<Said, NotTaken> {
+        let pod = self.pod(&report.namespace, &report.pod, report.uid.as_deref()).await?;
+        if let Scope::Node(node) = scope
+            && *node != pod.node
+        {
+            let why = format!(
+                "{}/{} runs on {}, the caller may speak for {node}",
+                pod.namespace, pod.name, pod.node
+            );
+            return Err(Refusal::of(Reason::OtherNode, "k8s.pod.name", why).into());
+        }
+        if !report.container.is_empty() && pod.container(&report.container).is_none() {
+            let why = format!("{}/{} has no container {}", pod.namespace, pod.name, report.container);
+            return Err(Refusal::of(Reason::NoSuchContainer, "container_name", why).into());
+        }
+        let ask = report.source == Source::Kernel && report.active && report.numbers.cpu.is_some();
+        if !ask {
+            return Ok(Said { report, pod, metrics: Err(Silence::NotAsked), node_cores: None });
+        }
+        let (metrics, node_cores) =
+            futures::join!(self.metrics.get(&pod.namespace, &pod.name), self.node_cores(&pod.node));
+        Ok(Said { report, pod, metrics, node_cores })
+    }
+
+    /// Advice can do without it: not waited for long.
+    async fn node_cores(&self, node: &str) -> Option<f64> {
+        tokio::time::timeout(Duration::from_millis(400), self.sizes.cores(node)).await.ok().flatten()
+    }
+}

@@ -1,0 +1,119 @@
+//! The OTLP logs service over gRPC: whispers from agents, directly or through a collector.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use tonic::Status;
+use tonic::codec::CompressionEncoding;
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::auth::{Denied, Gatekeeper, Scope};
+use super::decode::{Decoded, decode};
+use super::refusal::Reason;
+use super::{Intake, NotTaken};
+use crate::reconciler::serve::VerifiedPeer;
+use crate::reconciler::telemetry::Telemetry;
+
+/// Largest message, after decompression. Agents and collectors split below this.
+pub const MESSAGE_MAX: usize = 4 << 20;
+/// RBAC paths: to speak for any pod (a collector), or for those of the token's own node (an agent).
+pub const PATHS: [&str; 2] = ["/otlp/cluster", "/otlp/node"];
+/// When a sender that was told to come again should do so.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The service, behind authentication.
+pub fn router(intake: Arc<Intake>, gatekeeper: Arc<Gatekeeper>, telemetry: Arc<Telemetry>) -> Router {
+    let service = LogsServiceServer::new(Logs { intake, telemetry: telemetry.clone() })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(MESSAGE_MAX);
+    tonic::service::Routes::new(service)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state((gatekeeper, telemetry), admit))
+}
+
+/// Before a byte of the message is read: a verified client certificate, or a token.
+async fn admit(
+    State((gatekeeper, telemetry)): State<(Arc<Gatekeeper>, Arc<Telemetry>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let scope = match request.extensions().get::<VerifiedPeer>() {
+        Some(VerifiedPeer) => Ok(Scope::Cluster),
+        None => gatekeeper.admit(request.headers(), &PATHS).await,
+    };
+    match scope {
+        Ok(scope) => {
+            request.extensions_mut().insert(scope);
+            next.run(request).await
+        }
+        Err(denied) => {
+            telemetry.denied("otlp", denied);
+            let status = match denied {
+                Denied::NoToken | Denied::BadToken => Status::unauthenticated(denied.to_string()),
+                Denied::NotAllowed => Status::permission_denied(denied.to_string()),
+                Denied::Busy => again(denied.to_string()),
+            };
+            status.into_http()
+        }
+    }
+}
+
+struct Logs {
+    intake: Arc<Intake>,
+    telemetry: Arc<Telemetry>,
+}
+
+#[tonic::async_trait]
+impl LogsService for Logs {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
+        // Put there by `admit`; without it nobody was let in.
+        let scope = request.extensions().get::<Scope>().cloned();
+        let scope = scope.ok_or_else(|| Status::unauthenticated(Denied::NoToken.to_string()))?;
+        let mut decoded = Decoded::default();
+        let now = Timestamp::now();
+        for logs in &request.get_ref().resource_logs {
+            decode(logs, now, &mut decoded);
+        }
+        drop(request);
+        let Decoded { reports, mut refused, ignored, unread } = decoded;
+        self.telemetry.ignored(ignored);
+        match self.intake.take(reports, &scope).await {
+            Ok(more) => refused.extend(more),
+            Err(NotTaken::Refused(refusal)) => refused.push(refusal),
+            Err(later) => return Err(again(later.to_string())),
+        }
+        refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
+        self.telemetry.refused("otlp", Reason::TooMuch, unread);
+        let rejected = refused.len() as u64 + unread;
+        let partial = (rejected > 0).then(|| {
+            let first = refused.first().map(ToString::to_string);
+            ExportLogsPartialSuccess {
+                rejected_log_records: i64::try_from(rejected).unwrap_or(i64::MAX),
+                error_message: first.unwrap_or_else(|| "too many log records in one request".to_owned()),
+            }
+        });
+        if let Some(partial) = &partial {
+            tracing::debug!(rejected, error = partial.error_message, "OTLP log records refused");
+        }
+        Ok(tonic::Response::new(ExportLogsServiceResponse { partial_success: partial }))
+    }
+}
+
+/// Nothing is wrong with the request: send it again.
+fn again(why: String) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY));
+    Status::with_error_details(tonic::Code::Unavailable, why, details)
+}

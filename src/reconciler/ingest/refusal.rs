@@ -1,0 +1,82 @@
+//! Why something that came in was not taken.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The kinds of refusal: one counter each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not the format at all: no JSON, no attribute that is needed.
+    Malformed,
+    /// A field that cannot be true.
+    BadField,
+    /// A signal or type of event not known here.
+    UnknownSignal,
+    /// No such pod, or another of the same name.
+    NoSuchPod,
+    /// The pod has no such container.
+    NoSuchContainer,
+    /// The pod runs on another node than the sender may speak for.
+    OtherNode,
+    /// This reconciler serves another namespace alone.
+    OtherNamespace,
+    /// More than one message, request or cluster may hold.
+    TooMuch,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 8] = [
+        Reason::Malformed,
+        Reason::BadField,
+        Reason::UnknownSignal,
+        Reason::NoSuchPod,
+        Reason::NoSuchContainer,
+        Reason::OtherNode,
+        Reason::OtherNamespace,
+        Reason::TooMuch,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Malformed => "malformed",
+            Reason::BadField => "bad_field",
+            Reason::UnknownSignal => "unknown_signal",
+            Reason::NoSuchPod => "no_such_pod",
+            Reason::NoSuchContainer => "no_such_container",
+            Reason::OtherNode => "other_node",
+            Reason::OtherNamespace => "other_namespace",
+            Reason::TooMuch => "too_much",
+        }
+    }
+}
+
+/// One refusal; printed it is one line that names the field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub field: Option<Cow<'static, str>>,
+    pub why: String,
+}
+
+impl Refusal {
+    /// A refusal that is about no single field.
+    pub fn new(reason: Reason, why: impl Into<String>) -> Refusal {
+        Refusal { reason, field: None, why: why.into() }
+    }
+
+    /// A refusal of one field.
+    pub fn of(reason: Reason, field: &'static str, why: impl Into<String>) -> Refusal {
+        Refusal { reason, field: Some(Cow::Borrowed(field)), why: why.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(f, "{field}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

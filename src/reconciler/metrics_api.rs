@@ -1,0 +1,419 @@
+//! What the Metrics API (`kubectl top`) says of a pod, beside what the kernel counted over exactly the
+//! same window.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
+use serde::Deserialize;
+
+use super::faults::{Fault, FaultLog};
+use super::memo::Memo;
+use super::quantity;
+use super::report::PodFacts;
+use crate::api::{ContainerMetrics, MetricsSay};
+use crate::signals::HistoryPoint;
+
+/// How long a report waits for the metrics: the object must be visible within two seconds.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How long nobody asks after the API failed as a whole.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The pod's containers are often reported on together. metrics-server has news every 10 to 60 s.
+const KEEP: Duration = Duration::from_secs(3);
+const PODS_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// `PodMetrics` of metrics.k8s.io/v1beta1.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PodMetrics {
+    /// End of the window.
+    pub timestamp: Time,
+    /// Its length.
+    #[serde(deserialize_with = "go_duration")]
+    pub window: Duration,
+    #[serde(default)]
+    pub containers: Vec<ContainerUsage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ContainerUsage {
+    pub name: String,
+    pub usage: Usage,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Usage {
+    pub cpu: Quantity,
+    pub memory: Quantity,
+}
+
+/// Why the Metrics API said nothing; the reason of condition `MetricsSaid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Silence {
+    /// Not a question for it (no agent's CPU signal), or not asked yet.
+    NotAsked,
+    /// There is no Metrics API in this cluster, or its server is down.
+    NoMetricsApi,
+    /// It does not know the pod: metrics-server needs two scrapes.
+    PodUnknown,
+    /// RBAC.
+    Forbidden,
+    /// No answer in time.
+    TooSlow,
+}
+
+impl Silence {
+    pub const ALL: [Silence; 5] =
+        [Silence::NotAsked, Silence::NoMetricsApi, Silence::PodUnknown, Silence::Forbidden, Silence::TooSlow];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Silence::NotAsked => "NotAsked",
+            Silence::NoMetricsApi => "NoMetricsApi",
+            Silence::PodUnknown => "PodUnknown",
+            Silence::Forbidden => "Forbidden",
+            Silence::TooSlow => "TooSlow",
+        }
+    }
+
+    /// For a person.
+    pub fn message(self) -> &'static str {
+        match self {
+            Silence::NotAsked => "The Metrics API was not asked.",
+            Silence::NoMetricsApi => "The Metrics API (metrics.k8s.io) gives no answer in this cluster.",
+            Silence::PodUnknown => "The Metrics API has nothing about this pod yet.",
+            Silence::Forbidden => "The reconciler may not read pods in metrics.k8s.io.",
+            Silence::TooSlow => "The Metrics API did not answer in time.",
+        }
+    }
+}
+
+/// What it said, or why it did not.
+pub type Answer = Result<Arc<PodMetrics>, Silence>;
+
+/// Asks the Metrics API.
+pub struct MetricsApi {
+    client: Client,
+    known: Memo<(String, String), Answer>,
+    /// Not asked before, and why.
+    paused: Mutex<Option<(Instant, Silence)>>,
+    log: FaultLog,
+}
+
+impl MetricsApi {
+    pub fn new(client: Client) -> MetricsApi {
+        MetricsApi {
+            client,
+            known: Memo::new(PODS_MAX),
+            paused: Mutex::default(),
+            log: FaultLog::new("reading the Metrics API"),
+        }
+    }
+
+    /// What it says of the pod now. Never waits longer than [`PATIENCE`].
+    pub async fn get(&self, namespace: &str, pod: &str) -> Answer {
+        let key = (namespace.to_owned(), pod.to_owned());
+        if let Some(answer) = self.known.get(&key, |_| KEEP) {
+            return answer;
+        }
+        if let Some((until, silence)) = *self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+            && Instant::now() < until
+        {
+            return Err(silence);
+        }
+        let answer = match tokio::time::timeout(PATIENCE, self.ask(namespace, pod)).await {
+            Ok(answer) => answer,
+            Err(_) => self.pause(Silence::TooSlow),
+        };
+        self.known.put(key, answer.clone());
+        answer
+    }
+
+    async fn ask(&self, namespace: &str, pod: &str) -> Answer {
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{pod}");
+        let answer = match http::Request::get(path).body(Vec::new()) {
+            Ok(request) => self.client.request::<PodMetrics>(request).await,
+            Err(e) => Err(kube::Error::HttpError(e)),
+        };
+        match answer {
+            Ok(metrics) => {
+                self.log.succeeded();
+                Ok(Arc::new(metrics))
+            }
+            Err(error) => match Fault::of(&error) {
+                Fault::NotFound => Err(Silence::PodUnknown),
+                fault @ (Fault::Forbidden | Fault::Unauthorized) => {
+                    self.log.failed(
+                        fault,
+                        &error,
+                        "grant get on pods in metrics.k8s.io; whispers say so meanwhile",
+                    );
+                    self.pause(Silence::Forbidden)
+                }
+                fault => {
+                    self.log.failed(fault, &error, "whispers are written without what the metrics say");
+                    self.pause(Silence::NoMetricsApi)
+                }
+            },
+        }
+    }
+
+    fn pause(&self, silence: Silence) -> Answer {
+        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        *paused = Some((Instant::now() + PAUSE, silence));
+        Err(silence)
+    }
+}
+
+/// What the metrics say, in the object's terms; without the kernel's numbers, see [`beside`].
+/// `None` where a quantity cannot be read or there is no container in it.
+pub fn say(metrics: &PodMetrics, pod: &PodFacts) -> Option<MetricsSay> {
+    let mut containers = Vec::with_capacity(metrics.containers.len());
+    for c in &metrics.containers {
+        let cpu = quantity::value(&c.usage.cpu)?;
+        let limit = pod.container(&c.name).and_then(|c| c.cpu_limit_cores);
+        containers.push(ContainerMetrics {
+            name: c.name.clone(),
+            cpu_cores: cpu,
+            cpu_percent: limit.and_then(|limit| percent(cpu, limit)),
+            memory_bytes: quantity::value(&c.usage.memory)? as i64,
+            kernel_cpu_cores: None,
+            kernel_throttled_cores: None,
+        });
+    }
+    if containers.is_empty() {
+        return None;
+    }
+    let cpu_cores = containers.iter().map(|c| c.cpu_cores).sum();
+    let limits: Option<f64> =
+        containers.iter().map(|c| pod.container(&c.name).and_then(|c| c.cpu_limit_cores)).sum();
+    let cpu_percent = limits.and_then(|limit| percent(cpu_cores, limit));
+    Some(MetricsSay {
+        summary: match cpu_percent {
+            Some(p) => format!("{cpu_cores:.2} cores, {p:.0} % of limit"),
+            None => format!("{cpu_cores:.2} cores"),
+        },
+        cpu_cores,
+        cpu_percent,
+        memory_bytes: containers.iter().map(|c| c.memory_bytes).sum(),
+        window: metrics.window.as_secs_f64(),
+        timestamp: metrics.timestamp.clone(),
+        containers,
+    })
+}
+
+/// Puts the kernel's count of one container over the metrics' own window beside them. False where the
+/// samples do not cover that window.
+pub fn beside(said: &mut MetricsSay, container: &str, history: &[HistoryPoint]) -> bool {
+    let Some(entry) = said.containers.iter_mut().find(|c| c.name == container) else { return false };
+    let Some(usage) = usage_over(history, said.timestamp.0, said.window) else { return false };
+    entry.kernel_cpu_cores = Some(usage.cpu_cores);
+    entry.kernel_throttled_cores = Some(usage.throttled_cores);
+    true
+}
+
+fn percent(cores: f64, limit: f64) -> Option<f64> {
+    (limit > 0.0).then(|| cores / limit * 100.0)
+}
+
+/// What the kernel counted over a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KernelUsage {
+    /// CPU time used / window, cores.
+    pub cpu_cores: f64,
+    /// Throttled time per CPU / window, cores.
+    pub throttled_cores: f64,
+}
+
+/// Usage over the `window` seconds up to `end`, from cumulative samples (times rising). `None` where
+/// they do not reach from its begin to its end, or lie so far apart there that the answer would be
+/// a guess: between two samples the counter is taken to run evenly, so the two gaps at the
+/// window's ends must be within a third of the window each.
+pub fn usage_over(history: &[HistoryPoint], end: Timestamp, window: f64) -> Option<KernelUsage> {
+    if !(window > 0.0 && window <= 3600.0) {
+        return None;
+    }
+    let end_ns = u64::try_from(end.as_nanosecond()).ok()?;
+    let window_ns = (window * 1e9) as u64;
+    let begin_ns = end_ns.checked_sub(window_ns)?;
+    let gap = window_ns / 3;
+    let (cpu_begin, throttled_begin) = at(history, begin_ns, gap)?;
+    let (cpu_end, throttled_end) = at(history, end_ns, gap)?;
+    Some(KernelUsage {
+        cpu_cores: (cpu_end - cpu_begin) / window_ns as f64,
+        throttled_cores: (throttled_end - throttled_begin) / window_ns as f64,
+    })
+}
+
+/// The counters at a moment between two samples: (CPU used, throttled), ns.
+fn at(history: &[HistoryPoint], ns: u64, gap: u64) -> Option<(f64, f64)> {
+    let next = history.partition_point(|p| p.unix_ns < ns);
+    let b = history.get(next)?;
+    if b.unix_ns == ns {
+        return Some((b.cpu_usage_ns as f64, b.throttled_ns as f64));
+    }
+    let a = history.get(next.checked_sub(1)?)?;
+    if b.unix_ns - a.unix_ns > gap {
+        return None;
+    }
+    let share = (ns - a.unix_ns) as f64 / (b.unix_ns - a.unix_ns) as f64;
+    let mix = |a: u64, b: u64| a as f64 + share * (b as f64 - a as f64);
+    Some((mix(a.cpu_usage_ns, b.cpu_usage_ns), mix(a.throttled_ns, b.throttled_ns)))
+}
+
+/// Go's duration, as in `"window": "10.079s"`.
+fn go_duration<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let duration = kube::core::Duration::deserialize(d)?;
+    if duration.is_negative() {
+        return Err(serde::de::Error::custom("a negative window"));
+    }
+    Ok(duration.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconciler::report::ContainerFacts;
+
+    const S: u64 = 1_000_000_000;
+    const T0: u64 = 1_795_000_000 * S;
+
+    /// `cores` of CPU and `stopped` of throttling from T0 on, a sample every `step` ns.
+    fn even(step: u64, points: u64, cores: f64, stopped: f64) -> Vec<HistoryPoint> {
+        (0..points)
+            .map(|i| HistoryPoint {
+                unix_ns: T0 + i * step,
+                cpu_usage_ns: 5 * S + (i as f64 * step as f64 * cores) as u64,
+                throttled_ns: 3 * S + (i as f64 * step as f64 * stopped) as u64,
+                throttled_wall_ns: None,
+            })
+            .collect()
+    }
+
+    fn at_ns(ns: u64) -> Timestamp {
+        Timestamp::from_nanosecond(ns.into()).unwrap()
+    }
+
+    #[test]
+    fn integrates_over_exactly_the_window() {
+        let h = even(S, 121, 0.2, 0.8);
+        let u = usage_over(&h, at_ns(T0 + 100 * S + S / 3), 15.079).unwrap();
+        assert!((u.cpu_cores - 0.2).abs() < 1e-6 && (u.throttled_cores - 0.8).abs() < 1e-6, "{u:?}");
+
+        // A burst outside the window does not count, half a burst counts half.
+        let mut h = even(S, 41, 0.0, 0.0);
+        for p in &mut h[21..] {
+            p.cpu_usage_ns += 2 * S;
+        }
+        let within = |end: u64| usage_over(&h, at_ns(T0 + end), 10.0).unwrap().cpu_cores;
+        assert_eq!(within(20 * S), 0.0);
+        assert!((within(20 * S + S / 2) - 0.1).abs() < 1e-9);
+        assert!((within(21 * S) - 0.2).abs() < 1e-9);
+        assert_eq!(within(31 * S), 0.0);
+    }
+
+    #[test]
+    fn does_not_guess() {
+        let h = even(S, 61, 0.2, 0.0);
+        assert!(usage_over(&h, at_ns(T0 + 61 * S), 10.0).is_none(), "ends after the last sample");
+        assert!(usage_over(&h, at_ns(T0 + 9 * S), 10.0).is_none(), "begins before the first");
+        assert!(usage_over(&h, at_ns(T0 + 60 * S), 60.0).is_some());
+        assert!(usage_over(&[], at_ns(T0), 10.0).is_none());
+        for window in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+            assert!(usage_over(&h, at_ns(T0 + 30 * S), window).is_none());
+        }
+        let mut gap = h.clone();
+        gap.drain(25..35);
+        assert!(usage_over(&gap, at_ns(T0 + 40 * S), 10.0).is_none(), "begins within a gap");
+        assert!(usage_over(&gap, at_ns(T0 + 36 * S), 15.0).is_some(), "a gap in between does not matter");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics_and_never_negative(
+            steps in proptest::collection::vec((0u64..20 * S, 0u64..40 * S), 0..50),
+            end in 0u64..1000 * S,
+            window in -1.0f64..5000.0,
+        ) {
+            let (mut ns, mut cpu) = (T0, 0);
+            let history: Vec<_> = steps.iter().map(|(dt, dc)| {
+                ns += dt + 1;
+                cpu += dc;
+                HistoryPoint { unix_ns: ns, cpu_usage_ns: cpu, throttled_ns: cpu, throttled_wall_ns: None }
+            }).collect();
+            if let Some(u) = usage_over(&history, at_ns(T0 + end), window) {
+                proptest::prop_assert!(u.cpu_cores >= 0.0 && u.cpu_cores.is_finite());
+                proptest::prop_assert!(u.cpu_cores * window <= cpu as f64 / 1e9 + 1e-6);
+            }
+        }
+    }
+
+    fn pod() -> PodFacts {
+        let with = |name: &str, limit| ContainerFacts {
+            name: name.into(),
+            cpu_limit_cores: limit,
+            ..Default::default()
+        };
+        PodFacts {
+            containers: vec![with("web", Some(0.2)), with("log", Some(0.3)), with("free", None)],
+            ..Default::default()
+        }
+    }
+
+    fn metrics(containers: &[(&str, &str)]) -> PodMetrics {
+        let containers: Vec<_> = containers
+            .iter()
+            .map(|(name, cpu)| serde_json::json!({"name": name, "usage": {"cpu": cpu, "memory": "2048Ki"}}))
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web"}, "timestamp": "2026-11-21T06:00:10Z", "window": "10.079s",
+            "containers": containers,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn says_what_kubectl_top_says() {
+        let s = say(&metrics(&[("web", "199912345n"), ("log", "50m")]), &pod()).unwrap();
+        assert!((s.cpu_cores - 0.249912345).abs() < 1e-9);
+        assert!((s.cpu_percent.unwrap() - 49.98).abs() < 0.01);
+        assert_eq!((s.memory_bytes, s.window), (4 << 20, 10.079));
+        assert_eq!(s.summary, "0.25 cores, 50 % of limit");
+        assert!((s.containers[0].cpu_percent.unwrap() - 99.96).abs() < 0.01);
+        // One container without a limit: the pod has none.
+        let s = say(&metrics(&[("web", "100m"), ("free", "1")]), &pod()).unwrap();
+        assert_eq!((s.cpu_percent, s.summary.as_str()), (None, "1.10 cores"));
+        assert!(say(&metrics(&[]), &pod()).is_none());
+        assert!(say(&metrics(&[("web", "much")]), &pod()).is_none());
+    }
+
+    #[test]
+    fn the_kernel_stands_beside() {
+        let mut s = say(&metrics(&[("web", "40m"), ("log", "1m")]), &pod()).unwrap();
+        let end = s.timestamp.0.as_nanosecond() as u64;
+        let mut history = even(S, 60, 0.2, 0.8);
+        let shift = end - T0 - 40 * S;
+        history.iter_mut().for_each(|p| p.unix_ns += shift);
+        assert!(beside(&mut s, "web", &history));
+        assert!((s.containers[0].kernel_cpu_cores.unwrap() - 0.2).abs() < 1e-6);
+        assert!((s.containers[0].kernel_throttled_cores.unwrap() - 0.8).abs() < 1e-6);
+        assert!(s.containers[1].kernel_cpu_cores.is_none());
+        assert!(!beside(&mut s, "log", &[]) && !beside(&mut s, "other", &history));
+    }
+
+    #[test]
+    fn windows_as_go_prints_them() {
+        for (text, ms) in [("10.079s", 10_079), ("1m0s", 60_000), ("15s", 15_000)] {
+            let m: PodMetrics = serde_json::from_value(
+                serde_json::json!({"timestamp": "2026-11-21T06:00:10Z", "window": text}),
+            )
+            .unwrap();
+            assert_eq!(m.window, Duration::from_millis(ms));
+        }
+        let bad = serde_json::json!({"timestamp": "2026-11-21T06:00:10Z", "window": "-5s"});
+        assert!(serde_json::from_value::<PodMetrics>(bad).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! The pods that are reported on: asked for one by one and remembered for a while, so that neither
+//! memory nor watch grows with the cluster, only with what whispers.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::Semaphore;
+
+use super::memo::Memo;
+use super::quantity;
+use super::report::{ContainerFacts, PodFacts};
+
+/// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
+const KEEP: Duration = Duration::from_secs(50);
+/// Where nobody says which pod of this name is meant, it must be there now.
+const KEEP_UNSURE: Duration = Duration::from_secs(1);
+/// Pods remembered; about 1 kB each.
+const PODS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Requests under way at once.
+const PARALLEL: usize = 32;
+
+/// Asks the API server about pods.
+pub struct Pods {
+    client: Client,
+    known: Memo<(String, String), Option<Arc<PodFacts>>>,
+    parallel: Semaphore,
+}
+
+impl Pods {
+    pub fn new(client: Client) -> Pods {
+        Pods { client, known: Memo::new(PODS_MAX), parallel: Semaphore::new(PARALLEL) }
+    }
+
+    /// The pod of this name, `None` where there is none. Where the sender means one `uid` and another
+    /// pod is remembered, the API server is asked again: the name may have been taken over since.
+    ///
+    /// # Errors
+    /// The API server gave no answer.
+    pub async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Result<Option<Arc<PodFacts>>, kube::Error> {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(answer) = self.remembered(&key, uid) {
+            return Ok(answer);
+        }
+        // Never closed.
+        let _permit = self.parallel.acquire().await;
+        // The answer may have come for another report of the same pod while this one waited.
+        if let Some(answer) = self.remembered(&key, uid) {
+            return Ok(answer);
+        }
+        let pod = Api::<Pod>::namespaced(self.client.clone(), namespace).get_opt(name).await?;
+        let facts = pod.map(|pod| Arc::new(facts(&pod)));
+        self.known.put(key, facts.clone());
+        Ok(facts)
+    }
+
+    fn remembered(&self, key: &(String, String), uid: Option<&str>) -> Option<Option<Arc<PodFacts>>> {
+        self.known.get(key, |facts| match (facts, uid) {
+            (Some(facts), Some(uid)) if facts.is(uid) => KEEP,
+            // A sender that means another pod than the one remembered may be ahead of it: to turn it away
+            // is final, so the API server is asked again.
+            (_, Some(_)) => Duration::ZERO,
+            (_, None) => KEEP_UNSURE,
+        })
+    }
+}
+
+/// What is kept of a pod.
+pub fn facts(pod: &Pod) -> PodFacts {
+    let mut containers = Vec::new();
+    if let Some(spec) = &pod.spec {
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        containers.extend(all.map(|c| container(&c.name, c.resources.as_ref())));
+        containers.extend(spec.ephemeral_containers.iter().flatten().map(|c| container(&c.name, None)));
+    }
+    let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
+    PodFacts {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
+        owner: owner.map(|o| (o.kind.clone(), o.name.clone())),
+        template_hash: pod.labels().get("pod-template-hash").cloned(),
+        config_hash: pod.annotations().get("kubernetes.io/config.hash").cloned(),
+        containers,
+    }
+}
+
+fn container(name: &str, resources: Option<&ResourceRequirements>) -> ContainerFacts {
+    let get = |which: fn(&ResourceRequirements) -> Option<&std::collections::BTreeMap<_, _>>, key: &str| {
+        resources.and_then(which).and_then(|r| r.get(key)).and_then(quantity::value)
+    };
+    ContainerFacts {
+        name: name.to_owned(),
+        cpu_limit_cores: get(|r| r.limits.as_ref(), "cpu"),
+        cpu_request_cores: get(|r| r.requests.as_ref(), "cpu"),
+        memory_limit_bytes: get(|r| r.limits.as_ref(), "memory").map(|b| b as i64),
+        memory_request_bytes: get(|r| r.requests.as_ref(), "memory").map(|b| b as i64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_a_pod() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": "web-5d9c-x", "namespace": "shop", "uid": "u1",
+                "labels": {"pod-template-hash": "5d9c"},
+                "annotations": {"kubernetes.io/config.hash": "abc"},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Other", "name": "o", "uid": "x"},
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d9c", "uid": "r", "controller": true}
+                ]
+            },
+            "spec": {
+                "nodeName": "n1",
+                "containers": [{"name": "web", "resources": {"limits": {"cpu": "200m", "memory": "64Mi"},
+                                                              "requests": {"cpu": "0.1"}}}],
+                "initContainers": [{"name": "init"}],
+                "ephemeralContainers": [{"name": "debug"}]
+            }
+        }))
+        .unwrap();
+        let f = facts(&pod);
+        assert_eq!(
+            (f.namespace.as_str(), f.name.as_str(), f.uid.as_str(), f.node.as_str()),
+            ("shop", "web-5d9c-x", "u1", "n1")
+        );
+        assert_eq!(f.owner, Some(("ReplicaSet".into(), "web-5d9c".into())));
+        assert_eq!(f.template_hash.as_deref(), Some("5d9c"));
+        assert!(f.is("u1") && f.is("abc") && !f.is("u2"));
+        let web = f.container("web").unwrap();
+        assert_eq!((web.cpu_limit_cores, web.cpu_request_cores), (Some(0.2), Some(0.1)));
+        assert_eq!((web.memory_limit_bytes, web.memory_request_bytes), (Some(64 << 20), None));
+        assert!(
+            f.container("init").is_some() && f.container("debug").is_some() && f.container("no").is_none()
+        );
+    }
+}

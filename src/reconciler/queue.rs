@@ -1,0 +1,470 @@
+//! What waits to be written: one entry per object, the latest wish wins, no faster than the rates
+//! allow. [`Schedule`] is pure; [`Queue`] is it behind a lock.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+/// How fast may be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Objects waiting or being written.
+    pub capacity: usize,
+    /// All objects together, a second.
+    pub per_second: f64,
+    /// All objects together, at once after a quiet time.
+    pub burst: u32,
+    /// One object: once in so long …
+    pub object_interval: Duration,
+    /// … but so many at once after a quiet time.
+    pub object_burst: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Rates {
+        Rates {
+            capacity: 60_000,
+            per_second: 100.0,
+            burst: 200,
+            object_interval: Duration::from_secs(15),
+            object_burst: 6,
+        }
+    }
+}
+
+/// First and longest wait before a failed write is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// A token bucket as one moment: when it would be full again (GCRA).
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    const FULL: Bucket = Bucket { full_at: None };
+
+    /// When the next token is there, of `burst` that come one an `interval`.
+    fn ready_at(self, interval: Duration, burst: u32, now: Instant) -> Instant {
+        let spare = interval * burst.saturating_sub(1);
+        self.full_at.and_then(|t| t.checked_sub(spare)).map_or(now, |t| t.max(now))
+    }
+
+    fn take(&mut self, interval: Duration, now: Instant) {
+        self.full_at = Some(self.full_at.map_or(now, |t| t.max(now)) + interval);
+    }
+}
+
+struct Entry<W> {
+    work: W,
+    attempts: u32,
+    /// Its place among the waiting; `None` while a writer has it and nothing newer came.
+    place: Option<(Instant, u64)>,
+    waiters: Vec<oneshot::Sender<bool>>,
+}
+
+/// One thing to write.
+#[derive(Debug)]
+pub struct Job<K, W> {
+    pub key: K,
+    pub work: W,
+    /// Told true when it is written.
+    pub waiters: Vec<oneshot::Sender<bool>>,
+    /// How often it has failed.
+    pub attempts: u32,
+}
+
+/// What [`Schedule::pop`] found.
+#[derive(Debug)]
+pub enum Next<K, W> {
+    Job(Job<K, W>),
+    /// Nothing before this moment, unless something new comes.
+    Wait(Instant),
+    Empty,
+}
+
+/// The queue's rules, with time given from outside.
+pub struct Schedule<K, W> {
+    rates: Rates,
+    entries: HashMap<K, Entry<W>>,
+    order: BTreeSet<(Instant, u64, K)>,
+    in_flight: HashSet<K>,
+    all: Bucket,
+    objects: HashMap<K, Bucket>,
+    sequence: u64,
+}
+
+impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
+    pub fn new(rates: Rates) -> Self {
+        Schedule {
+            rates,
+            entries: HashMap::new(),
+            order: BTreeSet::new(),
+            in_flight: HashSet::new(),
+            all: Bucket::FULL,
+            objects: HashMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// Entries waiting or being written.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.in_flight.iter().filter(|k| !self.entries.contains_key(k)).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts `work` in place of what waits for the same object. False when there is no room for another.
+    pub fn push(&mut self, key: K, work: W, waiter: Option<oneshot::Sender<bool>>, now: Instant) -> bool {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.work = work;
+            entry.waiters.extend(waiter);
+            return true;
+        }
+        if self.len() >= self.rates.capacity && !self.in_flight.contains(&key) {
+            return false;
+        }
+        let bucket = self.objects.get(&key).copied().unwrap_or(Bucket::FULL);
+        let at = bucket.ready_at(self.rates.object_interval, self.rates.object_burst, now);
+        self.enter(key, work, waiter.into_iter().collect(), 0, at);
+        true
+    }
+
+    /// The next to write, if the rates allow one now. It stays counted until [`Schedule::done`] or
+    /// [`Schedule::failed`]; meanwhile no second writer gets the same object.
+    pub fn pop(&mut self, now: Instant) -> Next<K, W> {
+        let Some((at, ..)) = self.order.first() else { return Next::Empty };
+        let ready = (*at).max(self.all.ready_at(self.every(), self.rates.burst, now));
+        if ready > now {
+            return Next::Wait(ready);
+        }
+        let Some((_, _, key)) = self.order.pop_first() else { return Next::Empty };
+        let Some(entry) = self.entries.remove(&key) else { return Next::Empty };
+        self.all.take(self.every(), now);
+        self.objects.entry(key.clone()).or_insert(Bucket::FULL).take(self.rates.object_interval, now);
+        self.in_flight.insert(key.clone());
+        Next::Job(Job { key, work: entry.work, waiters: entry.waiters, attempts: entry.attempts })
+    }
+
+    /// It is written, or given up.
+    pub fn done(&mut self, key: &K, now: Instant) {
+        self.in_flight.remove(key);
+        self.admit(key, now);
+        self.forget_full_buckets(now);
+    }
+
+    /// It failed: again after a while, or after `wait` if the API server says so. What came for the
+    /// same object meanwhile takes its place.
+    pub fn failed(&mut self, job: Job<K, W>, wait: Option<Duration>, now: Instant) {
+        let Job { key, work, waiters, attempts } = job;
+        self.in_flight.remove(&key);
+        let backoff = BACKOFF.0.saturating_mul(1 << attempts.min(16)).min(BACKOFF.1);
+        let at = now + wait.unwrap_or(backoff);
+        let attempts = attempts.saturating_add(1);
+        match self.entries.get_mut(&key) {
+            Some(newer) => {
+                newer.attempts = attempts;
+                newer.waiters.extend(waiters);
+                self.place(&key, at);
+            }
+            None => self.enter(key, work, waiters, attempts, at),
+        }
+    }
+
+    /// Forgets all that waits; what is being written is not affected.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.order.clear();
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rates.per_second.max(0.001))
+    }
+
+    fn enter(&mut self, key: K, work: W, waiters: Vec<oneshot::Sender<bool>>, attempts: u32, at: Instant) {
+        self.entries.insert(key.clone(), Entry { work, attempts, place: None, waiters });
+        // A writer that has the object admits what came for it when it is done.
+        if !self.in_flight.contains(&key) {
+            self.place(&key, at);
+        }
+    }
+
+    /// What came for an object while it was written may go now.
+    fn admit(&mut self, key: &K, now: Instant) {
+        if self.entries.get(key).is_some_and(|e| e.place.is_none()) {
+            let bucket = self.objects.get(key).copied().unwrap_or(Bucket::FULL);
+            let at = bucket.ready_at(self.rates.object_interval, self.rates.object_burst, now);
+            self.place(key, at);
+        }
+    }
+
+    fn place(&mut self, key: &K, at: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some((at, sequence)) = entry.place.take() {
+            self.order.remove(&(at, sequence, key.clone()));
+        }
+        self.sequence += 1;
+        entry.place = Some((at, self.sequence));
+        self.order.insert((at, self.sequence, key.clone()));
+    }
+
+    /// A full bucket is the same as none.
+    fn forget_full_buckets(&mut self, now: Instant) {
+        if self.objects.len() > 2 * self.entries.len() + 1024 {
+            self.objects.retain(|_, b| b.full_at.is_some_and(|t| t > now));
+        }
+    }
+}
+
+/// A [`Schedule`] that writers wait on.
+pub struct Queue<K, W> {
+    schedule: Mutex<Schedule<K, W>>,
+    news: Notify,
+}
+
+impl<K: Clone + Eq + Hash + Ord, W> Queue<K, W> {
+    pub fn new(rates: Rates) -> Self {
+        Queue { schedule: Mutex::new(Schedule::new(rates)), news: Notify::new() }
+    }
+
+    /// See [`Schedule::push`].
+    pub fn push(&self, key: K, work: W, waiter: Option<oneshot::Sender<bool>>) -> bool {
+        let taken = self.lock().push(key, work, waiter, Instant::now());
+        self.news.notify_one();
+        taken
+    }
+
+    /// Waits for the next thing to write. To drop the future loses nothing.
+    pub async fn next(&self) -> Job<K, W> {
+        loop {
+            let news = self.news.notified();
+            let next = self.lock().pop(Instant::now());
+            match next {
+                Next::Job(job) => {
+                    // There may be more: the next writer looks too.
+                    self.news.notify_one();
+                    return job;
+                }
+                Next::Wait(at) => {
+                    let _ = tokio::time::timeout_at(at.into(), news).await;
+                }
+                Next::Empty => news.await,
+            }
+        }
+    }
+
+    /// See [`Schedule::done`].
+    pub fn done(&self, key: &K) {
+        self.lock().done(key, Instant::now());
+        self.news.notify_one();
+    }
+
+    /// See [`Schedule::failed`].
+    pub fn failed(&self, job: Job<K, W>, wait: Option<Duration>) {
+        self.lock().failed(job, wait, Instant::now());
+        self.news.notify_one();
+    }
+
+    /// See [`Schedule::clear`].
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// See [`Schedule::len`].
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Schedule<K, W>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEC: Duration = Duration::from_secs(1);
+
+    fn rates() -> Rates {
+        Rates { capacity: 10, per_second: 10.0, burst: 5, object_interval: 20 * SEC, object_burst: 2 }
+    }
+
+    fn job<W>(next: Next<&'static str, W>) -> Job<&'static str, W> {
+        match next {
+            Next::Job(job) => job,
+            Next::Wait(_) | Next::Empty => panic!("nothing to do"),
+        }
+    }
+
+    #[test]
+    fn the_latest_wish_wins() {
+        let (mut q, now) = (Schedule::new(rates()), Instant::now());
+        let (tx1, mut rx1) = oneshot::channel();
+        let (tx2, mut rx2) = oneshot::channel();
+        assert!(
+            q.push("a", 1, Some(tx1), now) && q.push("b", 2, None, now) && q.push("a", 3, Some(tx2), now)
+        );
+        assert_eq!(q.len(), 2);
+        let a = job(q.pop(now));
+        assert_eq!((a.key, a.work, a.waiters.len()), ("a", 3, 2), "keeps its place, tells both");
+        a.waiters.into_iter().for_each(|w| w.send(true).unwrap());
+        assert!(rx1.try_recv().unwrap() && rx2.try_recv().unwrap());
+        assert_eq!(job(q.pop(now)).key, "b");
+        assert!(matches!(q.pop(now), Next::Empty));
+    }
+
+    #[test]
+    fn one_writer_an_object() {
+        let (mut q, now) = (Schedule::new(rates()), Instant::now());
+        q.push("a", 1, None, now);
+        assert_eq!(job(q.pop(now)).work, 1);
+        q.push("a", 2, None, now);
+        assert!(matches!(q.pop(now), Next::Empty), "being written");
+        assert_eq!(q.len(), 1);
+        q.done(&"a", now);
+        assert_eq!(job(q.pop(now)).work, 2);
+    }
+
+    #[test]
+    fn an_object_is_not_written_faster_than_its_rate() {
+        let (mut q, now) = (Schedule::new(rates()), Instant::now());
+        for _ in 0..2 {
+            q.push("a", 1, None, now);
+            job(q.pop(now));
+            q.done(&"a", now);
+        }
+        q.push("a", 3, None, now);
+        let Next::Wait(at) = q.pop(now) else { panic!("too fast") };
+        assert_eq!(at - now, 20 * SEC);
+        q.push("b", 1, None, now);
+        assert_eq!(job(q.pop(now)).key, "b", "does not hold up others");
+        assert_eq!(job(q.pop(now + 20 * SEC)).key, "a");
+    }
+
+    #[test]
+    fn all_together_are_not_written_faster_than_the_total_rate() {
+        let (mut q, start) = (Schedule::new(rates()), Instant::now());
+        let keys = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        for key in keys {
+            assert!(q.push(key, 1, None, start));
+        }
+        assert!(!q.push("k", 1, None, start), "bounded");
+        let (mut now, mut written) = (start, 0);
+        while written < keys.len() {
+            match q.pop(now) {
+                Next::Job(j) => {
+                    written += 1;
+                    q.done(&j.key, now);
+                }
+                Next::Wait(at) => now = at,
+                Next::Empty => panic!("lost one"),
+            }
+        }
+        assert_eq!(now - start, SEC / 2, "a burst of 5, then 10 a second");
+    }
+
+    #[test]
+    fn failures_wait_longer_and_longer_and_give_way_to_news() {
+        let (mut q, mut now) = (Schedule::new(rates()), Instant::now());
+        q.push("a", 1, None, now);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let j = job(q.pop(now));
+            q.failed(j, None, now);
+            let Next::Wait(at) = q.pop(now) else { panic!("no wait") };
+            waits.push((at - now).as_millis());
+            now = at;
+        }
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        let j = job(q.pop(now));
+        let (tx, _rx) = oneshot::channel();
+        q.push("a", 2, Some(tx), now);
+        q.failed(j, Some(3 * SEC), now);
+        let Next::Wait(at) = q.pop(now) else { panic!("no wait") };
+        assert_eq!(at - now, 3 * SEC, "as the API server says");
+        let j = job(q.pop(at));
+        assert_eq!((j.work, j.attempts, j.waiters.len()), (2, 9, 1));
+        q.done(&"a", at);
+        assert!(q.is_empty());
+    }
+
+    #[test]
+    fn buckets_of_quiet_objects_are_forgotten() {
+        let mut q = Schedule::new(Rates { capacity: 1 << 20, per_second: 1e9, burst: 1, ..rates() });
+        let mut now = Instant::now();
+        for i in 0..5000 {
+            now += SEC;
+            q.push(i, (), None, now);
+            let Next::Job(j) = q.pop(now) else { panic!("nothing") };
+            q.done(&j.key, now);
+        }
+        assert!(q.objects.len() <= 1100, "{}", q.objects.len());
+    }
+
+    proptest::proptest! {
+        /// Whatever happens: nothing pushed last is lost, no object is with two writers, the bound holds.
+        #[test]
+        fn nothing_is_lost(steps in proptest::collection::vec((0u8..4, 0u8..12), 0..200)) {
+            let mut q: Schedule<u8, usize> = Schedule::new(rates());
+            let mut now = Instant::now();
+            let mut held: Vec<Job<u8, usize>> = Vec::new();
+            let mut last: HashMap<u8, usize> = HashMap::new();
+            for (i, (what, key)) in steps.into_iter().enumerate() {
+                now += Duration::from_millis(700);
+                match what {
+                    0 => {
+                        if q.push(key, i, None, now) {
+                            last.insert(key, i);
+                        }
+                    }
+                    1 => {
+                        if let Next::Job(j) = q.pop(now) {
+                            proptest::prop_assert!(held.iter().all(|h| h.key != j.key));
+                            held.push(j);
+                        }
+                    }
+                    2 => {
+                        if let Some(j) = held.pop() {
+                            if last.get(&j.key) == Some(&j.work) {
+                                last.remove(&j.key);
+                            }
+                            q.done(&j.key, now);
+                        }
+                    }
+                    _ => {
+                        if let Some(j) = held.pop() {
+                            q.failed(j, None, now);
+                        }
+                    }
+                }
+                proptest::prop_assert!(q.len() <= 10);
+            }
+            for j in held {
+                q.failed(j, None, now);
+            }
+            while !q.is_empty() {
+                match q.pop(now) {
+                    Next::Job(j) => {
+                        if last.get(&j.key) == Some(&j.work) {
+                            last.remove(&j.key);
+                        }
+                        q.done(&j.key, now);
+                    }
+                    Next::Wait(at) => now = at,
+                    Next::Empty => break,
+                }
+            }
+            proptest::prop_assert!(last.is_empty(), "{last:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is in the API already: read once at the start, so that a restart loses nothing, then watched
+//! for objects that go away. The watch carries metadata only: what the objects say is ours.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::ListParams;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::mpsc;
+
+use super::desired::PodKey;
+use super::faults::{Fault, FaultLog};
+use super::telemetry::Telemetry;
+use crate::api::KernelWhisper;
+
+/// Objects of one page: 500 of some 4 kB.
+const PAGE: u32 = 500;
+const HINT: &str = "install the CRDs (kernel-gossip crds | kubectl apply -f -) and see docs/reconciler.md for the rights the role needs; trying again";
+
+/// What happened to objects in the API.
+#[derive(Debug)]
+pub enum Change {
+    Deleted {
+        key: PodKey,
+        uid: String,
+    },
+    /// These are there, as listed from `since` on; others that were there before are gone.
+    Present {
+        uids: HashSet<String>,
+        since: Instant,
+    },
+}
+
+/// Of one namespace, or of all.
+fn api<K>(client: &Client, only: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Every whisper in the API, tried until it is read. What cannot be read is skipped and counted.
+pub async fn list(client: &Client, only: Option<&str>, telemetry: &Telemetry) -> Vec<KernelWhisper> {
+    let log = FaultLog::new("reading KernelWhispers");
+    let mut wait = Duration::from_millis(500);
+    loop {
+        match try_list(api(client, only), telemetry).await {
+            Ok(all) => {
+                log.succeeded();
+                return all;
+            }
+            Err(error) => log.failed(Fault::of(&error), &error, HINT),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn try_list(
+    api: Api<DeserializeGuard<KernelWhisper>>,
+    telemetry: &Telemetry,
+) -> Result<Vec<KernelWhisper>, kube::Error> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&params).await?;
+        for object in page.items {
+            match object.0 {
+                Ok(kw) => all.push(kw),
+                Err(bad) => {
+                    let (namespace, name) = (&bad.metadata.namespace, &bad.metadata.name);
+                    tracing::warn!(
+                        ?namespace,
+                        ?name,
+                        error = bad.error,
+                        "a KernelWhisper cannot be read and is left alone"
+                    );
+                    telemetry.bad_object();
+                }
+            }
+        }
+        match page.metadata.continue_.filter(|c| !c.is_empty()) {
+            Some(more) => params = params.continue_token(&more),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Tells of whispers that went away, until `out` is closed.
+pub async fn watch(client: &Client, only: Option<&str>, out: mpsc::Sender<Change>) {
+    let api: Api<PartialObjectMeta<KernelWhisper>> = api(client, only);
+    let log = FaultLog::new("watching KernelWhispers");
+    let config = watcher::Config::default().page_size(PAGE);
+    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut listing = (HashSet::new(), Instant::now());
+    loop {
+        let change = match events.try_next().await {
+            Ok(Some(event)) => {
+                log.succeeded();
+                match event {
+                    watcher::Event::Init => {
+                        listing = (HashSet::new(), Instant::now());
+                        None
+                    }
+                    watcher::Event::InitApply(object) => {
+                        listing.0.extend(object.uid());
+                        None
+                    }
+                    watcher::Event::InitDone => {
+                        let (uids, since) = std::mem::replace(&mut listing, (HashSet::new(), Instant::now()));
+                        Some(Change::Present { uids, since })
+                    }
+                    watcher::Event::Apply(_) => None,
+                    watcher::Event::Delete(object) => deleted(&object),
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                failed(&log, error);
+                None
+            }
+        };
+        if let Some(change) = change
+            && out.send(change).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn failed(log: &FaultLog, error: watcher::Error) {
+    match error {
+        watcher::Error::InitialListFailed(e)
+        | watcher::Error::WatchStartFailed(e)
+        | watcher::Error::WatchFailed(e) => {
+            log.failed(Fault::of(&e), &e, HINT);
+        }
+        // 410 among them: the watcher lists anew.
+        other => tracing::debug!(error = %other, "watching KernelWhispers"),
+    }
+}
+
+/// The pod is in the owner reference: the object's own name may be cut.
+fn deleted(object: &PartialObjectMeta<KernelWhisper>) -> Option<Change> {
+    let pod = object.owner_references().iter().find(|o| o.kind == "Pod")?;
+    let key = PodKey { namespace: object.namespace()?, pod: pod.name.clone() };
+    Some(Change::Deleted { key, uid: object.uid()? })
+}

@@ -1,0 +1,138 @@
+//! A workload and a [`Whisper`] as named attributes: the one list the OTLP encoder and the JSON lines
+//! of the terminal are both written from. Names and units: [`super::names`].
+
+use std::borrow::Cow;
+
+use super::names::{resource, whisper as attr};
+use crate::attribution::Workload;
+use crate::signals::{HistoryPoint, Whisper};
+
+/// The value of one attribute. What is unknown has no attribute at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttrValue {
+    Str(Cow<'static, str>),
+    Int(i64),
+    Double(f64),
+    StrArray(Vec<String>),
+    IntArray(Vec<i64>),
+    DoubleArray(Vec<f64>),
+}
+
+impl From<&'static str> for AttrValue {
+    fn from(s: &'static str) -> Self {
+        AttrValue::Str(Cow::Borrowed(s))
+    }
+}
+
+impl From<String> for AttrValue {
+    fn from(s: String) -> Self {
+        AttrValue::Str(Cow::Owned(s))
+    }
+}
+
+impl From<u64> for AttrValue {
+    /// OTLP integers are signed: what exceeds them (292 years in ns) is the greatest of them.
+    fn from(n: u64) -> Self {
+        AttrValue::Int(int(n))
+    }
+}
+
+impl From<f64> for AttrValue {
+    fn from(x: f64) -> Self {
+        AttrValue::Double(x)
+    }
+}
+
+/// One attribute, named by a constant of [`super::names`].
+pub type Attribute = (&'static str, AttrValue);
+
+/// Who it is about, as OpenTelemetry resource attributes: what is known of the pod and container;
+/// the cgroup's path and unit for what belongs to no pod; the node where it is known.
+pub fn resource_attributes(who: &Workload, node: Option<&str>) -> impl Iterator<Item = Attribute> + use<> {
+    let of_no_pod = who.pod_uid.is_none() && who.pod.is_none();
+    [
+        text(resource::NAMESPACE, who.namespace.as_deref()),
+        text(resource::POD, who.pod.as_deref()),
+        text(resource::POD_UID, who.pod_uid.as_deref()),
+        text(resource::CONTAINER, who.container.as_deref()),
+        text(resource::CONTAINER_ID, who.container_id.as_deref()),
+        text(resource::NODE, node),
+        text(resource::CGROUP, of_no_pod.then_some(who.cgroup.as_str())),
+        text(resource::UNIT, who.unit.as_deref().filter(|_| of_no_pod)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// What a whisper says, as the attributes of one [`super::names::WHISPER_EVENT`].
+pub fn whisper_attributes(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
+    let e = &w.evidence;
+    let head = [
+        known(attr::SIGNAL, Some(w.signal.as_str())),
+        known(attr::SEVERITY, Some(w.severity.as_str())),
+        known(attr::STATE, Some(if w.active() { "active" } else { "resolved" })),
+        known(attr::TRANSITION, Some(w.transition.as_str())),
+        known(attr::SINCE, Some(w.since.unix_ns)),
+        known(attr::WINDOW, Some(w.window_seconds)),
+        known(attr::THROTTLED_PERCENT, e.throttled_percent),
+        known(attr::THROTTLED_FULL_PERCENT, e.throttled_full_percent),
+        known(attr::THROTTLED_TIME, e.throttled_seconds),
+        known(attr::STALLS, e.stalls),
+        known(attr::STALL_P99, e.stall_p99_seconds),
+        known(attr::PERIODS, e.periods),
+        known(attr::THROTTLED_PERIODS, e.throttled_periods),
+        known(attr::USAGE, e.usage_cores),
+        known(attr::DEMAND, e.demand_cores),
+        known(attr::LIMIT, e.limit_cores),
+        known(attr::REQUEST, e.request_cores),
+        known(attr::WAIT, e.wait_seconds),
+        known(attr::WAIT_THROTTLE, e.wait_throttle_seconds),
+        known(attr::WAIT_NEIGHBOUR, e.wait_neighbour_seconds),
+        known(attr::WAIT_OWN, e.wait_own_seconds),
+        known(attr::WAIT_UNATTRIBUTED, e.wait_unattributed_seconds),
+    ];
+    head.into_iter().flatten().chain(neighbours(w)).chain(history(w))
+}
+
+/// The neighbours as arrays in parallel; none where nobody is to blame.
+fn neighbours(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
+    let all = &w.evidence.neighbours;
+    let strings = |f: fn(&Workload) -> String| AttrValue::StrArray(all.iter().map(|n| f(&n.who)).collect());
+    let attributes = (!all.is_empty()).then(|| {
+        [
+            (attr::NEIGHBOUR_NAMES, strings(Workload::label)),
+            (attr::NEIGHBOUR_NAMESPACES, strings(|who| who.namespace.clone().unwrap_or_default())),
+            (attr::NEIGHBOUR_PODS, strings(|who| who.pod.clone().unwrap_or_default())),
+            (attr::NEIGHBOUR_PERCENTS, AttrValue::DoubleArray(all.iter().map(|n| n.percent).collect())),
+        ]
+    });
+    attributes.into_iter().flatten()
+}
+
+/// The history as arrays in parallel; no wall time where nothing measured it.
+fn history(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
+    let all = &w.history;
+    let ints = |f: fn(&HistoryPoint) -> u64| AttrValue::IntArray(all.iter().map(|p| int(f(p))).collect());
+    let attributes = (!all.is_empty()).then(|| {
+        let wall: Option<Vec<i64>> = all.iter().map(|p| p.throttled_wall_ns.map(int)).collect();
+        [
+            Some((attr::HISTORY_TIME, ints(|p| p.unix_ns))),
+            Some((attr::HISTORY_CPU_USAGE, ints(|p| p.cpu_usage_ns))),
+            Some((attr::HISTORY_THROTTLED, ints(|p| p.throttled_ns))),
+            wall.map(|w| (attr::HISTORY_THROTTLED_WALL, AttrValue::IntArray(w))),
+        ]
+    });
+    attributes.into_iter().flatten().flatten()
+}
+
+fn known<V: Into<AttrValue>>(name: &'static str, value: Option<V>) -> Option<Attribute> {
+    value.map(|v| (name, v.into()))
+}
+
+fn text(name: &'static str, value: Option<&str>) -> Option<Attribute> {
+    known(name, value.map(str::to_owned))
+}
+
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,339 @@
+//! Hostile input: a million cases over both ways in (`KG_FUZZ_CASES`, fewer by default). Nothing may
+//! panic, and what is taken must be an object the API server would take too.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use kernel_gossip::api::KernelWhisper;
+use kernel_gossip::reconciler::desired::{Desired, Now, PodKey, Rules, Want};
+use kernel_gossip::reconciler::ingest::Said;
+use kernel_gossip::reconciler::ingest::decode::{Decoded, decode};
+use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
+use kernel_gossip::reconciler::metrics_api::Silence;
+use kernel_gossip::reconciler::report::{PodFacts, Report};
+use kernel_gossip::signals::{SignalType, Whisper};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Map, Value, json};
+
+use crate::common::whisper::{container, event, throttled};
+use crate::{now, webhook};
+
+/// Cases of each of the two ways in.
+fn cases() -> u64 {
+    let all =
+        std::env::var("KG_FUZZ_CASES").map_or(20_000, |n| n.parse().expect("KG_FUZZ_CASES is a number"));
+    all / 2
+}
+
+/// A different stream each run; printed, so that a failure can be run again with `KG_FUZZ_SEED`.
+fn rng() -> StdRng {
+    let seed = std::env::var("KG_FUZZ_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+    println!("KG_FUZZ_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// What has been taken goes on to the objects: their text and numbers must fit the schema.
+struct Downstream {
+    desired: Desired,
+    now: Now,
+    taken: u64,
+}
+
+impl Downstream {
+    fn new() -> Self {
+        let now = Now { mono: Instant::now(), wall: now() };
+        Downstream { desired: Desired::new(Rules { pods_max: 64, ..Rules::default() }), now, taken: 0 }
+    }
+
+    fn take(&mut self, report: Report) {
+        self.taken += 1;
+        let pod = PodFacts {
+            namespace: report.namespace.clone(),
+            name: report.pod.clone(),
+            uid: report.uid.clone().unwrap_or_else(|| "u".into()),
+            node: "n1".into(),
+            ..Default::default()
+        };
+        let said =
+            Said { report, pod: Arc::new(pod), metrics: Err(Silence::NotAsked), node_cores: Some(2.0) };
+        self.desired.say(&said, self.now);
+        let key = PodKey { namespace: said.pod.namespace.clone(), pod: said.pod.name.clone() };
+        if let Some(Want::Apply { object, .. }) = self.desired.want(&key, self.now) {
+            fits(&object);
+        }
+        if self.taken.is_multiple_of(1000) {
+            *self = Downstream { taken: self.taken, ..Downstream::new() };
+        }
+    }
+}
+
+/// Lengths and ranges as the schema has them, and no NaN, which JSON would turn into null.
+fn fits(kw: &KernelWhisper) {
+    let status = kw.status.as_ref().unwrap();
+    assert!(kw.metadata.name.as_ref().unwrap().len() <= 253);
+    assert!(kw.metadata.labels.as_ref().unwrap().values().all(|v| v.len() <= 63));
+    assert!(status.insight.chars().count() <= 2048 && status.kernel_evidence.chars().count() <= 2048);
+    assert!(status.signals.len() <= 256);
+    assert!(
+        status.signals.iter().all(|s| s.text.chars().count() <= 1024 && s.evidence.neighbours.len() <= 8)
+    );
+    numbers(&serde_json::to_value(kw).unwrap());
+}
+
+fn numbers(value: &Value) {
+    match value {
+        Value::Null => panic!("a number that is none"),
+        Value::Number(n) => assert!(n.as_f64().unwrap() >= 0.0, "{n}"),
+        Value::Array(all) => all.iter().for_each(numbers),
+        Value::Object(all) => all.values().for_each(numbers),
+        _ => {}
+    }
+}
+
+#[test]
+fn webhook() {
+    let mut rng = rng();
+    let mut down = Downstream::new();
+    let seeds = [webhook::throttle(), webhook::memory(), webhook::network(), webhook::creation()];
+    let start = Instant::now();
+    for _ in 0..cases() {
+        let mut body = seeds[rng.random_range(0..seeds.len())].clone();
+        for _ in 0..rng.random_range(0..4) {
+            mutate_json(&mut body, &mut rng);
+        }
+        let mut bytes = body.to_string().into_bytes();
+        if rng.random_ratio(1, 4) {
+            mutate_bytes(&mut bytes, &mut rng);
+        }
+        bytes.truncate(BODY_MAX);
+        match parse(&bytes, now()) {
+            Ok(Event::Report(report)) => down.take(*report),
+            Ok(Event::Birth(_)) => {}
+            Err(refusal) => one_line(&refusal.to_string()),
+        }
+    }
+    done("webhook", start, down.taken);
+}
+
+#[test]
+fn otlp() {
+    let mut rng = rng();
+    let mut down = Downstream::new();
+    let who = container("shop", "web-0", "0e9fa5a1-8c4b-4e0e-9d5c-5ad1a2f2b0c1", "main");
+    let start = Instant::now();
+    for _ in 0..cases() {
+        let mut w = throttled(&who, now());
+        w.history.truncate(rng.random_range(0..8));
+        w.signal = SignalType::ALL[rng.random_range(0..SignalType::ALL.len())];
+        let mut request = request(&w);
+        for _ in 0..rng.random_range(0..4) {
+            mutate_request(&mut request, &mut rng);
+        }
+        if rng.random_ratio(1, 4) {
+            let mut bytes = request.encode_to_vec();
+            mutate_bytes(&mut bytes, &mut rng);
+            let Ok(decoded) = ExportLogsServiceRequest::decode(bytes.as_slice()) else { continue };
+            request = decoded;
+        }
+        let mut out = Decoded::default();
+        for logs in &request.resource_logs {
+            decode(logs, now(), &mut out);
+        }
+        out.refused.iter().for_each(|r| one_line(&r.to_string()));
+        out.reports.into_iter().for_each(|r| down.take(r));
+    }
+    done("OTLP", start, down.taken);
+}
+
+fn done(what: &str, start: Instant, taken: u64) {
+    let (cases, seconds) = (cases(), start.elapsed().as_secs_f64());
+    println!("{what}: {cases} cases in {seconds:.1} s, {taken} reports taken");
+    // Else the mutations break everything and nothing behind the first check is tried.
+    assert!(taken > cases / 20 && taken < cases * 2, "{taken} of {cases} taken");
+}
+
+fn one_line(refusal: &str) {
+    assert!(refusal.len() < 1500 && !refusal.contains(['\n', '\r', '\u{1b}']), "{refusal:?}");
+}
+
+fn request(w: &Whisper) -> ExportLogsServiceRequest {
+    ExportLogsServiceRequest { resource_logs: vec![event(w, "n1")] }
+}
+
+fn text(rng: &mut StdRng) -> String {
+    match rng.random_range(0..9) {
+        0 => String::new(),
+        1 => "a".repeat(rng.random_range(1..400)),
+        2 => "../../etc".into(),
+        3 => "A_b".into(),
+        4 => "\u{0}\n\r\u{1b}[31m".into(),
+        5 => "ä€𝄞".repeat(rng.random_range(1..200)),
+        6 => "2026-11-21T06:00:00Z".into(),
+        7 => ["cpu_throttle", "warning", "resolved", "oom_kill", "active"][rng.random_range(0..5)].into(),
+        _ => (0..rng.random_range(0..20)).map(|_| rng.random::<char>()).collect(),
+    }
+}
+
+fn float(rng: &mut StdRng) -> f64 {
+    const SPECIAL: [f64; 12] = [
+        0.0,
+        -0.0,
+        -1.0,
+        100.0,
+        100.4,
+        101.0,
+        1e-320,
+        1e300,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        1e6,
+    ];
+    if rng.random() { SPECIAL[rng.random_range(0..SPECIAL.len())] } else { f64::from_bits(rng.random()) }
+}
+
+fn int(rng: &mut StdRng) -> i64 {
+    const SPECIAL: [i64; 7] = [0, -1, 1, i64::MAX, i64::MIN, 1 << 50, 1_795_000_000_000_000_000];
+    if rng.random() { SPECIAL[rng.random_range(0..SPECIAL.len())] } else { rng.random() }
+}
+
+fn mutate_bytes(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+    for _ in 0..rng.random_range(1..6) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = rng.random_range(0..bytes.len());
+        match rng.random_range(0..4) {
+            0 => bytes[at] = rng.random(),
+            1 => bytes.truncate(at),
+            2 => bytes.insert(at, rng.random()),
+            _ => {
+                let end = (at + rng.random_range(0..64)).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                bytes.extend(copy);
+            }
+        }
+    }
+}
+
+fn any_json(rng: &mut StdRng, depth: u32) -> Value {
+    match rng.random_range(0..8) {
+        0 => Value::Null,
+        1 => json!(rng.random::<bool>()),
+        2 => json!(int(rng)),
+        3 => json!(float(rng)),
+        4 | 5 => json!(text(rng)),
+        6 if depth > 0 => {
+            Value::Array((0..rng.random_range(0..4)).map(|_| any_json(rng, depth - 1)).collect())
+        }
+        _ if depth > 0 => {
+            let fields = (0..rng.random_range(0..4)).map(|_| (text(rng), any_json(rng, depth - 1)));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
+        _ => Value::Null,
+    }
+}
+
+fn mutate_json(body: &mut Value, rng: &mut StdRng) {
+    let Some(fields) = body.as_object_mut().filter(|f| !f.is_empty()) else {
+        *body = any_json(rng, 3);
+        return;
+    };
+    let key = fields.keys().nth(rng.random_range(0..fields.len())).unwrap().clone();
+    match rng.random_range(0..6) {
+        0 => drop(fields.remove(&key)),
+        1 => drop(fields.insert(text(rng), any_json(rng, 2))),
+        2 | 3 if fields[&key].is_number() => drop(fields.insert(key, json!(rng.random_range(0.0..110.0)))),
+        2 | 3 if fields[&key].is_array() && fields[&key].as_array().is_some_and(|a| !a.is_empty()) => {
+            let all = fields[&key].as_array_mut().unwrap();
+            let at = rng.random_range(0..all.len());
+            mutate_json(&mut all[at], rng);
+        }
+        _ => drop(fields.insert(key, any_json(rng, 3))),
+    }
+}
+
+fn any_otlp(rng: &mut StdRng, depth: u32) -> AnyValue {
+    let value = match rng.random_range(0..8) {
+        0 => None,
+        1 => Some(Any::BoolValue(rng.random())),
+        2 => Some(Any::IntValue(int(rng))),
+        3 => Some(Any::DoubleValue(float(rng))),
+        4 => Some(Any::BytesValue(vec![rng.random(); 9])),
+        5 if depth > 0 => {
+            let values = (0..rng.random_range(0..700)).map(|_| any_otlp(rng, depth - 1)).collect();
+            Some(Any::ArrayValue(ArrayValue { values }))
+        }
+        _ => Some(Any::StringValue(text(rng))),
+    };
+    AnyValue { value }
+}
+
+fn mutate_request(request: &mut ExportLogsServiceRequest, rng: &mut StdRng) {
+    let Some(logs) = request.resource_logs.first_mut() else { return };
+    let Some(record) = logs.scope_logs.first_mut().and_then(|s| s.log_records.first_mut()) else { return };
+    match rng.random_range(0..12) {
+        0 => logs.resource = None,
+        1 => record.time_unix_nano = rng.random(),
+        2 => {
+            let off: i64 = rng.random_range(-4_000_000_000_000..400_000_000_000);
+            record.time_unix_nano = record.time_unix_nano.wrapping_add_signed(off);
+        }
+        3 => record.event_name = text(rng),
+        4 => {
+            let more = LogRecord { event_name: text(rng), ..record.clone() };
+            logs.scope_logs[0].log_records.push(more);
+        }
+        5 => {
+            let attributes = record.attributes.clone();
+            record.attributes.extend(attributes);
+        }
+        6 => {
+            if let Some(resource) = &mut logs.resource {
+                mutate_attributes(&mut resource.attributes, rng);
+            }
+        }
+        _ => mutate_attributes(&mut record.attributes, rng),
+    }
+}
+
+fn mutate_attributes(attributes: &mut Vec<KeyValue>, rng: &mut StdRng) {
+    if attributes.is_empty() {
+        return;
+    }
+    let at = rng.random_range(0..attributes.len());
+    match rng.random_range(0..6) {
+        0 => drop(attributes.swap_remove(at)),
+        1 => attributes[at].value = None,
+        2 => attributes[at].key = text(rng),
+        3 => match attributes[at].value.as_mut().and_then(|v| v.value.as_mut()) {
+            Some(Any::ArrayValue(array)) if !array.values.is_empty() => {
+                let i = rng.random_range(0..array.values.len());
+                array.values[i] = any_otlp(rng, 0);
+            }
+            Some(Any::DoubleValue(x)) => *x = rng.random_range(0.0..120.0),
+            Some(Any::IntValue(n)) => *n = n.wrapping_add(rng.random_range(-1_000_000_000..1_000_000_000)),
+            _ => {}
+        },
+        _ => attributes[at].value = Some(any_otlp(rng, 1)),
+    }
+}
+
+/// Kept: what the clock says in these tests is within what the checks take.
+#[test]
+fn the_standard_inputs_are_taken() {
+    let at: Timestamp = now();
+    let mut out = Decoded::default();
+    decode(&event(&throttled(&container("shop", "web", "a1", "main"), at), "n1"), at, &mut out);
+    assert_eq!(out.reports.len(), 1);
+    for body in [webhook::throttle(), webhook::memory(), webhook::network(), webhook::creation()] {
+        parse(body.to_string().as_bytes(), at).unwrap();
+    }
+}

@@ -1,0 +1,155 @@
+//! The two services as callers meet them, in one process, before any API server is asked: the client
+//! here leads nowhere.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use http::{Method, Request, StatusCode};
+use kernel_gossip::reconciler::births::Births;
+use kernel_gossip::reconciler::health::Health;
+use kernel_gossip::reconciler::ingest::webhook::{self, BODY_MAX, Webhook};
+use kernel_gossip::reconciler::ingest::{Gatekeeper, Intake, otlp};
+use kernel_gossip::reconciler::leader::Role;
+use kernel_gossip::reconciler::telemetry::Telemetry;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+use tower::ServiceExt;
+
+use crate::common::whisper::{container, event, throttled};
+
+struct Services {
+    webhook: axum::Router,
+    otlp: axum::Router,
+    /// What came through: must stay empty.
+    through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
+    _role: watch::Sender<Role>,
+    open: watch::Sender<bool>,
+}
+
+fn services(anonymous: bool) -> Services {
+    let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    let client = kube::Client::try_from(nowhere).unwrap();
+    let telemetry = Telemetry::register(&mut Default::default());
+    let intake = Arc::new(Intake::new(client.clone(), None, telemetry.clone()));
+    let (out, through) = mpsc::channel(10);
+    intake.open(out);
+    let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));
+    let (_role, role) = watch::channel(Role::Leader);
+    let (open, opened) = watch::channel(true);
+    let webhook = webhook::router(Webhook {
+        intake: intake.clone(),
+        births: Arc::new(Births::new(client)),
+        gatekeeper: (!anonymous).then(|| gatekeeper.clone()),
+        health: Arc::new(Health::new(role, opened)),
+        telemetry: telemetry.clone(),
+    });
+    Services { webhook, otlp: otlp::router(intake, gatekeeper, telemetry), through, _role, open }
+}
+
+async fn ask(app: &axum::Router, request: Request<Body>) -> (StatusCode, String) {
+    let answer = app.clone().oneshot(request).await.unwrap();
+    let status = answer.status();
+    let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+    let mut request = Request::builder().method(Method::POST).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.into()).unwrap()
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn throttle_now() -> String {
+    let mut body = crate::webhook::throttle();
+    body["timestamp"] = jiff::Timestamp::now().to_string().into();
+    body.to_string()
+}
+
+#[tokio::test]
+async fn without_a_good_token_nothing_comes_through() {
+    let mut s = services(false);
+    let tokens: &[(Option<&str>, StatusCode)] = &[
+        (None, StatusCode::UNAUTHORIZED),
+        (Some("Bearer x"), StatusCode::UNAUTHORIZED),
+        (Some("Basic a.b.c"), StatusCode::UNAUTHORIZED),
+        // Has the shape of a token, but nobody can say whether it is one.
+        (Some("Bearer a.b.c"), StatusCode::SERVICE_UNAVAILABLE),
+    ];
+    for (token, wanted) in tokens {
+        let mut headers = vec![JSON];
+        headers.extend(token.map(|t| ("authorization", t)));
+        for path in ["/webhook/pixie", "/webhook/ebpf"] {
+            let (status, line) = ask(&s.webhook, post(path, &headers, throttle_now())).await;
+            assert_eq!(status, *wanted, "{path} {token:?}: {line}");
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line:?}");
+        }
+    }
+    let w = throttled(&container("shop", "web", "a1", "main"), jiff::Timestamp::now());
+    let message = ExportLogsServiceRequest { resource_logs: vec![event(&w, "n1")] }.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(message);
+    let path = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    for (token, wanted) in [(None, "16"), (Some("Bearer x"), "16"), (Some("Bearer a.b.c"), "14")] {
+        let mut headers = vec![("content-type", "application/grpc"), ("te", "trailers")];
+        headers.extend(token.map(|t| ("authorization", t)));
+        let answer = s.otlp.clone().oneshot(post(path, &headers, frame.clone())).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], wanted, "{token:?}");
+    }
+    assert!(s.through.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_webhook_says_what_is_wrong() {
+    let mut s = services(true);
+    let good = throttle_now();
+    let cases: Vec<(Request<Body>, StatusCode, &str)> = vec![
+        (post("/webhook/other", &[JSON], good.clone()), StatusCode::NOT_FOUND, "/webhook/pixie"),
+        (post("/webhook/ebpf", &[], good.clone()), StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
+        (
+            post("/webhook/ebpf", &[("content-type", "text/plain")], good.clone()),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content-type",
+        ),
+        (post("/webhook/ebpf", &[JSON], "{"), StatusCode::BAD_REQUEST, "body: is not JSON"),
+        (post("/webhook/ebpf", &[JSON], "{}"), StatusCode::UNPROCESSABLE_ENTITY, "type"),
+        (
+            post("/webhook/ebpf", &[JSON], good.replace("82.5", "130")),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "throttle_percentage",
+        ),
+        (post("/webhook/ebpf", &[JSON], vec![b' '; BODY_MAX + 1]), StatusCode::PAYLOAD_TOO_LARGE, "body"),
+        // Nothing is wrong with it; whether the pod exists cannot be asked.
+        (
+            post("/webhook/ebpf", &[("content-type", "application/json; charset=utf-8")], good),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "try again",
+        ),
+    ];
+    for (request, wanted, named) in cases {
+        let (status, line) = ask(&s.webhook, request).await;
+        assert_eq!(status, wanted, "{line}");
+        assert!(line.contains(named) && line.matches('\n').count() == 1 && line.len() < 700, "{line:?}");
+    }
+    let get = Request::get("/webhook/ebpf").body(Body::empty()).unwrap();
+    assert_eq!(ask(&s.webhook, get).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert!(s.through.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn health_and_readiness() {
+    let s = services(false);
+    let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+    assert_eq!(ask(&s.webhook, get("/health")).await.0, StatusCode::OK);
+    assert_eq!(ask(&s.webhook, get("/ready")).await.0, StatusCode::OK);
+    s.open.send_replace(false);
+    let (status, why) = ask(&s.webhook, get("/ready")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(why.contains("reads the objects"), "{why}");
+    assert_eq!(ask(&s.webhook, get("/health")).await.0, StatusCode::OK);
+}
