@@ -12,73 +12,9 @@ use kernel_gossip::reconciler::resize::ANNOTATION;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
+use crate::cluster::Namespace;
 use crate::common::cgroup::{Version, cpu_tree};
-use crate::common::{self, kubectl, process};
-
-/// A namespace of the test's own, deleted with what is in it.
-pub struct Namespace(pub String);
-
-impl Namespace {
-    pub fn new(name: &str) -> Namespace {
-        let namespace = Namespace(format!("kg-act-{name}"));
-        process::output(kubectl().args(["delete", "namespace", &namespace.0, "--ignore-not-found"]));
-        process::output(kubectl().args(["create", "namespace", &namespace.0]));
-        common::until("service account", || {
-            let got =
-                kubectl().args(["-n", &namespace.0, "get", "serviceaccount", "default"]).output().ok()?;
-            got.status.success().then_some(())
-        });
-        namespace
-    }
-
-    pub fn kubectl(&self, args: &[&str]) -> String {
-        process::output(kubectl().args(["-n", &self.0]).args(args))
-    }
-
-    pub fn apply(&self, object: &Value) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        serde_json::to_writer(&file, object).unwrap();
-        self.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
-    }
-
-    /// What a JSONPath gives of an object.
-    pub fn get(&self, object: &str, path: &str) -> String {
-        self.kubectl(&["get", object, "-o", &format!("jsonpath={path}")])
-    }
-
-    pub fn running(&self, pod: &str) {
-        let pod = format!("pod/{pod}");
-        common::until("running pod", || {
-            let got = kubectl()
-                .args([
-                    "-n",
-                    &self.0,
-                    "get",
-                    &pod,
-                    "-o",
-                    "jsonpath={.status.containerStatuses[0].state.running.startedAt}",
-                ])
-                .output()
-                .ok()?;
-            (got.status.success() && !got.stdout.is_empty()).then_some(())
-        });
-    }
-
-    /// The remediation's Events about a pod: their reasons, in the order they were written.
-    pub fn events(&self, pod: &str) -> Vec<String> {
-        let all = self.kubectl(&[
-            "get", "events.events.k8s.io", "--sort-by=.eventTime",
-            "-o", r#"jsonpath={range .items[?(@.reportingController=="kernel-gossip")]}{.regarding.name} {.reason}{"\n"}{end}"#,
-        ]);
-        all.lines().filter_map(|l| l.strip_prefix(&format!("{pod} "))).map(str::to_string).collect()
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = kubectl().args(["delete", "namespace", &self.0, "--wait=false"]).output();
-    }
-}
+use crate::render;
 
 /// A container that runs `script` with a CPU limit of 200m of which 100m are requested.
 pub fn template(script: &str) -> Value {
@@ -215,4 +151,21 @@ fn facts(pod: &Pod, limit: f64) -> PodFacts {
         }],
         ..PodFacts::default()
     }
+}
+
+/// Gives the namespace's default service account the role of remediation, and no other.
+pub fn remediation_role(namespace: &Namespace) -> Value {
+    let manifests = render::kustomize("k8s/overlays/remediation");
+    let mut role = manifests
+        .into_iter()
+        .find(|m| m["kind"] == "ClusterRole" && m["metadata"]["name"] == "kernel-gossip-remediation")
+        .unwrap();
+    role["metadata"]["name"] = json!(namespace.0);
+    namespace.apply(&role);
+    namespace.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace.0},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace.0},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace.0}],
+    }));
+    role
 }

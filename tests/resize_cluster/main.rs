@@ -2,20 +2,31 @@
 //! pods that must be left alone. The evidence is what the kernel's own files say of the containers.
 
 mod bed;
+#[path = "../cluster/mod.rs"]
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../rbac/mod.rs"]
+mod rbac;
+#[path = "../manifests/render.rs"]
+mod render;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bed::{Container, Namespace, pod, template};
+use bed::{Container, pod, remediation_role, template};
+use cluster::Namespace;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kernel_gossip::api::{Remediation, RemediationState as State, ResourceStep};
+use kernel_gossip::reconciler::quantity;
 use kernel_gossip::reconciler::recommend::{Kind, recommend};
 use kernel_gossip::reconciler::report::Evidence;
 use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};
 use kube::{Api, Client};
+use rbac::Use;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,9 +44,11 @@ struct Executor {
 
 impl Executor {
     async fn start(options: ResizeOptions) -> Executor {
-        common::testbed();
+        Executor::with(Client::try_default().await.unwrap(), options)
+    }
+
+    fn with(client: Client, options: ResizeOptions) -> Executor {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        let client = Client::try_default().await.unwrap();
         let (cases, case_queue) = mpsc::channel(8);
         let (update_queue, updates) = mpsc::channel(8);
         let run =
@@ -134,7 +147,10 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
     let before = identity("{.status.containerStatuses[0].containerID} {.metadata.uid}");
     assert_eq!(container.quota(), 20_000);
 
-    let mut executor = Executor::start(options()).await;
+    // With the rights that the manifests give remediation, and no others.
+    let role = remediation_role(&namespace);
+    let proxy = rbac::Proxy::start(&namespace.0, "default").await;
+    let mut executor = Executor::with(proxy.client(), options());
     let throttled = container.watch(6, 1.0).await;
     executor.report(&throttled).await;
     let (states, r) = executor.until(State::Verifying).await;
@@ -152,6 +168,11 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
     assert_eq!(identity("{.spec.containers[0].resources.requests.cpu}"), "100m");
     assert!(executor.end().await.is_empty());
     assert_eq!(namespace.events("busy"), ["Resized", "ResizeInForce", "ResizeVerified"]);
+    let mut used = proxy.used();
+    // Asked only of a node that takes its time: what_the_node_does_not_carry_out_is_undone.
+    used.insert(Use::new("", "pods", "watch"));
+    assert_eq!(used, rbac::grants(&role), "used, and granted by k8s/components/remediation/rbac.yaml");
+    assert_eq!(proxy.denied(), BTreeSet::new());
 }
 
 #[tokio::test]
@@ -194,11 +215,14 @@ async fn what_the_node_does_not_carry_out_is_undone() {
     namespace.running("calm");
     let container = Container::of(&pods(&namespace).await, "calm").await;
     let report = container.watch(1, 1.0).await;
-    let node = namespace.get("nodes", "{.items[0].metadata.name}");
+    let mut other = pod("other", "sleep 3600", false);
+    other["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+    namespace.apply(&other);
+    namespace.running("other");
 
-    // More than the node has left, asked for by a reconciler that is gone. (More than it has at all, the
-    // API server refuses by itself from 1.36 on.)
-    let milli = 200 + free_milli(&node) + 50;
+    // All of the node, asked for by a reconciler that is gone. (More than all, the API server refuses by
+    // itself from 1.36 on.)
+    let milli = allocatable_milli();
     let cpu = format!("{milli}m");
     let patch = json!({"spec": {"containers": [{"name": "app", "resources": {"limits": {"cpu": cpu}, "requests": {"cpu": cpu}}}]}});
     namespace.kubectl(&["patch", "pod", "calm", "--subresource", "resize", "-p", &patch.to_string()]);
@@ -209,7 +233,10 @@ async fn what_the_node_does_not_carry_out_is_undone() {
         let cores = Some(milli as f64 / 1e3);
         Some(ResourceStep { cpu_limit_cores: cores, cpu_request_cores: cores, ..ResourceStep::default() })
     };
-    let mut executor = Executor::start(ResizeOptions { pending_max: Duration::ZERO, ..options() }).await;
+    remediation_role(&namespace);
+    let proxy = rbac::Proxy::start(&namespace.0, "default").await;
+    let options = ResizeOptions { pending_max: Duration::from_secs(2), ..options() };
+    let mut executor = Executor::with(proxy.client(), options);
     executor.standing = Some(Remediation {
         state: State::Applied,
         reason: "Accepted".into(),
@@ -226,6 +253,8 @@ async fn what_the_node_does_not_carry_out_is_undone() {
     let r = executor.told(&report).await;
     assert_eq!((r.state, r.reason.as_str()), (State::RolledBack, "Deferred"));
     assert!(executor.end().await.is_empty());
+    assert!(proxy.used().contains(&Use::new("", "pods", "watch")));
+    assert_eq!(proxy.denied(), BTreeSet::new());
     let spec = namespace.get("pod/calm", "{.spec.containers[0].resources}");
     let spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
     assert_eq!(spec, json!({"limits": resources, "requests": resources}));
@@ -278,7 +307,14 @@ async fn pods_that_must_be_left_alone_are() {
 
     // The rest of the node, but for 10m.
     let node = namespace.get("nodes", "{.items[0].metadata.name}");
-    let free = free_milli(&node);
+    let requests = namespace.kubectl(&[
+        "get",
+        "pods",
+        "-A",
+        "-o",
+        "jsonpath={.items[*].spec.containers[*].resources.requests.cpu}",
+    ]);
+    let free = allocatable_milli() - requests.split_whitespace().map(milli).sum::<i64>();
     let mut filler = pod("filler", "sleep 3600", false);
     filler["spec"]["nodeName"] = json!(node);
     filler["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": format!("{}m", free - 10)}});
@@ -314,16 +350,14 @@ fn quota_us(r: &Remediation) -> u64 {
     (r.to.as_ref().unwrap().cpu_limit_cores.unwrap() * 1e5).round() as u64
 }
 
-/// CPU of the node that its pods do not request, millicores.
-fn free_milli(node: &str) -> i64 {
-    use kernel_gossip::reconciler::quantity::milli;
-    let of = |args: &[&str]| common::process::output(common::kubectl().args(args));
-    let milli =
-        |text: &str| milli(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.into())).unwrap();
-    let allocatable = of(&["get", "node", node, "-o", "jsonpath={.status.allocatable.cpu}"]);
-    let requests =
-        of(&["get", "pods", "-A", "-o", "jsonpath={.items[*].spec.containers[*].resources.requests.cpu}"]);
-    milli(&allocatable) - requests.split_whitespace().map(milli).sum::<i64>()
+/// CPU the test bed's only node has for pods, millicores.
+fn allocatable_milli() -> i64 {
+    let nodes = ["get", "nodes", "-o", "jsonpath={.items[0].status.allocatable.cpu}"];
+    milli(&common::process::output(common::kubectl().args(nodes)))
+}
+
+fn milli(text: &str) -> i64 {
+    quantity::milli(&Quantity(text.into())).unwrap_or_else(|| panic!("{text}"))
 }
 
 #[tokio::test]

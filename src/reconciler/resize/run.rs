@@ -43,7 +43,7 @@ struct Memory {
 /// What a finished task leaves behind.
 struct Done {
     uid: String,
-    memory: Option<Memory>,
+    memory: Memory,
 }
 
 /// Judges cases until the sender is gone, then ends those under way. Dropping the future leaves every
@@ -72,8 +72,7 @@ pub async fn run(
                     busy.remove(&uid);
                 }
                 match done {
-                    Ok((_, Done { uid, memory: Some(left) })) => remember(&mut memory, uid, left),
-                    Ok(_) => {}
+                    Ok((_, done)) => remember(&mut memory, done),
                     Err(error) => tracing::error!(%error, "a remediation ended abnormally"),
                 }
             }
@@ -121,7 +120,7 @@ fn newer(mine: Option<&Remediation>, standing: Option<&Remediation>) -> bool {
     }
 }
 
-fn remember(memory: &mut HashMap<String, Memory>, uid: String, left: Memory) {
+fn remember(memory: &mut HashMap<String, Memory>, done: Done) {
     if memory.len() >= REMEMBERED_MAX {
         let now = Timestamp::now();
         memory.retain(|_, m| m.quiet_until > now);
@@ -130,7 +129,7 @@ fn remember(memory: &mut HashMap<String, Memory>, uid: String, left: Memory) {
             memory.clear();
         }
     }
-    memory.insert(uid, left);
+    memory.insert(done.uid, done.memory);
 }
 
 /// Why a case ended early.
@@ -183,7 +182,7 @@ impl Executor {
             }
         }
         let memory = Memory { remediation: course.last.take(), quiet_until: course.quiet_until };
-        Done { uid: evidence.pod.uid.clone(), memory: Some(memory) }
+        Done { uid: evidence.pod.uid.clone(), memory }
     }
 }
 

@@ -1,0 +1,93 @@
+//! The documented way, on a real cluster: the image built from the Dockerfile, `kubectl apply -k`, a burning
+//! pod, its whisper, and the demo to its end. The images are put there by `scripts/image --import` and
+//! `tests/testbed/image` (scripts/test cluster).
+
+mod common;
+
+use std::process::Command;
+
+use common::cgroup::cpu_tree;
+use common::{kubectl, process, repository};
+use procfs::process::{Process, Status};
+
+const NAMESPACE: &str = "kernel-gossip";
+
+/// What was installed; dropping it takes it away again, but for the definitions.
+struct Install;
+
+impl Install {
+    fn new() -> Install {
+        common::testbed();
+        let install = Install;
+        let overlay = repository().join("tests/manifests/testbed");
+        process::output(kubectl().args(["apply", "--server-side", "-k"]).arg(overlay));
+        for workload in [
+            "daemonset/kernel-observer",
+            "deployment/kernel-gossip-operator",
+            "deployment/kernel-gossip-collector",
+        ] {
+            process::output(kubectl().args([
+                "-n",
+                NAMESPACE,
+                "rollout",
+                "status",
+                "--timeout=180s",
+                workload,
+            ]));
+        }
+        install
+    }
+}
+
+impl Drop for Install {
+    fn drop(&mut self) {
+        let _ = kubectl().args(["delete", "namespace", NAMESPACE]).output();
+        let cluster_wide = "clusterrole,clusterrolebinding,priorityclass";
+        let label = "app.kubernetes.io/part-of=kernel-gossip";
+        let _ = kubectl().args(["delete", cluster_wide, "-l", label]).output();
+    }
+}
+
+/// The first process of each pod with this name label, as the kernel has it.
+fn processes(name: &str) -> Vec<Status> {
+    let path = r#"jsonpath={range .items[*]}{.status.qosClass} pod{.metadata.uid}/{.status.containerStatuses[0].containerID}{"\n"}{end}"#;
+    let label = format!("app.kubernetes.io/name={name}");
+    let pods = process::output(kubectl().args(["-n", NAMESPACE, "get", "pods", "-l", &label, "-o", path]));
+    let of = |line: &str| {
+        let (class, pod) = line.split_once(' ').unwrap();
+        let class = if class == "Guaranteed" { String::new() } else { class.to_lowercase() };
+        let dir = cpu_tree().mount.join("kubepods").join(class).join(pod.replace("containerd://", ""));
+        let procs = std::fs::read_to_string(dir.join("cgroup.procs"))
+            .unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let pid = procs.lines().next().expect("a process").parse().unwrap();
+        Process::new(pid).and_then(|p| p.status()).unwrap()
+    };
+    pods.lines().map(of).collect()
+}
+
+#[test]
+#[ignore = "needs a cluster with the images: scripts/test cluster"]
+fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
+    let _install = Install::new();
+
+    // As the manifests say, by the kernel's word.
+    const BPF_AND_PERFMON: u64 = 1 << 39 | 1 << 38;
+    for (name, count, uid, capabilities) in [
+        ("kernel-observer", 1, 0, BPF_AND_PERFMON),
+        ("kernel-gossip-operator", 2, 65532, 0),
+        ("kernel-gossip-collector", 1, 65532, 0),
+    ] {
+        let all = processes(name);
+        assert_eq!(all.len(), count, "{name}");
+        for status in all {
+            assert_eq!((status.euid, status.ruid), (uid, uid), "{name}");
+            assert_eq!((status.capeff, status.capbnd), (capabilities, Some(capabilities)), "{name}");
+            assert_eq!((status.nonewprivs, status.seccomp), (Some(1), Some(2)), "{name}");
+        }
+    }
+
+    let demo = repository().join("scripts/demo-2-cpu-throttle.sh");
+    let out = process::output(Command::new(demo).arg("--apply"));
+    println!("{out}");
+    assert!(out.contains("the same container, never restarted"), "{out}");
+}
