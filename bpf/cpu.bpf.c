@@ -2,7 +2,7 @@
 /* CPU truth from the scheduler: time on CPU, run-queue wait and its split, stalls, who was to blame.
  *
  * Hooks: sched_switch, and sched_migrate_task for a wait that ends by a move to another CPU.
- * Cost: see docs/cost.md (`scripts/bench`): one hash look-up for a cgroup that differs from the one
+ * Cost: see docs/figures.md (`scripts/bench`): one hash look-up for a cgroup that differs from the one
  * before, none else; the walk of the ring only as far back as the wait began.
  *
  * The clock is the run queue's own (rq->clock, the one of sched_info.last_queued), so that a wait and
@@ -388,6 +388,7 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 		throttled = overlap(from, to, open, to);
 		for (k = 0; k < RECENT_STALLS; k++)
 			throttled += overlap(from, to, sc->recent[k].start, sc->recent[k].end);
+		throttled = earlier(throttled, to - from); /* on older clocks stalls may overlap each other */
 		sc->throttle += throttled;
 	}
 	for (i = 1; i <= RING; i++) {
@@ -402,6 +403,7 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 			part -= overlap(run_from, run_to, open, to);
 			for (k = 0; k < RECENT_STALLS; k++)
 				part -= overlap(run_from, run_to, sc->recent[k].start, sc->recent[k].end);
+			part -= negative_part(part);
 		}
 		if (!part)
 			continue;

@@ -1,7 +1,6 @@
 //! BPF array maps mapped into this process: reading them takes no system call.
 
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
 
 use libbpf_rs::MapCore;
 use memmap2::MmapRaw;
@@ -30,7 +29,7 @@ pub enum ShareError {
 
 impl<T: Wire> SharedArray<T> {
     /// Maps all entries of `map`.
-    pub fn new(map: &(impl MapCore + AsFd)) -> Result<Self, ShareError> {
+    pub fn new(map: &impl MapCore) -> Result<Self, ShareError> {
         let name = || map.name().to_string_lossy().into_owned();
         if map.value_size() as usize != size_of::<T>() {
             return Err(ShareError::Layout {

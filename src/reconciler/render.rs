@@ -95,7 +95,7 @@ pub(crate) fn gist(state: &PodState) -> Vec<f64> {
         gist.push(size(*kind, &s.numbers));
         gist.extend([cores(|c| c.usage_cores), cores(|c| c.demand_cores), cores(|c| c.limit_cores)]);
     }
-    for m in &state.metrics {
+    if let Some(m) = &state.metrics {
         gist.push(100.0 * m.cpu_cores);
         gist.extend(m.containers.iter().filter_map(|c| c.kernel_cpu_cores).map(|cores| 100.0 * cores));
     }

@@ -10,6 +10,8 @@ use crate::kernel::{CgroupKey, CgroupStat, Hierarchy};
 
 /// Limits and pressure change slowly and cost the most to read: once in so many readings.
 const SLOW_EVERY: u64 = 5;
+/// A file that was not there (a controller that was off) is looked for again once in so many readings.
+const LOOK_AGAIN_EVERY: u64 = 60;
 /// Descriptors left to the rest of the program.
 const RESERVE: u64 = 256;
 /// No file read here is longer.
@@ -87,6 +89,9 @@ impl CgroupFiles {
         path: &str,
         reading: u64,
     ) -> io::Result<CgroupStat> {
+        if (reading + cgroup.id).is_multiple_of(LOOK_AGAIN_EVERY) {
+            self.absent = [false; 5];
+        }
         let slow =
             !std::mem::replace(&mut self.begun, true) || (reading + cgroup.id).is_multiple_of(SLOW_EVERY);
         match cgroup.hierarchy {
@@ -155,8 +160,8 @@ impl CgroupFiles {
         Ok(stat)
     }
 
-    /// A file that not every kernel, controller set or root has. Missing at the first look, it is not looked
-    /// for again; EOPNOTSUPP is pressure switched off.
+    /// A file that not every kernel, controller set or root has. Missing, it is not looked for again
+    /// for a while; EOPNOTSUPP is pressure switched off.
     fn optional<'d>(
         &mut self,
         fds: &'d mut Descriptors,

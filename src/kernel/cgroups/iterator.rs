@@ -68,7 +68,8 @@ impl<'obj> Iterator<'obj> {
         };
         data.visited = 0;
         // It writes nothing to this file: one read is one walk of the whole tree.
-        Iter::new(&self.link).map_err(io::Error::other)?.read(&mut [0; 64])?;
+        let written = Iter::new(&self.link).map_err(io::Error::other)?.read(&mut [0; 64])?;
+        debug_assert_eq!(written, 0);
         // SAFETY: a whole, aligned u32 of a mapping that lives as long as `self`; volatile since BPF wrote it.
         let visited = unsafe { (&raw const data.visited).read_volatile() } as usize;
         for i in 0..visited.min(self.stats.len()) {
