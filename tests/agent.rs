@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::cgroup::Cgroup;
 use common::process::Running;
 use common::{kernel_gossip, until};
+use kernel_gossip::sinks::names;
 use serde_json::Value;
 
 const MS: Duration = Duration::from_millis(1);
@@ -41,7 +42,7 @@ fn whisper(agent: &mut Running, cgroup: &Cgroup, signal: &str) -> Value {
         }
         let said: Value = serde_json::from_str(&line.text).expect("a line of JSON");
         let wanted =
-            said["linux.cgroup.path"] == path.as_str() && said["kernel_gossip.whisper.signal"] == signal;
+            said[names::resource::CGROUP] == path.as_str() && said["kernel_gossip.whisper.signal"] == signal;
         if wanted {
             found = said;
         }

@@ -134,7 +134,7 @@ pub fn apply_in(namespace: Option<&str>, object: &Value) {
 
 pub fn install_crds() {
     let crds = common::repository().join("k8s/crds");
-    output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-f", crds.to_str().unwrap()]));
+    output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-k", crds.to_str().unwrap()]));
     output(kubectl().args([
         "wait",
         "--for=condition=Established",
