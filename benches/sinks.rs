@@ -111,8 +111,19 @@ fn varied(who: &Arc<Workload>, seed: u64) -> Sample {
     };
     let stat = &mut sample.stat;
     if let Some(cpu) = &mut sample.cpu {
-        [&mut cpu.run, &mut cpu.wait, &mut cpu.throttle, &mut cpu.neighbour, &mut cpu.own].map(&mut some);
-        [&mut cpu.stall_sum, &mut cpu.stall_wall, &mut cpu.stall_full, &mut cpu.unattributed].map(&mut some);
+        for value in [
+            &mut cpu.run,
+            &mut cpu.wait,
+            &mut cpu.throttle,
+            &mut cpu.neighbour,
+            &mut cpu.own,
+            &mut cpu.unattributed,
+            &mut cpu.stall_sum,
+            &mut cpu.stall_wall,
+            &mut cpu.stall_full,
+        ] {
+            some(value);
+        }
         cpu.wait_histogram.counts[4..24].fill(1000 + seed);
         cpu.wait_histogram.counts[4..24].iter_mut().for_each(&mut some);
         cpu.stall_histogram.counts[16..22].fill(100 + seed);
