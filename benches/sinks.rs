@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use kernel_gossip::attribution::{Sample, Workload};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::otlp::encode::{MAX_REQUEST, Request, Requests, workload_metrics};
 use kernel_gossip::sinks::prometheus::registry;
@@ -100,11 +101,50 @@ fn sdk(points: usize) -> (Duration, usize) {
     (time, size)
 }
 
+/// A sample whose counters have the digits real ones have.
+fn varied(who: &Arc<Workload>, seed: u64) -> Sample {
+    let mut sample = testdata::sample(who, 1000 + seed % 100_000);
+    let mut state = seed;
+    let mut some = |value: &mut u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *value += (state >> 33) % (*value / 4 + 1);
+    };
+    let stat = &mut sample.stat;
+    if let Some(cpu) = &mut sample.cpu {
+        for value in [
+            &mut cpu.run,
+            &mut cpu.wait,
+            &mut cpu.throttle,
+            &mut cpu.neighbour,
+            &mut cpu.own,
+            &mut cpu.unattributed,
+            &mut cpu.stall_sum,
+            &mut cpu.stall_wall,
+            &mut cpu.stall_full,
+        ] {
+            some(value);
+        }
+        cpu.wait_histogram.counts[4..24].fill(1000 + seed);
+        cpu.wait_histogram.counts[4..24].iter_mut().for_each(&mut some);
+        cpu.stall_histogram.counts[16..22].fill(100 + seed);
+        cpu.stall_histogram.counts[16..22].iter_mut().for_each(&mut some);
+    }
+    [&mut stat.cpu_usage, &mut stat.throttled].into_iter().flatten().for_each(&mut some);
+    for pressure in [&mut stat.cpu_pressure, &mut stat.memory_pressure, &mut stat.io_pressure] {
+        pressure.iter_mut().for_each(|p| some(&mut p.some));
+    }
+    sample
+}
+
 fn main() {
     let all: Vec<_> =
         (0..CONTAINERS).map(|i| testdata::container("shop", &format!("web-{i}"), "app")).collect();
     let mut ledger = Ledger::new(testdata::moment(0), true);
     let mut reading = testdata::reading(&all, 10);
+    for (i, sample) in reading.samples.iter_mut().enumerate() {
+        // No two alike, or they would compress to nothing.
+        *sample = varied(&sample.who, i as u64 * 7919 + 1);
+    }
     let (observe, ()) = best(|| {
         reading.at.mono_ns += testdata::second(1);
         ledger.observe(&reading);

@@ -13,12 +13,13 @@ use clap::Parser;
 use kernel_gossip::signals::{SignalType, Transition};
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::{Lane, LaneSize};
-use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink};
+use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, Unsent};
 use kernel_gossip::sinks::telemetry::{self, SelfStats};
 use kernel_gossip::sinks::{Sinks, SinksConfig};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use receiver::{Answer, Receiver};
+use tokio::net::TcpListener;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -55,8 +56,14 @@ fn texts(arrived: &receiver::Arrived) -> Vec<String> {
     arrived.records().into_iter().filter_map(body).collect()
 }
 
+/// Ends it: by itself, long before the time it has.
+async fn flush(sink: &OtlpSink) -> Unsent {
+    let flush = sink.flush(Duration::from_secs(3600));
+    tokio::time::timeout(Duration::from_secs(60), flush).await.expect("an end")
+}
+
 async fn end(sink: OtlpSink) {
-    assert_eq!(sink.flush(Duration::from_secs(30)).await, Default::default());
+    assert_eq!(flush(&sink).await, Unsent::default());
 }
 
 #[tokio::test]
@@ -101,8 +108,7 @@ async fn a_partial_success_is_counted_and_not_sent_again() {
     assert!(arrived.metadata.get("grpc-encoding").is_none_or(|e| e == "identity"));
     say(&sink, 2);
     assert_eq!(texts(&receiver.next().await), ["2"]);
-    let outcomes = sink.flush(Duration::from_secs(30));
-    assert_eq!(outcomes.await, Default::default());
+    assert_eq!(flush(&sink).await, Unsent::default());
     let outcomes = sink.outcomes(Lane::Events);
     assert_eq!(outcomes.rejected_items.load(Ordering::Relaxed), 1);
     assert_eq!(outcomes.delivered.load(Ordering::Relaxed), 2);
@@ -166,7 +172,7 @@ async fn every_code_worth_another_attempt_gets_one_and_no_other_does() {
     // Had one of the others been sent again, it would arrive before this.
     say(&sink, 100);
     assert_eq!(texts(&receiver.next().await), ["100"]);
-    sink.flush(Duration::from_secs(30)).await;
+    assert_eq!(flush(&sink).await, Unsent::default());
     let outcomes = sink.outcomes(Lane::Events);
     assert_eq!(outcomes.refused_items.load(Ordering::Relaxed), never.len() as u64);
     assert_eq!(outcomes.retried.load(Ordering::Relaxed), again.len() as u64);
@@ -174,7 +180,7 @@ async fn every_code_worth_another_attempt_gets_one_and_no_other_does() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_falls_silent_is_given_up_and_connected_to_anew() {
+async fn a_receiver_that_does_not_answer_is_asked_again() {
     let mut receiver = Receiver::start().await;
     let sink = start(&["--otlp-endpoint", &receiver.endpoint(), "--otlp-timeout=300"]);
     receiver.answer([Answer::Silence, Answer::Silence]);
@@ -182,6 +188,19 @@ async fn a_receiver_that_falls_silent_is_given_up_and_connected_to_anew() {
     for _ in 0..3 {
         assert_eq!(texts(&receiver.next().await), ["1"]);
     }
+    end(sink).await;
+}
+
+/// As when the receiver's machine is gone without a word: nobody closes the connection.
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_given_up() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let sink = start(&["--otlp-endpoint", &endpoint, "--otlp-timeout=300"]);
+    say(&sink, 1);
+    let (_silent, _) = listener.accept().await.expect("a connection");
+    let mut receiver = Receiver::start_listening(listener, None);
+    assert_eq!(texts(&receiver.next().await), ["1"]);
     end(sink).await;
 }
 
@@ -224,7 +243,7 @@ async fn the_end_does_not_wait_for_a_receiver_that_is_gone() {
     receiver.stop().await;
     let sink = start(&["--otlp-endpoint", &endpoint]);
     (0..3).for_each(|n| say(&sink, n));
-    let unsent = sink.flush(Duration::from_secs(60)).await;
+    let unsent = flush(&sink).await;
     assert_eq!((unsent.events, unsent.data_points), (3, 0));
 
     // Nor for one that never answers.
@@ -274,7 +293,7 @@ async fn both_ends_prove_who_they_are() {
     say(&known, 2);
     assert_eq!(texts(&receiver.next().await), ["2"]);
     end(known).await;
-    assert_eq!(stranger.flush(Duration::from_secs(30)).await.events, 1);
+    assert_eq!(flush(&stranger).await.events, 1);
 
     let refused = OtlpSink::start(config(&[&endpoint, "--otlp-certificate=/no/such/ca"]), None);
     let error = refused.expect_err("no such file").to_string();

@@ -98,6 +98,10 @@ impl Receiver {
 
     pub async fn start_on(address: SocketAddr, tls: Option<ServerTlsConfig>) -> Receiver {
         let listener = TcpListener::bind(address).await.expect("a port");
+        Receiver::start_listening(listener, tls)
+    }
+
+    pub fn start_listening(listener: TcpListener, tls: Option<ServerTlsConfig>) -> Receiver {
         let address = listener.local_addr().expect("its address");
         let (sender, arrived) = mpsc::unbounded_channel();
         let answers = Arc::<Mutex<VecDeque<Answer>>>::default();
