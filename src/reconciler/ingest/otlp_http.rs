@@ -1,6 +1,8 @@
 //! The same service over HTTP, as protobuf: a collector's bearer-token extension refuses to send its token by
 //! gRPC without TLS, not so by HTTP.
 
+use std::time::Duration;
+
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -17,6 +19,8 @@ use super::otlp::{Logs, MESSAGE_MAX};
 
 /// As the OTLP specification has it.
 pub const PATH: &str = "/v1/logs";
+/// Longest a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
 /// `POST /v1/logs`. Who calls is settled around it, as for gRPC.
@@ -40,9 +44,10 @@ async fn export(
         logs.malformed();
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type: must be application/x-protobuf");
     }
-    let body = match Bytes::from_request(request, &()).await {
-        Ok(body) => body,
-        Err(error) => {
+    let body = match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Err(_elapsed) => return refused(StatusCode::REQUEST_TIMEOUT, "body: took longer than 10 s"),
+        Ok(Err(error)) => {
             logs.malformed();
             return refused(
                 error.status(),
