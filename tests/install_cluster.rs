@@ -7,7 +7,15 @@ mod common;
 use std::process::Command;
 
 use common::cgroup::cpu_tree;
-use common::{kubectl, process, repository};
+use common::{kubectl, process, repository, whisper};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kernel_gossip::api::{KernelWhisper, Source, object_name};
+use kube::api::ListParams;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, ResourceExt};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use procfs::process::{Process, Status};
 
 const NAMESPACE: &str = "kernel-gossip";
@@ -65,9 +73,33 @@ fn processes(name: &str) -> Vec<Status> {
     pods.lines().map(of).collect()
 }
 
-#[test]
+/// As an agent sends it: to the collector, whose token lets it speak for any pod.
+async fn a_whisper_goes_by_the_collector() {
+    let client = Client::try_default().await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let label = ListParams::default().labels("app.kubernetes.io/name=kernel-gossip-collector");
+    let pod = pods.list(&label).await.unwrap().items.remove(0);
+    let who = whisper::container(NAMESPACE, &pod.name_any(), &pod.uid().unwrap(), "collector");
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let service = services.get("kernel-gossip-collector").await.unwrap();
+    let address = service.spec.unwrap().cluster_ip.unwrap();
+    let mut collector = LogsServiceClient::connect(format!("http://{address}:4317")).await.unwrap();
+    let event = whisper::event(&whisper::throttled(&who, Timestamp::now()), "kg-node");
+    collector.export(ExportLogsServiceRequest { resource_logs: vec![event] }).await.unwrap();
+
+    let whispers: Api<KernelWhisper> = Api::namespaced(client, NAMESPACE);
+    let name = object_name(&pod.name_any(), "kw");
+    let there = await_condition(whispers, &name, |kw: Option<&KernelWhisper>| {
+        kw.is_some_and(|kw| kw.status.is_some())
+    });
+    let kw = tokio::time::timeout(common::PATIENCE, there).await.expect("a whisper").unwrap().unwrap();
+    assert_eq!(kw.spec.pod_uid, pod.uid().unwrap());
+    assert_eq!(kw.status.unwrap().signals[0].source, Source::Kernel);
+}
+
+#[tokio::test]
 #[ignore = "needs a cluster with the images: scripts/test cluster"]
-fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
+async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
     let _install = Install::new();
 
     // As the manifests say, by the kernel's word.
@@ -85,6 +117,8 @@ fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
             assert_eq!((status.nonewprivs, status.seccomp), (Some(1), Some(2)), "{name}");
         }
     }
+
+    a_whisper_goes_by_the_collector().await;
 
     let demo = repository().join("scripts/demo-2-cpu-throttle.sh");
     let out = process::output(Command::new(demo).arg("--apply"));

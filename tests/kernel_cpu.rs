@@ -241,7 +241,10 @@ fn a_wait_is_split_without_rest() {
                 of(|c| c.own),
             );
             assert_no_rest(&format!("cgroup {i}"), run, wait, elapsed, threads(i), longest(&b));
-            assert!(unattributed <= 0.05 * wait, "cgroup {i}: {unattributed:.3} of {wait:.3} s unattributed");
+            assert!(
+                unattributed <= if emulated() { 0.3 } else { 0.05 } * wait,
+                "cgroup {i}: {unattributed:.3} of {wait:.3} s unattributed"
+            );
             if i == 0 {
                 assert_near(
                     "throttle and stalls",

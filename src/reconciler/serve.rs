@@ -206,7 +206,8 @@ async fn serve_http<S>(
         .max_header_list_size(32 << 10)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(PATIENCE);
-    let http = if port.forward == Forward::Otlp { http.http2_only() } else { http.http1_only() };
+    // OTLP comes as gRPC and as plain HTTP.
+    let http = if port.forward == Forward::Otlp { http } else { http.http1_only() };
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)));
     // HTTP's own timers begin with the first request: nothing else ends a preface that never comes.
     let silent = async {

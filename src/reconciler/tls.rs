@@ -100,7 +100,7 @@ fn config(files: &Files) -> anyhow::Result<ServerConfig> {
     let mut config = builder
         .with_single_cert(certificates(&files.certificate)?, key)
         .with_context(|| format!("{} and its key do not fit", files.certificate.display()))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -1,17 +1,20 @@
 //! The two services as callers meet them, in one process, before any API server is asked: the client
 //! here leads nowhere.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use http::{Method, Request, StatusCode};
 use kernel_gossip::reconciler::births::Births;
 use kernel_gossip::reconciler::health::Health;
+use kernel_gossip::reconciler::ingest::otlp::MESSAGE_MAX;
 use kernel_gossip::reconciler::ingest::webhook::{self, BODY_MAX, Webhook};
 use kernel_gossip::reconciler::ingest::{Gatekeeper, Intake, otlp};
 use kernel_gossip::reconciler::leader::Role;
+use kernel_gossip::reconciler::serve::VerifiedPeer;
 use kernel_gossip::reconciler::telemetry::Telemetry;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -63,6 +66,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<
 }
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
 fn throttle_now() -> String {
     let mut body = crate::webhook::throttle();
@@ -101,6 +105,60 @@ async fn without_a_good_token_nothing_comes_through() {
         let answer = s.otlp.clone().oneshot(post(path, &headers, frame.clone())).await.unwrap();
         assert_eq!(answer.headers()["grpc-status"], wanted, "{token:?}");
     }
+    let message = &frame[5..];
+    for (token, wanted) in tokens {
+        let mut headers = vec![PROTOBUF];
+        headers.extend(token.map(|t| ("authorization", t)));
+        let answer = s.otlp.clone().oneshot(post("/v1/logs", &headers, message.to_vec())).await.unwrap();
+        assert_eq!(answer.status(), *wanted, "OTLP over HTTP, {token:?}");
+        assert!(answer.headers().get("grpc-status").is_none());
+    }
+    assert!(s.through.try_recv().is_err());
+}
+
+/// The service over HTTP with the caller let in already, as for a verified client certificate.
+#[tokio::test]
+async fn otlp_over_http_says_what_is_wrong() {
+    let mut s = services(false);
+    let w = throttled(&container("shop", "web", "a1", "main"), jiff::Timestamp::now());
+    let good = ExportLogsServiceRequest { resource_logs: vec![event(&w, "n1")] }.encode_to_vec();
+    let zipped = |bytes: &[u8]| {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(bytes).unwrap();
+        gz.finish().unwrap()
+    };
+    const GZIP: (&str, &str) = ("content-encoding", "gzip");
+    let bomb = zipped(&vec![0; MESSAGE_MAX + 1]);
+    assert!(bomb.len() < 100_000);
+    let later = StatusCode::SERVICE_UNAVAILABLE;
+    for (what, headers, body, wanted) in [
+        ("no type", vec![], good.clone(), StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("JSON", vec![JSON], good.clone(), StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("no protobuf", vec![PROTOBUF], b"nothing".to_vec(), StatusCode::BAD_REQUEST),
+        ("cut off", vec![PROTOBUF], good[..good.len() - 1].to_vec(), StatusCode::BAD_REQUEST),
+        ("too much", vec![PROTOBUF], vec![0; MESSAGE_MAX + 1], StatusCode::PAYLOAD_TOO_LARGE),
+        ("too much once unpacked", vec![PROTOBUF, GZIP], bomb, StatusCode::PAYLOAD_TOO_LARGE),
+        ("no gzip", vec![PROTOBUF, GZIP], good.clone(), StatusCode::BAD_REQUEST),
+        // Nothing is wrong with it; whether the pod exists cannot be asked.
+        ("good", vec![PROTOBUF], good.clone(), later),
+        ("good, packed", vec![PROTOBUF, GZIP], zipped(&good), later),
+    ] {
+        let mut request = post("/v1/logs", &headers, body);
+        request.extensions_mut().insert(VerifiedPeer);
+        let answer = s.otlp.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), wanted, "{what}");
+        assert_eq!(answer.headers()["content-type"], "application/x-protobuf", "{what}");
+        assert_eq!(answer.headers().contains_key("retry-after"), wanted == later, "{what}");
+        let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        assert!(!tonic_types::Status::decode(body).unwrap().message.is_empty(), "{what}");
+    }
+    // Only what is of no concern to us is taken without a question.
+    let mut request = post("/v1/logs", &[PROTOBUF], ExportLogsServiceRequest::default().encode_to_vec());
+    request.extensions_mut().insert(VerifiedPeer);
+    let answer = s.otlp.clone().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    assert_eq!(ExportLogsServiceResponse::decode(body).unwrap(), ExportLogsServiceResponse::default());
     assert!(s.through.try_recv().is_err());
 }
 

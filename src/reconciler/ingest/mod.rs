@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod decode;
 pub mod otlp;
+mod otlp_http;
 pub mod refusal;
 pub mod webhook;
 

@@ -1,4 +1,5 @@
-//! The OTLP logs service over gRPC: whispers from agents, directly or through a collector.
+//! The OTLP logs service: whispers from agents, directly or through a collector. Over gRPC here, over HTTP on
+//! the same port in [`super::otlp_http`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::auth::{Denied, Gatekeeper, Scope};
 use super::decode::{Decoded, decode};
 use super::refusal::Reason;
-use super::{Intake, NotTaken};
+use super::{Intake, NotTaken, otlp_http};
 use crate::reconciler::serve::VerifiedPeer;
 use crate::reconciler::telemetry::Telemetry;
 
@@ -32,12 +33,14 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The service, behind authentication.
 pub fn router(intake: Arc<Intake>, gatekeeper: Arc<Gatekeeper>, telemetry: Arc<Telemetry>) -> Router {
-    let service = LogsServiceServer::new(Logs { intake, telemetry: telemetry.clone() })
+    let logs = Logs { intake, telemetry: telemetry.clone() };
+    let service = LogsServiceServer::new(logs.clone())
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MESSAGE_MAX);
     tonic::service::Routes::new(service)
         .into_axum_router()
+        .merge(otlp_http::router(logs))
         .layer(middleware::from_fn_with_state((gatekeeper, telemetry), admit))
 }
 
@@ -58,6 +61,9 @@ async fn admit(
         }
         Err(denied) => {
             telemetry.denied("otlp", denied);
+            if request.uri().path() == otlp_http::PATH {
+                return otlp_http::turned_away(denied);
+            }
             let status = match denied {
                 Denied::NoToken | Denied::BadToken => Status::unauthenticated(denied.to_string()),
                 Denied::NotAllowed => Status::permission_denied(denied.to_string()),
@@ -68,32 +74,40 @@ async fn admit(
     }
 }
 
-struct Logs {
+/// Both services are this one.
+#[derive(Clone)]
+pub(super) struct Logs {
     intake: Arc<Intake>,
     telemetry: Arc<Telemetry>,
 }
 
-#[tonic::async_trait]
-impl LogsService for Logs {
-    async fn export(
+impl Logs {
+    /// Counts a message that is none.
+    pub(super) fn malformed(&self) {
+        self.telemetry.refused("otlp", Reason::Malformed, 1);
+    }
+
+    /// Takes one message for a sender with this scope.
+    ///
+    /// # Errors
+    /// Why to send all of it again.
+    pub(super) async fn take(
         &self,
-        request: tonic::Request<ExportLogsServiceRequest>,
-    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
-        // Put there by `admit`; without it nobody was let in.
-        let scope = request.extensions().get::<Scope>().cloned();
-        let scope = scope.ok_or_else(|| Status::unauthenticated(Denied::NoToken.to_string()))?;
+        message: ExportLogsServiceRequest,
+        scope: &Scope,
+    ) -> Result<ExportLogsServiceResponse, String> {
         let mut decoded = Decoded::default();
         let now = Timestamp::now();
-        for logs in &request.get_ref().resource_logs {
+        for logs in &message.resource_logs {
             decode(logs, now, &mut decoded);
         }
-        drop(request);
+        drop(message);
         let Decoded { reports, mut refused, ignored, unread } = decoded;
         self.telemetry.ignored(ignored);
-        match self.intake.take(reports, &scope).await {
+        match self.intake.take(reports, scope).await {
             Ok(more) => refused.extend(more),
             Err(NotTaken::Refused(refusal)) => refused.push(refusal),
-            Err(later) => return Err(again(later.to_string())),
+            Err(later) => return Err(later.to_string()),
         }
         refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
         self.telemetry.refused("otlp", Reason::TooMuch, unread);
@@ -108,7 +122,20 @@ impl LogsService for Logs {
         if let Some(partial) = &partial {
             tracing::debug!(rejected, error = partial.error_message, "OTLP log records refused");
         }
-        Ok(tonic::Response::new(ExportLogsServiceResponse { partial_success: partial }))
+        Ok(ExportLogsServiceResponse { partial_success: partial })
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Logs {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
+        // Put there by `admit`; without it nobody was let in.
+        let scope = request.extensions().get::<Scope>().cloned();
+        let scope = scope.ok_or_else(|| Status::unauthenticated(Denied::NoToken.to_string()))?;
+        self.take(request.into_inner(), &scope).await.map(tonic::Response::new).map_err(again)
     }
 }
 
