@@ -93,7 +93,8 @@ fn a_neighbour_is_named() {
     let _burners = (victim.burn(1, Some(0)), noisy.burn(3, Some(0)));
     let said = whisper(&mut agent, &victim, "cpu_contention");
     let names = said["kernel_gossip.neighbour.names"].as_array().unwrap_or_else(|| panic!("{said:#}"));
-    assert_eq!(names[0], noisy.path().as_str(), "{said:#}");
+    // Another test's load may be on this CPU too.
+    assert!(names.contains(&Value::from(noisy.path())), "{said:#}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{Attributor, Workload};
 pub struct Processes {
     /// By process id and start time (clock ticks after boot), which together name a process for good.
     cache: LruCache<(i32, u64), (Arc<str>, Instant)>,
-    /// Paths in /proc/<pid>/cgroup are relative to the reader's cgroup namespace.
+    /// Paths in `/proc/<pid>/cgroup` are relative to the reader's cgroup namespace.
     namespaced: bool,
 }
 
@@ -76,7 +76,7 @@ fn cpu_cgroup(process: &Process) -> ProcResult<String> {
     Ok(path.strip_suffix(" (deleted)").unwrap_or(path).to_string())
 }
 
-/// /proc/<pid>/cgroup is told in full. (The first namespace's inode number is fixed: PROC_CGROUP_INIT_INO
+/// `/proc/<pid>/cgroup` is told in full. (The first namespace's inode number is fixed: PROC_CGROUP_INIT_INO
 /// in the kernel's `include/linux/proc_ns.h`.)
 fn in_first_cgroup_namespace() -> bool {
     std::fs::read_link("/proc/self/ns/cgroup").is_ok_and(|link| link.as_os_str() == "cgroup:[4026531835]")

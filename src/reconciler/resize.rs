@@ -1,7 +1,7 @@
 //! Remediation: a throttled container's CPU limit raised in place, verified by the kernel's next
 //! windows, undone where it did not help. Told in `docs/remediation.md`.
 //!
-//! [`run`] takes [`Case`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
+//! [`fn@run`] takes [`Case`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
 //! remediation stands, and what comes next) and [`plan`] (whether this pod may be resized, and to what).
 
 mod follow;
