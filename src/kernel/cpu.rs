@@ -183,10 +183,12 @@ impl<'obj> CpuProbe<'obj> {
         self.read_blame(blame);
         losses.slots_exhausted = 0;
         losses.blame_dropped_ns = 0;
+        losses.switches_missed = 0;
         for i in 0..self.cpus {
             let state = self.cpu_states.get(i);
             losses.slots_exhausted += state.losses.slots_exhausted;
             losses.blame_dropped_ns += state.losses.blame_dropped;
+            losses.switches_missed += state.losses.switches_missed;
         }
         self.recycle();
     }

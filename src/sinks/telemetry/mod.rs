@@ -52,7 +52,8 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups } = reading.losses;
+        let Losses { slots_exhausted, blame_dropped_ns, switches_missed, unreadable_cgroups } =
+            reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -64,6 +65,7 @@ impl SelfStats {
         } = reading.attribution;
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
+            (Loss::SwitchMissed, switches_missed),
             (Loss::UnreadableCgroup, unreadable_cgroups),
             (Loss::UnknownPath, unknown_shapes),
             (Loss::UnresolvedCgroup, unresolved_ids),
