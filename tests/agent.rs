@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::cgroup::Cgroup;
-use common::process::Running;
+use common::process::{Running, without_capabilities};
 use common::{kernel_gossip, until};
 use kernel_gossip::sinks::names;
 use serde_json::Value;
@@ -106,6 +106,23 @@ fn sigterm_ends_it_at_once() {
     let (status, _, took) = agent.terminate();
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// With BPF denied the cgroup files remain: the same whisper, and one line that says what is missing.
+#[test]
+fn without_capabilities_it_runs_from_files() {
+    let cgroup = throttled("files");
+    let _burner = cgroup.burn(1, None);
+    let mut agent = Running::start(without_capabilities(&mut agent(&[])));
+    let said = whisper(&mut agent, &cgroup, "cpu_throttle");
+    assert_eq!(number(&said, "kernel_gossip.cpu.limit"), 0.2);
+    let stalled = &said["kernel_gossip.cpu.throttled.percent"];
+    assert!(said["kernel_gossip.cpu.wait.neighbour"].is_null(), "only the scheduler knows: {said:#}");
+    println!("throttled: {stalled} %");
+    let (status, lines, _) = agent.terminate();
+    assert!(status.success());
+    let of_cpu = lines.iter().filter(|l| l.to_stderr && l.text.contains("cpu: unavailable")).count();
+    assert_eq!(of_cpu, 1, "{lines:?}");
 }
 
 /// Programs of the CPU probe that some process of this machine has loaded, by their ids.

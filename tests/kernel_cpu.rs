@@ -289,7 +289,12 @@ fn equal_competitors_blame_each_other() {
         println!(
             "{victim} waited {neighbour:.3} s for neighbours, {other:.3} s for the other, which ran {other_ran:.3} s"
         );
-        assert_near("everybody's blame is the neighbours' part", all, neighbour, 0.001);
+        // Blame is read after the counters: what was added in between is a wait at most.
+        let slack = 0.001 * neighbour + longest(&after[&id]);
+        assert!(
+            (all - neighbour).abs() <= slack,
+            "everybody's blame, {all}, is the neighbours' part, {neighbour}"
+        );
         // What is not the other's is that of third parties, who ran on this CPU too.
         assert_near("the other is blamed for what it ran", other, other_ran, 5.0 * exact());
         assert!(other >= 0.95 * (neighbour - (all - other)), "{other} of {neighbour}");

@@ -327,23 +327,6 @@ impl<'obj> CpuProbe<'obj> {
         maps.free_slots.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
     }
 
-    /// Bytes of kernel memory the maps take, by their sizes.
-    pub fn map_bytes(&self) -> u64 {
-        let maps = &self.skel.maps;
-        [
-            &maps.cpus,
-            &maps.slot_cpus,
-            &maps.slots,
-            &maps.slot_hists,
-            &maps.slot_of_cgroup,
-            &maps.free_slots,
-            &maps.blame,
-        ]
-        .iter()
-        .map(|m| u64::from(m.max_entries()) * u64::from(m.key_size() + m.value_size()))
-        .sum()
-    }
-
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     pub fn costs(&self, out: &mut Vec<ProgramCost>) {
         for program in self.programs() {

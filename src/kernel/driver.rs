@@ -100,11 +100,6 @@ impl<'obj> Driver<'obj> {
         &self.cgroups
     }
 
-    /// Kernel memory of the BPF maps, bytes.
-    pub fn map_bytes(&self) -> u64 {
-        self.cpu.as_ref().map_or(0, CpuProbe::map_bytes)
-    }
-
     /// Reads everything. The reading is the driver's own and filled anew by the next call.
     pub fn read(&mut self) -> &Reading {
         self.readings += 1;

@@ -2,7 +2,7 @@
 
 pub mod baseline;
 pub mod cgroups;
-mod cost;
+pub mod cost;
 pub mod cpu;
 pub mod driver;
 pub mod facts;

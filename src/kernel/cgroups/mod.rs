@@ -272,6 +272,14 @@ fn forget(
     }
 }
 
+/// Calls `found` with the path of every cgroup of these trees but their roots; what cannot be read is left out.
+pub fn each_path(roots: &Roots, mut found: impl FnMut(&str)) {
+    for (_, root) in roots.trees() {
+        // It is the agent that complains of what cannot be read.
+        let _ = walk_below(&root, &mut String::new(), &mut |_, path| found(path));
+    }
+}
+
 /// Calls `found` with the id (inode number) and path of every directory below `root`. One that vanishes
 /// meanwhile is passed over.
 fn walk_below(root: &Path, path: &mut String, found: &mut impl FnMut(u64, &str)) -> io::Result<()> {

@@ -25,6 +25,7 @@ use crate::kernel::{Log2Histogram, Losses, ProgramCost};
 #[derive(Debug, Default)]
 pub struct SelfStats {
     losses: [AtomicU64; Loss::ALL.len()],
+    map_bytes: AtomicU64,
     latest: Mutex<Latest>,
     durations: Mutex<Durations>,
     /// The SDK's histogram of the same durations.
@@ -97,6 +98,11 @@ impl SelfStats {
         }
     }
 
+    /// Notes how much kernel memory the BPF maps take.
+    pub fn set_map_bytes(&self, bytes: u64) {
+        self.map_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Sets what was lost for this reason so far.
     pub fn set_lost(&self, why: Loss, total: u64) {
         self.losses[why as usize].store(total, Ordering::Relaxed);
@@ -154,6 +160,10 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
     SelfSource {
         metric: &metric::AGENT_BPF_RUNS,
         points: |stats, emit| programs(stats, emit, |p| Value::Count(p.runs)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_BPF_MAP_SIZE,
+        points: |stats, emit| emit(&[], level(stats.map_bytes.load(Ordering::Relaxed))),
     },
     SelfSource {
         metric: &metric::AGENT_LOSSES,
