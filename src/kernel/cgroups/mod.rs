@@ -8,7 +8,7 @@ mod iterator;
 mod parse;
 mod roots;
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -98,7 +98,7 @@ impl<'obj> CgroupSampler<'obj> {
             roots,
             iterator,
             changes,
-            known: HashMap::new(),
+            known: HashMap::default(),
             descriptors: Descriptors::for_this_process(),
             readings: 0,
             walk_due: true,
