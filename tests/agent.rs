@@ -1,6 +1,7 @@
 //! The agent as a user runs it: real load, real output, real signals.
 
 mod common;
+mod http;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -123,6 +124,27 @@ fn without_capabilities_it_runs_from_files() {
     assert!(status.success());
     let of_cpu = lines.iter().filter(|l| l.to_stderr && l.text.contains("cpu: unavailable")).count();
     assert_eq!(of_cpu, 1, "{lines:?}");
+}
+
+/// One line, and the others are told of all the same.
+#[test]
+fn a_cgroup_that_cannot_be_read_is_told_once() {
+    let (closed, open) = (throttled("closed"), throttled("open"));
+    for file in std::fs::read_dir(closed.dir()).expect("its files") {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+        std::fs::set_permissions(file.expect("a file").path(), mode).expect("chmod");
+    }
+    let _burner = open.burn(1, None);
+    let address = common::free_address();
+    let mut agent = Running::start(without_capabilities(&mut agent(&["--prometheus", &address.to_string()])));
+    whisper(&mut agent, &open, "cpu_throttle");
+    let counted = r#"kernel_gossip_agent_losses_total{kernel_gossip_agent_loss_reason="unreadable_cgroup"} "#;
+    let shown = http::get(address, "/metrics", "").body;
+    let count = shown.lines().find_map(|line| line.strip_prefix(counted)).expect("the count");
+    assert_ne!(count, "0");
+    let (_, lines, _) = agent.terminate();
+    let told: Vec<_> = lines.iter().filter(|l| l.text.contains("it is left out")).collect();
+    assert!(told.len() == 1 && told[0].text.contains(&closed.path()), "{lines:?}");
 }
 
 /// Programs of the CPU probe that some process of this machine has loaded, by their ids.

@@ -111,6 +111,12 @@ fn cost_of_110_pods() {
 
 #[test]
 #[ignore = "a measurement"]
+fn cost_of_1000_cgroups() {
+    cost(498, 1);
+}
+
+#[test]
+#[ignore = "a measurement"]
 fn cost_of_1000_containers() {
     cost(500, 2);
 }

@@ -193,7 +193,10 @@ impl<'obj> CgroupSampler<'obj> {
             });
             match walked {
                 Ok(()) => self.drop_unseen(hierarchy, changes),
-                Err(error) => self.complain(&root, &error),
+                Err(error) => {
+                    self.unreadable += 1;
+                    self.complain(&root, &error);
+                }
             }
         }
     }
@@ -213,7 +216,7 @@ impl<'obj> CgroupSampler<'obj> {
 
     fn sample_files(&mut self, stats: &mut Vec<StatReading>) {
         let skip = self.iterator.as_ref().map(|_| Hierarchy::Unified);
-        let mut complaint = None;
+        let (mut complaint, mut unreadable) = (None, 0);
         for (cgroup, known) in &mut self.known {
             if Some(cgroup.hierarchy) == skip {
                 continue;
@@ -225,16 +228,21 @@ impl<'obj> CgroupSampler<'obj> {
                 Ok(stat) => stats.push(StatReading { cgroup: *cgroup, stat }),
                 // It died since the tree was walked; the walk or the event tells.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
-                Err(error) => complaint = Some((known.path.clone(), error)),
+                Err(error) => {
+                    unreadable += 1;
+                    if !self.warned {
+                        complaint = Some((known.path.clone(), error));
+                    }
+                }
             }
         }
+        self.unreadable += unreadable;
         if let Some((path, error)) = complaint {
             self.complain(Path::new(&path), &error);
         }
     }
 
     fn complain(&mut self, path: &Path, error: &io::Error) {
-        self.unreadable += 1;
         if !std::mem::replace(&mut self.warned, true) {
             warn!("cgroup {}: {error}: it is left out (further ones are only counted)", path.display());
         }
