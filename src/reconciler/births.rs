@@ -86,15 +86,11 @@ fn certificate(name: &str, birth: &ReportedBirth, pod: &PodFacts) -> PodBirthCer
     pbc.metadata.owner_references = Some(vec![render::owner(&pod.name, &pod.uid)]);
     pbc.labels_mut().extend(render::labels(&pod.name));
     pbc.status = Some(PodBirthCertificateStatus {
-        observed_generation: None,
-        source: Source::Reported,
         total: birth.stats.total_duration_ms.map(|ms| format!("{ms:.0} ms")),
         started_at: Some(Time(birth.at)),
-        phases: Vec::new(),
         timeline: birth.timeline.clone(),
         kernel_stats: Some(birth.stats.clone()),
-        trace_id: None,
-        conditions: Vec::new(),
+        ..PodBirthCertificateStatus::of(Source::Reported)
     });
     pbc
 }
