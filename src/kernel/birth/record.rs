@@ -130,8 +130,10 @@ pub enum End {
     Exit(u8),
     /// This signal killed the process.
     Signal(u8),
-    /// The recording stopped while it lived; the counters are up to then.
+    /// It was followed no longer while it lived; the counters are up to then, and there is no place.
     Stopped,
+    /// It ended, and the event that says how was lost.
+    Unknown,
 }
 
 /// What all threads of a segment did in its time.
