@@ -566,7 +566,7 @@ fn cost(work: &Work) -> String {
 /// How it failed, if it did.
 pub fn failed(how: End) -> Option<String> {
     match how {
-        End::Exit(0) | End::Exec | End::Stopped => None,
+        End::Exit(0) | End::Exec | End::Stopped | End::Unknown => None,
         how => Some(end(how)),
     }
 }
@@ -576,6 +576,7 @@ fn end(how: End) -> String {
         End::Exit(code) => format!("exit status {code}"),
         End::Signal(signal) => format!("killed by signal {signal}"),
         End::Exec | End::Stopped => "still running".into(),
+        End::Unknown => "how was not seen".into(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::attribution::paths::{self, Kind, PodId};
 use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
 use crate::kernel::Instant;
-use crate::kernel::birth::{CgroupMade, End, Ended, Record, SegmentId};
+use crate::kernel::birth::{CgroupMade, Ended, Record, SegmentId};
 
 /// How births are watched.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +146,7 @@ impl Births {
     }
 
     fn ended(&mut self, ended: &Ended) {
-        let failed = !matches!(ended.how, End::Exit(0) | End::Exec | End::Stopped);
+        let failed = certificate::failed(ended.how).is_some();
         let plugin = |l: &super::log::Life| l.hints.role == Role::Cni { add: true };
         if failed
             && self.log.life(ended.segment).is_some_and(plugin)

@@ -41,10 +41,20 @@ pub enum Loss {
     /// Data points rejected of requests that were accepted (partial success).
     MetricsRejected,
     EventsRejected,
+    /// Spans, likewise.
+    TracesQueueFull,
+    TracesRefused,
+    TracesRejected,
+    /// Births not watched because there were too many at once.
+    BirthDropped,
+    /// Records of births that did not fit the kernel's buffers or the agent's memory.
+    BirthRecord,
+    /// Certificates not handed on because the agent's own thread was too slow.
+    BirthUnsaid,
 }
 
 impl Loss {
-    pub const ALL: [Loss; 20] = [
+    pub const ALL: [Loss; 26] = [
         Loss::SlotsExhausted,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
@@ -65,6 +75,12 @@ impl Loss {
         Loss::EventsRefused,
         Loss::MetricsRejected,
         Loss::EventsRejected,
+        Loss::TracesQueueFull,
+        Loss::TracesRefused,
+        Loss::TracesRejected,
+        Loss::BirthDropped,
+        Loss::BirthRecord,
+        Loss::BirthUnsaid,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -89,6 +105,12 @@ impl Loss {
             Loss::EventsRefused => "events_refused",
             Loss::MetricsRejected => "metrics_rejected",
             Loss::EventsRejected => "events_rejected",
+            Loss::TracesQueueFull => "traces_queue_full",
+            Loss::TracesRefused => "traces_refused",
+            Loss::TracesRejected => "traces_rejected",
+            Loss::BirthDropped => "birth_dropped",
+            Loss::BirthRecord => "birth_record",
+            Loss::BirthUnsaid => "birth_unsaid",
         }
     }
 }

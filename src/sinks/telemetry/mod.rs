@@ -122,6 +122,7 @@ impl SelfStats {
             for (lane, [dropped, refused, rejected]) in [
                 (Lane::Metrics, [Loss::MetricsQueueFull, Loss::MetricsRefused, Loss::MetricsRejected]),
                 (Lane::Events, [Loss::EventsQueueFull, Loss::EventsRefused, Loss::EventsRejected]),
+                (Lane::Traces, [Loss::TracesQueueFull, Loss::TracesRefused, Loss::TracesRejected]),
             ] {
                 let outcomes = otlp.outcomes(lane);
                 self.set_lost(dropped, otlp.waiting(lane).dropped);
