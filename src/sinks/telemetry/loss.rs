@@ -17,6 +17,10 @@ pub enum Loss {
     BundleMissed,
     /// Cgroups not taken in because there were too many.
     CgroupDropped,
+    /// Processes of a pod's start that were not recorded because there were too many.
+    BirthSegments,
+    /// Events of pods' starts that did not fit the kernel's buffer.
+    BirthEvents,
     /// Pairs of victim and culprit not taken in because there were too many.
     PairDropped,
     /// Samples not judged because too many workloads were watched.
@@ -44,7 +48,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 20] = [
+    pub const ALL: [Loss; 22] = [
         Loss::SlotsExhausted,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
@@ -52,6 +56,8 @@ impl Loss {
         Loss::LateName,
         Loss::BundleMissed,
         Loss::CgroupDropped,
+        Loss::BirthSegments,
+        Loss::BirthEvents,
         Loss::PairDropped,
         Loss::SampleUntracked,
         Loss::BlameUntracked,
@@ -76,6 +82,8 @@ impl Loss {
             Loss::LateName => "late_name",
             Loss::BundleMissed => "bundle_missed",
             Loss::CgroupDropped => "cgroup_dropped",
+            Loss::BirthSegments => "birth_segments",
+            Loss::BirthEvents => "birth_events",
             Loss::PairDropped => "pair_dropped",
             Loss::SampleUntracked => "sample_untracked",
             Loss::BlameUntracked => "blame_untracked",
