@@ -137,6 +137,7 @@ fn announce(plan: &Plan) -> Result<()> {
     }
     say("cpu", &plan.cpu);
     say("cgroups", &plan.cgroups);
+    say("births", &plan.births);
     anyhow::ensure!(plan.runs(), "nothing to read here: `kernel-gossip check` says what to do");
     Ok(())
 }

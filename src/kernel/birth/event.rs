@@ -7,7 +7,7 @@ use super::skel::types::{
     birth_ended, birth_event, birth_execed, birth_forked, birth_listened, birth_wrote, place, segment,
 };
 use super::{By, Hierarchy};
-use crate::kernel::shared::{Wire, decode};
+use crate::kernel::shared::{Wire, decode, until_nul};
 
 // SAFETY: integers alone, u64 first (generated from bpf/birth.bpf.c's own BTF).
 unsafe impl Wire for birth_event {}
@@ -164,11 +164,6 @@ fn end(code: u32) -> End {
         0 => End::Exit((code >> 8) as u8),
         signal => End::Signal(signal as u8),
     }
-}
-
-pub fn until_nul(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// A name of so many bytes with its end; `None` if it could not be read.

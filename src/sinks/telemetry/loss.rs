@@ -17,6 +17,10 @@ pub enum Loss {
     BundleMissed,
     /// Cgroups not taken in because there were too many.
     CgroupDropped,
+    /// Processes of a pod's start that were not recorded because there were too many.
+    BirthSegments,
+    /// Events of pods' starts that did not fit the kernel's buffer.
+    BirthEvents,
     /// Pairs of victim and culprit not taken in because there were too many.
     PairDropped,
     /// Samples not judged because too many workloads were watched.
@@ -47,14 +51,12 @@ pub enum Loss {
     TracesRejected,
     /// Births not watched because there were too many at once.
     BirthDropped,
-    /// Records of births that did not fit the kernel's buffers or the agent's memory.
+    /// Records of births not kept because there were too many.
     BirthRecord,
-    /// Certificates not handed on because the agent's own thread was too slow.
-    BirthUnsaid,
 }
 
 impl Loss {
-    pub const ALL: [Loss; 26] = [
+    pub const ALL: [Loss; 27] = [
         Loss::SlotsExhausted,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
@@ -62,6 +64,8 @@ impl Loss {
         Loss::LateName,
         Loss::BundleMissed,
         Loss::CgroupDropped,
+        Loss::BirthSegments,
+        Loss::BirthEvents,
         Loss::PairDropped,
         Loss::SampleUntracked,
         Loss::BlameUntracked,
@@ -80,7 +84,6 @@ impl Loss {
         Loss::TracesRejected,
         Loss::BirthDropped,
         Loss::BirthRecord,
-        Loss::BirthUnsaid,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -92,6 +95,8 @@ impl Loss {
             Loss::LateName => "late_name",
             Loss::BundleMissed => "bundle_missed",
             Loss::CgroupDropped => "cgroup_dropped",
+            Loss::BirthSegments => "birth_segments",
+            Loss::BirthEvents => "birth_events",
             Loss::PairDropped => "pair_dropped",
             Loss::SampleUntracked => "sample_untracked",
             Loss::BlameUntracked => "blame_untracked",
@@ -110,7 +115,6 @@ impl Loss {
             Loss::TracesRejected => "traces_rejected",
             Loss::BirthDropped => "birth_dropped",
             Loss::BirthRecord => "birth_record",
-            Loss::BirthUnsaid => "birth_unsaid",
         }
     }
 }

@@ -52,7 +52,7 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups } = reading.losses;
+        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups, births } = reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -65,6 +65,8 @@ impl SelfStats {
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
             (Loss::UnreadableCgroup, unreadable_cgroups),
+            (Loss::BirthSegments, births.segments),
+            (Loss::BirthEvents, births.events + births.cgroups),
             (Loss::UnknownPath, unknown_shapes),
             (Loss::UnresolvedCgroup, unresolved_ids),
             (Loss::LateName, late_names),
