@@ -76,6 +76,8 @@ pub struct Input<'a> {
     pub missing: Vec<MissingPart>,
     /// The recorder ran: what it does not tell was not done.
     pub recorded: bool,
+    /// It told of writes to cgroup files too.
+    pub writes: bool,
 }
 
 /// The object's status and the processes behind it.
@@ -93,6 +95,7 @@ pub fn birth(input: &Input<'_>) -> (PodBirthCertificateStatus, Vec<Process>) {
     if input.recorded {
         let mut stats = stats(input.story);
         stats.total_duration_ms = Some(tidy(total));
+        stats.cgroup_writes = stats.cgroup_writes.filter(|_| input.writes);
         status.kernel_stats = Some(stats);
         status.breakdown = breakdown(input.story);
     } else {
@@ -525,7 +528,8 @@ fn cgroup_steps(
         };
         let what =
             if all[0].container.is_none() { "makes the pod's cgroup" } else { "makes a container's cgroup" };
-        let details = format!("{path}{trees}, by {}{written}", first.by.comm);
+        let by = if first.by.comm.is_empty() { String::new() } else { format!(", by {}", first.by.comm) };
+        let details = format!("{path}{trees}{by}{written}");
         say(at(first.by.at_ns), actor, what.into(), Some(details));
     }
 }

@@ -9,11 +9,13 @@ pub mod failure;
 pub mod hints;
 pub mod log;
 pub mod moment;
+pub mod run;
 pub mod story;
 #[cfg(test)]
 pub mod testdata;
 pub mod watch;
 
 pub use certificate::{Certificate, Process};
+pub use run::Watcher;
 pub use story::{Phase, Subject};
 pub use watch::{Births, Options};

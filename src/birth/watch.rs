@@ -56,6 +56,9 @@ pub struct Births {
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
     recorded: bool,
+    writes: bool,
+    /// Records the recorder lost so far.
+    lost: u64,
     forgot_ns: u64,
     drops: u64,
 }
@@ -72,6 +75,8 @@ struct Birth {
     /// When to look at it again, whatever happens.
     look_ns: u64,
     generation: u64,
+    /// Records lost before it began.
+    lost: u64,
     /// Something in its records asks for a look.
     suspect: bool,
     record: Option<Arc<PodRecord>>,
@@ -110,9 +115,21 @@ impl Births {
             unnamed: Vec::new(),
             missing,
             recorded,
+            writes: recorded,
+            lost: 0,
             forgot_ns: 0,
             drops: 0,
         }
+    }
+
+    /// The recorder does not tell of writes to cgroup files.
+    pub fn without_writes(self) -> Births {
+        Births { writes: false, ..self }
+    }
+
+    /// So many records were lost in all.
+    pub fn lost(&mut self, total: u64) {
+        self.lost = total;
     }
 
     /// Something is being born: record.
@@ -178,7 +195,8 @@ impl Births {
                 true => State::Running(ns + nanos(self.options.wait)),
                 false => State::Done,
             };
-            self.births.insert(pod.clone(), Birth::new(at(ns), made.path.clone(), state));
+            let lost = self.lost;
+            self.births.insert(pod.clone(), Birth { lost, ..Birth::new(at(ns), made.path.clone(), state) });
         }
         let Some(birth) = self.births.get_mut(&pod) else { return };
         birth.last_ns = birth.last_ns.max(ns);
@@ -290,6 +308,7 @@ impl Births {
             failure,
             missing,
             recorded: self.recorded,
+            writes: self.writes,
         };
         let (mut status, processes) = certificate::birth(&input);
         let who = self.who(pod, birth, &story);
@@ -337,8 +356,9 @@ impl Births {
             let why = "the API server has not told of this pod";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
-        if self.log.dropped > 0 {
-            let why = format!("{} records did not fit; some may have been this pod's", self.log.dropped);
+        let lost = self.lost.saturating_sub(birth.lost) + self.log.dropped;
+        if lost > 0 {
+            let why = format!("{lost} records were lost; some may have been this pod's");
             missing.push(MissingPart { part: "records".into(), why });
         }
         missing
@@ -411,6 +431,7 @@ impl Births {
                 failure,
                 missing: Vec::new(),
                 recorded: self.recorded,
+                writes: self.writes,
             };
             let Some(restart) = certificate::restart(&input) else { continue };
             let mut certificate = match birth.said.take() {
@@ -452,6 +473,7 @@ impl Birth {
             heard_ready: None,
             look_ns: 0,
             generation: u64::MAX,
+            lost: 0,
             suspect: false,
             record: None,
             said: None,
