@@ -524,7 +524,8 @@ fn cgroup_steps(
         let writes: Vec<_> = story.writes.iter().filter(|(_, p)| p == path).collect();
         let written = match writes.len() {
             0 => String::new(),
-            n => format!("; {n} writes to its files"),
+            1 => "; 1 write to its files".into(),
+        n => format!("; {n} writes to its files"),
         };
         let what =
             if all[0].container.is_none() { "makes the pod's cgroup" } else { "makes a container's cgroup" };

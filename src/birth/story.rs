@@ -23,6 +23,19 @@ impl Subject {
             Subject::Container(id) => owner.container.as_ref() == Some(id),
         }
     }
+
+    /// Whether a cgroup is its: without Kubernetes a container may have any name.
+    fn has(&self, made: &Made) -> bool {
+        let named = |id: &String| {
+            made.made.path.split('/').any(|part| {
+                part == id || part.strip_suffix(".scope").is_some_and(|p| p.ends_with(&format!("-{id}")))
+            })
+        };
+        match self {
+            Subject::Pod(pod) => made.pod.as_ref() == Some(pod),
+            Subject::Container(id) => made.container.as_ref().map_or_else(|| named(id), |c| c == id),
+        }
+    }
 }
 
 /// The phases of a birth, in their usual order.
@@ -158,8 +171,7 @@ impl Story {
         let mut story = Story::default();
         let mut at: HashMap<String, usize> = HashMap::new();
         for made in log.cgroups().iter().filter(|m| (from..=until).contains(&m.made.by.at_ns)) {
-            let owner = Owner { pod: made.pod.clone(), container: made.container.clone() };
-            if !subject.is(&owner) {
+            if !subject.has(made) {
                 continue;
             }
             story.cgroups.push(made.clone());
@@ -169,7 +181,7 @@ impl Story {
         }
         for write in log.writes.iter().filter(|w| (from..=until).contains(&w.by.at_ns)) {
             let Some(made) = log.written(write) else { continue };
-            if subject.is(&Owner { pod: made.pod.clone(), container: made.container.clone() }) {
+            if subject.has(made) {
                 story.writes.push((write.clone(), made.made.path.clone()));
             }
         }
