@@ -169,7 +169,7 @@ impl<'a> Times<'a> {
         let first = |phase| of(phase).map(|w| w.start_ns).min();
         let last = |phase| of(phase).map(|w| w.end_ns.unwrap_or(w.start_ns)).max();
         let runtime = story.containers.iter().map(|c| c.first_ns).min().unwrap_or(self.input.until_ns);
-        let cgroups = story.cgroups.iter().filter(|m| m.container.is_none()).map(|m| m.made.by.at_ns);
+        let cgroups = story.cgroups.iter().filter(|m| m.pod.is_some() && m.container.is_none()).map(|m| m.made.by.at_ns);
         let writes = story.writes.iter().map(|(w, _)| w.by.at_ns);
         if let Some(last) = cgroups.chain(writes).filter(|ns| *ns <= runtime).max() {
             self.add(Phase::Cgroup, None, 0.0, self.ms(last));
@@ -192,7 +192,9 @@ impl<'a> Times<'a> {
         let mut free = story.sandbox().and_then(|s| s.exec_ns);
         for container in story.containers() {
             let c = Some(container);
-            if let Some(free) = free.filter(|free| *free < container.first_ns) {
+            // What is started again waits for the kubelet's patience.
+            let again = story.containers().take_while(|c| c.id != container.id).any(|c| display(c) == display(container));
+            if let Some(free) = free.filter(|free| !again && *free < container.first_ns) {
                 self.add(Phase::Image, c, self.ms(free), self.ms(container.first_ns));
             }
             if let Some((start, end)) = container.create {
@@ -519,7 +521,8 @@ fn cgroup_steps(
     }
     for (path, all) in paths {
         let first = &all[0].made;
-        let actor = if all[0].container.is_none() { Actor::Kubelet } else { Actor::Runtime };
+        let pods = all[0].pod.is_some() && all[0].container.is_none();
+        let actor = if pods { Actor::Kubelet } else { Actor::Runtime };
         let trees = if all.len() > 1 { format!(", in {} trees", all.len()) } else { String::new() };
         let writes: Vec<_> = story.writes.iter().filter(|(_, p)| p == path).collect();
         let written = match writes.len() {

@@ -225,6 +225,10 @@ impl Log {
         owner
     }
 
+    fn in_container(&self, place: &Place) -> bool {
+        self.place(place).is_some_and(|made| made.container.is_some())
+    }
+
     fn place(&self, place: &Place) -> Option<&Made> {
         let tree = match place.hierarchy? {
             Hierarchy::Unified => 0,
@@ -234,9 +238,11 @@ impl Log {
         self.by_id.get(&(tree, place.cgroup?)).map(|&at| &self.cgroups[at])
     }
 
-    /// The nearest of a segment and its ancestors that plays a part of its own.
+    /// The nearest of a segment, the program it is about to become, and its ancestors that plays a part of its own.
     pub fn acting(&self, id: SegmentId) -> Option<&Life> {
-        self.ancestors(id).find(|l| l.hints.role != Role::Other)
+        let acts = |l: &&Life| l.hints.role != Role::Other;
+        let becomes = self.lives.get(&id).and_then(|l| self.lives.get(&l.next?));
+        self.lives.get(&id).filter(acts).or(becomes.filter(acts)).or_else(|| self.ancestors(id).find(acts))
     }
 
     /// A segment, whoever began it, and so on.
@@ -257,7 +263,8 @@ impl Log {
             return false;
         }
         let mut above = self.ancestors(life.segment.id).skip(1).filter(|l| l.segment.begun != Begun::Fork);
-        let Some(runtime) = above.next() else { return false };
+        // Of a process that was there before the recording only the cgroup tells.
+        let Some(runtime) = above.next() else { return self.in_container(&life.segment.place) };
         let verb = match runtime.hints.role {
             Role::Runtime(Verb::Init) => above.find_map(|l| match l.hints.role {
                 Role::Runtime(verb) if verb != Verb::Init => Some(verb),
