@@ -517,6 +517,8 @@ static __always_inline int on_socket(struct how how, struct sock *sk, int to)
 	family = READ(how, sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
+	if (READ(how, sk, sk_protocol) != IPPROTO_TCP) /* MPTCP listens by a TCP socket of its own */
+		return 0;
 	s = segment_of(tgid, NULL);
 	event = RESERVE(struct birth_listened);
 	if (!event)
