@@ -85,6 +85,8 @@ pub struct BirthsHook {
     /// A pod's cgroup is known the moment it is made; else a birth is found later, by walking the trees, and what was
     /// done until then is missing.
     pub triggered: bool,
+    /// An iterator over tasks is there: bytes, faults and waiting of a process that lives are known too.
+    pub tally: bool,
 }
 
 /// Whom names are asked of, besides the container runtime's files.
@@ -331,7 +333,13 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
             "use a kernel with CONFIG_TASK_XACCT",
         ));
     }
-    Verdict::of(BirthsHook { entry, triggered }, how)
+    let tally = trials.iter_task.works();
+    if !tally {
+        let refusal = refusal::of(facts, &trials.iter_task);
+        let lost = "no bytes, faults and time waiting of processes that live on, such as the container's own";
+        how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+    }
+    Verdict::of(BirthsHook { entry, triggered, tally }, how)
 }
 
 fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {
