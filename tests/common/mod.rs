@@ -6,6 +6,8 @@
 //! runs them with `--include-ignored`.
 #![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
+pub mod births;
+pub mod bundle;
 pub mod cgroup;
 pub mod process;
 pub mod whisper;
