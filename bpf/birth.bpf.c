@@ -324,6 +324,8 @@ static __always_inline int on_exec(struct how how, struct task_struct *task, str
 		s->ended = now;
 	}
 	slot = begin(tgid, now);
+	if (slot == NO_SLOT && prior_slot == NO_SLOT)
+		return 0;
 	s = bpf_map_lookup_elem(&segments, &slot);
 	if (slot != NO_SLOT && s)
 		add_thread(how, s, task, -1);

@@ -10,6 +10,7 @@ pub mod births;
 pub mod bundle;
 pub mod cgroup;
 pub mod process;
+pub mod stats;
 pub mod whisper;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
