@@ -36,6 +36,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NFNL_SUBSYS_CTNETLINK_EXP 2
 #define NFNL_SUBSYS_IPSET 6
 #define NFNL_MSG_BATCH_BEGIN 0x10
+#define PF_EXITING 4 /* include/linux/sched.h */
 #define MOUNT_DEPTH 8
 #define NO_SLOT 0 /* never handed out */
 /* Userspace looks now and then; it is woken when this much waits. */
@@ -78,6 +79,7 @@ struct {
 	__type(value, __u64);
 } run_since SEC(".maps");
 
+__u64 tally; /* the number of the tally in progress; counted up by userspace before each */
 __u64 segments_lost;
 __u64 events_lost;
 
@@ -171,7 +173,7 @@ static __always_inline __u64 run_until(__u64 now)
 /* Adds what a thread has done in its life, or takes it off; on its own behalf. */
 static __always_inline void add_thread(struct how how, struct segment *s, struct task_struct *task, __u64 sign)
 {
-	/* On 32 bits of each other: several threads may exit at a time. */
+	/* Several threads may exit at a time. */
 	__sync_fetch_and_add(&s->wait, sign * READ(how, task, sched_info.run_delay));
 	if (bpf_core_field_exists(task->ioac.rchar)) {
 		__sync_fetch_and_add(&s->read_bytes, sign * READ(how, task, ioac.rchar));
@@ -322,6 +324,8 @@ static __always_inline int on_exec(struct how how, struct task_struct *task, str
 		s->ended = now;
 	}
 	slot = begin(tgid, now);
+	if (slot == NO_SLOT && prior_slot == NO_SLOT)
+		return 0;
 	s = bpf_map_lookup_elem(&segments, &slot);
 	if (slot != NO_SLOT && s)
 		add_thread(how, s, task, -1);
@@ -517,6 +521,8 @@ static __always_inline int on_socket(struct how how, struct sock *sk, int to)
 	family = READ(how, sk, __sk_common.skc_family);
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
+	if (READ(how, sk, sk_protocol) != IPPROTO_TCP) /* MPTCP listens by a TCP socket of its own */
+		return 0;
 	s = segment_of(tgid, NULL);
 	event = RESERVE(struct birth_listened);
 	if (!event)
@@ -525,6 +531,33 @@ static __always_inline int on_socket(struct how how, struct sock *sk, int to)
 	event->family = family;
 	event->port = READ(how, sk, __sk_common.skc_num);
 	submit(event);
+	return 0;
+}
+
+/* Adds up what the threads that live have done; run by userspace when it wants to know. */
+SEC("?iter/task")
+int tally_threads(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct segment *s;
+
+	if (!task || task->flags & PF_EXITING)
+		return 0;
+	s = segment_of(task->tgid, NULL);
+	if (!s)
+		return 0;
+	if (s->tally != tally) {
+		s->tally = tally;
+		s->tally_ended = s->threads_ended;
+		s->live_wait = s->live_read_bytes = s->live_written_bytes = s->live_minor_faults = s->live_major_faults = 0;
+	}
+	s->live_wait += task->sched_info.run_delay;
+	if (bpf_core_field_exists(task->ioac.rchar)) {
+		s->live_read_bytes += task->ioac.rchar;
+		s->live_written_bytes += task->ioac.wchar;
+	}
+	s->live_minor_faults += task->min_flt;
+	s->live_major_faults += task->maj_flt;
 	return 0;
 }
 

@@ -12,7 +12,7 @@
 #define ENV_LEN 2304 /* of its end, where libcni puts CNI_…; with the rest below a page */
 
 /* What the threads of a segment did. The sums of a thread are added when it exits; less what it had done before
- * the segment, which makes them negative in between. */
+ * the segment, which makes them negative in between: a tally of those that live tells the rest. */
 struct segment {
 	__u64 start; /* 0: the slot is free */
 	__u64 ended; /* 0: it lives */
@@ -27,6 +27,16 @@ struct segment {
 	__u64 threads_ended;
 	__u64 netfilter_changes;
 	__u64 foreign_syscalls;
+
+	/* What the threads that live have done in their lives, when it was last tallied. */
+	__u64 tally; /* which one that was */
+	__u64 tally_ended; /* threads_ended then */
+	__u64 live_wait;
+	__u64 live_read_bytes;
+	__u64 live_written_bytes;
+	__u64 live_minor_faults;
+	__u64 live_major_faults;
+
 	__u32 tgid;
 	__u32 pad;
 	__u32 syscalls[SYSCALLS];

@@ -46,7 +46,10 @@ impl DriverOptions {
                 hierarchy: hook.hierarchy,
                 max_cgroups,
             }),
-            births: plan.births.hook().map(|hook| RecorderOptions::new(hook.entry, facts.cgroups.cpu)),
+            births: plan.births.hook().map(|hook| RecorderOptions {
+                tally: hook.tally,
+                ..RecorderOptions::new(hook.entry, facts.cgroups.cpu)
+            }),
         }
     }
 }

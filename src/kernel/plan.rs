@@ -85,6 +85,8 @@ pub struct BirthsHook {
     /// A pod's cgroup is known the moment it is made; else a birth is found later, by walking the trees, and what was
     /// done until then is missing.
     pub triggered: bool,
+    /// An iterator over tasks is there: bytes, faults and waiting of a process that lives are known too.
+    pub tally: bool,
 }
 
 /// Whom names are asked of, besides the container runtime's files.
@@ -211,6 +213,21 @@ fn hook(facts: &Facts) -> Option<Hook> {
     }
 }
 
+/// How new cgroups are told of at once, or why they are not.
+fn tracepoints(facts: &Facts) -> Result<Hook, Shortfall> {
+    let trials = &facts.trials;
+    // The path is read through a pointer that has no type.
+    match hook(facts).filter(|_| trials.read_kernel.works()) {
+        None => Err(refusal::of(facts, &trials.read_kernel)),
+        Some(_) if !trials.ring_buffer.works() => Err(refusal::of(facts, &trials.ring_buffer)),
+        Some(_) if !facts.btf.cgroup_tracepoints => Err(Shortfall::new(
+            "this kernel has no cgroup tracepoints",
+            "use a kernel with them (CONFIG_TRACEPOINTS)",
+        )),
+        Some(hook) => Ok(hook),
+    }
+}
+
 fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
     let (trees, trials) = (&facts.cgroups, &facts.trials);
     if trees.version() == CgroupVersion::None {
@@ -236,22 +253,12 @@ fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
         how.push(Shortfall::new(why, refusal.what_to_do));
     }
 
-    let tracepoints =
-        hook(facts).filter(|_| reads && trials.ring_buffer.works() && facts.btf.cgroup_tracepoints);
-    if tracepoints.is_none() {
-        let refusal = if reads && trials.ring_buffer.works() {
-            Shortfall::new(
-                "this kernel has no cgroup tracepoints",
-                "use a kernel with them (CONFIG_TRACEPOINTS)",
-            )
-        } else if reads {
-            refusal::of(facts, &trials.ring_buffer)
-        } else {
-            refusal::of(facts, &trials.read_kernel)
-        };
-        let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
-        how.push(Shortfall::new(why, refusal.what_to_do));
-    }
+    let tracepoints = tracepoints(facts)
+        .map_err(|refusal| {
+            let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
+            how.push(Shortfall::new(why, refusal.what_to_do));
+        })
+        .ok();
 
     for (name, tree) in trees.iter().filter(|(_, tree)| !tree.whole) {
         let why = format!("only this process's own part of the {name} tree is seen");
@@ -308,13 +315,12 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
         Hook::TpBtf => Entry::TpBtf,
         Hook::RawTracepoint => Entry::RawTracepoint,
     };
-    let triggered = cgroups(facts).hook().is_some_and(|cgroups| cgroups.tracepoints.is_some());
-    if !triggered {
-        how.push(Shortfall::new(
-            "a birth is noticed late, and what was done until then is missing: new cgroups are not seen at once",
-            "as for cgroups",
-        ));
-    }
+    let late = tracepoints(facts).err();
+    let triggered = late.is_none();
+    how.extend(late.map(|refusal| {
+        let lost = "a birth is noticed late, and what was done until then is missing";
+        Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do)
+    }));
     if !facts.btf.sched_info {
         how.push(Shortfall::new(
             "no time waiting for a CPU: this kernel does not keep it",
@@ -327,7 +333,13 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
             "use a kernel with CONFIG_TASK_XACCT",
         ));
     }
-    Verdict::of(BirthsHook { entry, triggered }, how)
+    let tally = trials.iter_task.works();
+    if !tally {
+        let refusal = refusal::of(facts, &trials.iter_task);
+        let lost = "no bytes, faults and time waiting of processes that live on, such as the container's own";
+        how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+    }
+    Verdict::of(BirthsHook { entry, triggered, tally }, how)
 }
 
 fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {

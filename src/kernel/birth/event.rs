@@ -178,19 +178,23 @@ fn strings(bytes: &[u8]) -> impl Iterator<Item = String> {
     bytes.split(|b| *b == 0).filter(move |_| !none).map(|s| String::from_utf8_lossy(s).into_owned())
 }
 
-/// What a slot counts. Sums of threads that live are not in yet, and may make others negative until then.
-pub fn counters(raw: &segment) -> Counters {
-    let sum = |value: u64| value.cast_signed().max(0).cast_unsigned();
+/// What a slot counts; with what its threads that live have done, if they were tallied (`live`).
+pub fn counters(raw: &segment, live: bool) -> Counters {
+    // Of a segment that lives: less than nothing, until its threads are added.
+    let sum = |ended: u64, living: u64| {
+        let all = if live { ended.wrapping_add(living) } else { ended };
+        all.cast_signed().max(0).cast_unsigned()
+    };
     let syscalls = raw.syscalls.iter().zip(0..).filter(|(count, _)| **count > 0);
     Counters {
         syscalls: syscalls.map(|(count, number)| (number, u64::from(*count))).collect(),
         foreign_syscalls: raw.foreign_syscalls,
         run_ns: raw.run,
-        wait_ns: sum(raw.wait),
-        read_bytes: sum(raw.read_bytes),
-        written_bytes: sum(raw.written_bytes),
-        minor_faults: sum(raw.minor_faults),
-        major_faults: sum(raw.major_faults),
+        wait_ns: sum(raw.wait, raw.live_wait),
+        read_bytes: sum(raw.read_bytes, raw.live_read_bytes),
+        written_bytes: sum(raw.written_bytes, raw.live_written_bytes),
+        minor_faults: sum(raw.minor_faults, raw.live_minor_faults),
+        major_faults: sum(raw.major_faults, raw.live_major_faults),
         forks: raw.forks,
         threads: raw.threads_begun.saturating_sub(1),
         netfilter_changes: raw.netfilter_changes,

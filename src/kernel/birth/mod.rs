@@ -17,6 +17,7 @@ use libbpf_rs::{
     Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut, RingBuffer, RingBufferBuilder,
 };
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 pub use record::*;
 
@@ -55,6 +56,8 @@ pub struct RecorderOptions {
     pub hierarchy: Hierarchy,
     /// Processes followed at a time, and those that ended since the last [`Recorder::drain`]: 2.2 KiB each.
     pub max_segments: u32,
+    /// An iterator over tasks may be used: without it waiting, bytes and faults of a segment that lives are not known.
+    pub tally: bool,
     /// What the names of environment variables that are kept begin with.
     pub env: Vec<String>,
 }
@@ -62,7 +65,7 @@ pub struct RecorderOptions {
 impl RecorderOptions {
     /// Room for some 20 births at a time; of the environment, what container network plugins are given.
     pub fn new(entry: Entry, hierarchy: Hierarchy) -> Self {
-        RecorderOptions { entry, hierarchy, max_segments: 2048, env: vec!["CNI_".to_owned()] }
+        RecorderOptions { entry, hierarchy, max_segments: 2048, tally: true, env: vec!["CNI_".to_owned()] }
     }
 }
 
@@ -97,6 +100,7 @@ struct Past {
 pub struct Recorder<'obj> {
     skel: BirthSkel<'obj>,
     entry: Entry,
+    tally: Option<Link>,
     links: Vec<Link>,
     ring: RingBuffer<'static>,
     arrived: Rc<RefCell<Vec<Event>>>,
@@ -132,10 +136,13 @@ impl<'obj> Recorder<'obj> {
         for program in to_load(&mut open.progs, options.entry) {
             program.set_autoload(true);
         }
+        open.progs.tally_threads.set_autoload(options.tally);
         let skel = open.load().map_err(bpf("load the programs"))?;
         for slot in (1..slots).rev() {
             release(&skel, slot).map_err(bpf("fill the list of free slots"))?;
         }
+        // Nothing runs by this link until someone reads from it.
+        let tally = options.tally.then(|| skel.progs.tally_threads.attach()).transpose();
         let arrived = Rc::new(RefCell::new(Vec::new()));
         let to = arrived.clone();
         let decoder = Decoder { hierarchy: options.hierarchy, env: options.env };
@@ -152,6 +159,7 @@ impl<'obj> Recorder<'obj> {
             segments: SharedArray::new(&skel.maps.segments)?,
             skel,
             entry: options.entry,
+            tally: tally.map_err(bpf("make an iterator over tasks"))?,
             links: Vec::new(),
             open: HashMap::new(),
             latest: HashMap::new(),
@@ -187,6 +195,7 @@ impl<'obj> Recorder<'obj> {
     pub fn stop(&mut self, out: &mut Vec<Record>) {
         while self.links.pop().is_some() {}
         self.drain(out);
+        self.tally();
         let open: Vec<SegmentId> = self.open.values().map(|open| open.id).collect();
         for id in open {
             self.let_go(id, out);
@@ -287,6 +296,7 @@ impl<'obj> Recorder<'obj> {
     /// A segment is over: its counters are read and its slot is free again.
     fn close(&mut self, key: Key, slot: u32, at_ns: u64, how: End, place: Place, out: &mut Vec<Record>) {
         let raw = self.segments.get(slot as usize);
+        let live = how == End::Stopped && self.tallied(&raw);
         self.give_back(slot, key.1);
         let Some(open) = self.open.remove(&key) else {
             return; // its beginning was lost, and counted
@@ -304,7 +314,7 @@ impl<'obj> Recorder<'obj> {
             at_ns,
             how,
             place,
-            counters: counters(&raw),
+            counters: counters(&raw, live),
         }));
     }
 
@@ -355,14 +365,35 @@ impl<'obj> Recorder<'obj> {
         })
     }
 
-    /// What a segment that lives did so far. Waiting, bytes and faults are those of its threads that ended.
+    /// What a segment that lives did so far. Its waiting, bytes and faults are as of the last [`Recorder::tally`]; without
+    /// one they are those of its threads that ended.
     pub fn counters(&self, id: SegmentId) -> Option<Counters> {
         let open = self.open.values().find(|open| open.id == id)?;
-        Some(counters(&self.segments.get(open.slot as usize)))
+        let raw = self.segments.get(open.slot as usize);
+        Some(counters(&raw, self.tallied(&raw)))
     }
 
-    /// Follows a segment no longer, because whoever asked has seen enough: appends its end ([`End::Stopped`]), and its
-    /// room is free again. What it forks later is recorded, without a parent.
+    /// Adds up what the threads that live have done, for [`Recorder::counters`] and segments that are let go. A walk over
+    /// all threads of this host.
+    pub fn tally(&mut self) {
+        let (Some(link), Some(data)) = (&self.tally, self.skel.maps.bss_data.as_mut()) else {
+            return;
+        };
+        data.tally += 1;
+        let run = libbpf_rs::Iter::new(link).map_err(std::io::Error::other);
+        if let Err(error) = run.and_then(|mut run| std::io::copy(&mut run, &mut std::io::sink())) {
+            warn!("birth recorder: threads that live are not counted: {error}");
+        }
+    }
+
+    /// The tally is of this segment as it is: no thread of it ended since.
+    fn tallied(&self, raw: &segment) -> bool {
+        let tally = self.skel.maps.bss_data.as_deref().map_or(0, |data| data.tally);
+        raw.tally == tally && tally != 0 && raw.tally_ended == raw.threads_ended
+    }
+
+    /// Follows a segment no longer, because whoever asked has seen enough: appends its end ([`End::Stopped`], with counters
+    /// as of the last tally), and its room is free again. What it forks later is recorded, without a parent.
     pub fn let_go(&mut self, id: SegmentId, out: &mut Vec<Record>) {
         let Some((key, slot)) = self.open.iter().find(|(_, open)| open.id == id).map(|(k, o)| (*k, o.slot))
         else {

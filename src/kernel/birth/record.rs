@@ -88,7 +88,8 @@ pub struct Place {
     pub hierarchy: Option<Hierarchy>,
     /// `None`: not readable here, or the process had given them up.
     pub namespaces: Option<Namespaces>,
-    /// Mounts in its mount namespace that `/proc/<pid>/mountinfo` would list.
+    /// Mounts in its mount namespace, but for those that its root is mounted on: as many as `/proc/<pid>/mountinfo`
+    /// lists, unless it was left in a corner of the tree (by chroot, or an initramfs that was not moved away).
     pub mounts: Option<u32>,
 }
 
