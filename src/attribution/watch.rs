@@ -390,6 +390,12 @@ impl SlimPod {
     }
 }
 
+/// A pod as kubectl prints it, for the tests of other rooms.
+#[cfg(test)]
+pub(crate) fn slimmed(json: &str) -> PodRecord {
+    serde_json::from_str::<SlimPod>(json).expect("a pod").into_record().expect("named")
+}
+
 /// The id of `containerd://<id>`.
 fn bare_id(id: Option<&str>) -> Option<String> {
     id?.split_once("://").map(|(_, id)| id.to_string()).filter(|id| !id.is_empty())

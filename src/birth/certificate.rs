@@ -169,7 +169,11 @@ impl<'a> Times<'a> {
         let first = |phase| of(phase).map(|w| w.start_ns).min();
         let last = |phase| of(phase).map(|w| w.end_ns.unwrap_or(w.start_ns)).max();
         let runtime = story.containers.iter().map(|c| c.first_ns).min().unwrap_or(self.input.until_ns);
-        let cgroups = story.cgroups.iter().filter(|m| m.pod.is_some() && m.container.is_none()).map(|m| m.made.by.at_ns);
+        let cgroups = story
+            .cgroups
+            .iter()
+            .filter(|m| m.pod.is_some() && m.container.is_none())
+            .map(|m| m.made.by.at_ns);
         let writes = story.writes.iter().map(|(w, _)| w.by.at_ns);
         if let Some(last) = cgroups.chain(writes).filter(|ns| *ns <= runtime).max() {
             self.add(Phase::Cgroup, None, 0.0, self.ms(last));
@@ -193,7 +197,10 @@ impl<'a> Times<'a> {
         for container in story.containers() {
             let c = Some(container);
             // What is started again waits for the kubelet's patience.
-            let again = story.containers().take_while(|c| c.id != container.id).any(|c| display(c) == display(container));
+            let again = story
+                .containers()
+                .take_while(|c| c.id != container.id)
+                .any(|c| display(c) == display(container));
             if let Some(free) = free.filter(|free| !again && *free < container.first_ns) {
                 self.add(Phase::Image, c, self.ms(free), self.ms(container.first_ns));
             }
@@ -528,7 +535,7 @@ fn cgroup_steps(
         let written = match writes.len() {
             0 => String::new(),
             1 => "; 1 write to its files".into(),
-        n => format!("; {n} writes to its files"),
+            n => format!("; {n} writes to its files"),
         };
         let what =
             if all[0].container.is_none() { "makes the pod's cgroup" } else { "makes a container's cgroup" };

@@ -13,6 +13,8 @@ pub mod run;
 pub mod story;
 #[cfg(test)]
 pub mod testdata;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 pub use certificate::{Certificate, Process};

@@ -134,6 +134,7 @@ impl Watcher {
         let api = *pods.status() != ApiStatus::Unused;
         let certificates = self.births.step(at, &index, api, &mut |ids| {
             let Some(recorder) = driver.recorder() else { return Vec::new() };
+            recorder.tally();
             let mut ended = Vec::new();
             ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
             ended

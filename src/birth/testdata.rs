@@ -29,3 +29,13 @@ pub fn exec(id: u64, parent: Option<u64>, command: &str) -> Segment {
 pub fn fork(id: u64, parent: Option<u64>) -> Segment {
     Segment { begun: Begun::Fork, exe: None, file: None, args: Vec::new(), ..exec(id, parent, "x") }
 }
+
+pub fn ended(id: u64, tgid: u32, at_ns: u64, how: End) -> Ended {
+    let (place, counters) = (Place::default(), Counters::default());
+    Ended { segment: SegmentId(id), tgid, at_ns, how, place, counters }
+}
+
+pub fn cgroup(hierarchy_id: u32, cgroup: u64, path: &str, at_ns: u64) -> Record {
+    let by = By { at_ns, segment: None, tgid: 1, comm: "kubelet".into() };
+    Record::CgroupMade(CgroupMade { by, hierarchy_id, cgroup, path: path.into() })
+}

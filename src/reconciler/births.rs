@@ -20,7 +20,8 @@ use super::render;
 use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{
-    BirthOutcome, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus, Source, object_name,
+    BirthOutcome, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus, Source,
+    object_name,
 };
 use crate::birth::watch::trace_id;
 

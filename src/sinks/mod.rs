@@ -103,6 +103,7 @@ impl Sinks {
 
     /// Publishes a birth; `text` says it to people, in one line.
     pub fn birth(&self, birth: &Certificate, text: String) {
+        self.stats.birth(birth);
         if let Some(otlp) = &self.otlp {
             otlp.birth(birth, text);
         }

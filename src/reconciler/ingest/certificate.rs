@@ -181,7 +181,10 @@ mod tests {
     #[test]
     fn who_says_it_is_not_the_senders_to_say() {
         let status = with(r#""observedGeneration":7,"traceId":"x","total":"5 ms""#).expect("good");
-        assert_eq!((status.source, status.observed_generation, status.trace_id), (Source::Kernel, None, None));
+        assert_eq!(
+            (status.source, status.observed_generation, status.trace_id),
+            (Source::Kernel, None, None)
+        );
     }
 
     #[test]

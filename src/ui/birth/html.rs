@@ -39,8 +39,14 @@ pub fn page(view: &View) -> String {
 fn write(out: &mut String, view: &View) -> std::fmt::Result {
     let status = &view.status;
     let name = escape(&view.title);
-    writeln!(out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Birth of {name}</title>")?;
-    writeln!(out, "<meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>")?;
+    writeln!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Birth of {name}</title>"
+    )?;
+    writeln!(
+        out,
+        "<meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>"
+    )?;
     let total = escape(status.total.as_deref().unwrap_or("an unknown time"));
     let born = match status.outcome {
         Some(BirthOutcome::Complete) | None => format!("born in {total}"),
@@ -85,7 +91,10 @@ fn bars(out: &mut String, view: &View) -> std::fmt::Result {
     while tick <= to {
         let at = x(tick);
         writeln!(out, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"22\" y2=\"{height}\"/>")?;
-        writeln!(out, "<text class=\"dim\" x=\"{at:.1}\" y=\"14\" text-anchor=\"middle\">{tick:.0} ms</text>")?;
+        writeln!(
+            out,
+            "<text class=\"dim\" x=\"{at:.1}\" y=\"14\" text-anchor=\"middle\">{tick:.0} ms</text>"
+        )?;
         tick += step;
     }
     for (row, phase) in status.phases.iter().enumerate() {
@@ -95,14 +104,24 @@ fn bars(out: &mut String, view: &View) -> std::fmt::Result {
         let name = escape(&title(phase));
         let took = format!("{}{}", length(phase.duration_ms), uncertain(phase.uncertainty_ms));
         let fill = colour(actor(&phase.name));
-        writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>", LABELS - 8.0, y + 13.0)?;
+        writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
+            LABELS - 8.0,
+            y + 13.0
+        )?;
         writeln!(
             out,
             "<rect x=\"{start:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"18\" rx=\"2\" fill=\"{fill}\"><title>{name}: \
              {took}, from {:.1} ms</title></rect>",
             phase.start_ms
         )?;
-        writeln!(out, "<text class=\"dim\" x=\"{:.1}\" y=\"{:.1}\">{took}</text>", start + wide + 6.0, y + 13.0)?;
+        writeln!(
+            out,
+            "<text class=\"dim\" x=\"{:.1}\" y=\"{:.1}\">{took}</text>",
+            start + wide + 6.0,
+            y + 13.0
+        )?;
     }
     writeln!(out, "</svg>")
 }

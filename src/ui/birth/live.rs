@@ -94,7 +94,9 @@ fn verdict(story: &Story, since: Instant) -> Option<Verdict> {
         return Some((BirthOutcome::Complete, None));
     }
     let create = story.works.iter().find(|w| {
-        matches!(w.role, Role::Runtime(Verb::Create | Verb::Run)) && w.begun == Begun::Exec && w.end_ns.is_some()
+        matches!(w.role, Role::Runtime(Verb::Create | Verb::Run))
+            && w.begun == Begun::Exec
+            && w.end_ns.is_some()
     });
     if let Some(why) = create.and_then(|w| w.how).and_then(failed).filter(|_| exec.is_none()) {
         let failure = failure::failure(Phase::Create, None, "RuntimeFailed", Some(why));
@@ -102,7 +104,10 @@ fn verdict(story: &Story, since: Instant) -> Option<Verdict> {
     }
     (since.elapsed() >= PATIENCE).then(|| {
         let why = "its own program was not seen within a minute";
-        (BirthOutcome::Unfinished, Some(failure::failure(failure::furthest(story), None, "TimedOut", Some(why.into()))))
+        (
+            BirthOutcome::Unfinished,
+            Some(failure::failure(failure::furthest(story), None, "TimedOut", Some(why.into()))),
+        )
     })
 }
 

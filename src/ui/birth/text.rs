@@ -58,7 +58,14 @@ impl Waterfall<'_> {
         if let Some(failure) = &status.failure {
             let of = failure.container.as_ref().map(|c| format!(" of {c}")).unwrap_or_default();
             let why = failure.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default();
-            writeln!(f, "  in phase {}{}: {}{}", failure.phase, Plain(&of), Plain(&failure.reason), Plain(&why))?;
+            writeln!(
+                f,
+                "  in phase {}{}: {}{}",
+                failure.phase,
+                Plain(&of),
+                Plain(&failure.reason),
+                Plain(&why)
+            )?;
         }
         let headline = status.kernel_stats.as_ref().map(headline).unwrap_or_default();
         if !headline.is_empty() {
@@ -83,7 +90,13 @@ impl Waterfall<'_> {
             write!(f, "{style}{:name$}{style:#} ", Plain(&shown).to_string())?;
             write!(f, "{:>9} {:>9}  ", short(phase.start_ms), short(phase.duration_ms))?;
             let (before, within) = place(phase, from, to, bar);
-            writeln!(f, "{}{style}{}{style:#}{}", " ".repeat(before), within, uncertain(phase.uncertainty_ms))?;
+            writeln!(
+                f,
+                "{}{style}{}{style:#}{}",
+                " ".repeat(before),
+                within,
+                uncertain(phase.uncertainty_ms)
+            )?;
         }
         Ok(())
     }
