@@ -14,6 +14,10 @@ use kernel_gossip::kernel::baseline::Baseline;
 use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Hierarchy, ProgramCost};
 
+#[path = "../tests/common/stats.rs"]
+mod stats;
+use stats::StatsEnabled;
+
 const COMPETITORS: usize = 8;
 const ROUNDS: usize = 5;
 
@@ -100,25 +104,6 @@ fn options() -> CpuOptions {
 fn cpu_root() -> PathBuf {
     let v1 = Path::new("/sys/fs/cgroup/cpu");
     if v1.is_dir() { v1.into() } else { "/sys/fs/cgroup".into() }
-}
-
-/// `kernel.bpf_stats_enabled`, put back when dropped.
-struct StatsEnabled(String);
-
-const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-impl StatsEnabled {
-    fn new() -> Self {
-        let before = fs::read_to_string(STATS).expect(STATS);
-        fs::write(STATS, "1").expect(STATS);
-        StatsEnabled(before)
-    }
-}
-
-impl Drop for StatsEnabled {
-    fn drop(&mut self) {
-        let _ = fs::write(STATS, &self.0);
-    }
 }
 
 /// Busy loops, each in a cgroup of its own, all on CPU 0.

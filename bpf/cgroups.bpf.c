@@ -40,7 +40,10 @@ struct cgroup_event {
 	__u64 id;
 	__u32 hierarchy; /* as in /proc/cgroups; 0 is v2 */
 	__u32 made;
-	__s64 path_len; /* with the end; negative: unreadable */
+	__u64 at; /* CLOCK_MONOTONIC, ns */
+	__u32 tgid; /* who did it */
+	__s32 path_len; /* with the end; negative: unreadable */
+	char comm[16];
 	char path[PATH_LEN];
 };
 
@@ -134,6 +137,9 @@ static __always_inline int on_change(struct cgroup *cgrp, const char *path, bool
 	event->id = BPF_CORE_READ(cgrp, kn, id);
 	event->hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id);
 	event->made = made;
+	event->at = bpf_ktime_get_ns();
+	event->tgid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	event->path_len = bpf_probe_read_kernel_str(event->path, sizeof(event->path), path);
 	bpf_ringbuf_submit(event, 0);
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* What differs between kernels in the scheduler, each with the commit or release that made it; cgroup.h has
+/* What differs between kernels in the scheduler and elsewhere, each with the commit or release that made it; cgroup.h has
  * the differences in cgroups. */
 #ifndef KG_CORE_FIXES_H
 #define KG_CORE_FIXES_H
@@ -21,6 +21,11 @@ struct cfs_rq___pre519 {
  * alone, so this one is declared unsigned. */
 struct task_struct___unsigned_on_rq {
 	__u32 on_rq;
+} __attribute__((preserve_access_index));
+
+/* mnt_namespace.mounts became nr_mounts in 6.8 (2eea9ce4310d, "mounts: keep list of mounts in an rbtree"). */
+struct mnt_namespace___pre68 {
+	unsigned int mounts;
 } __attribute__((preserve_access_index));
 
 #define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */

@@ -3,10 +3,12 @@
 
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
+use super::birth::{BirthLosses, CgroupMade, Record, Recorder, RecorderOptions};
 use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
 use super::cpu::{CpuOptions, CpuProbe};
 use super::facts::Facts;
@@ -23,6 +25,8 @@ pub struct DriverOptions {
     pub sampler: SamplerOptions,
     /// `None`: the plan says that the probe cannot run here.
     pub cpu: Option<CpuOptions>,
+    /// `None`: births cannot be recorded here, or nobody wants to.
+    pub births: Option<RecorderOptions>,
 }
 
 impl DriverOptions {
@@ -42,6 +46,10 @@ impl DriverOptions {
                 hierarchy: hook.hierarchy,
                 max_cgroups,
             }),
+            births: plan.births.hook().map(|hook| RecorderOptions {
+                tally: hook.tally,
+                ..RecorderOptions::new(hook.entry, facts.cgroups.cpu)
+            }),
         }
     }
 }
@@ -50,11 +58,16 @@ impl DriverOptions {
 pub struct Storage {
     cpu: MaybeUninit<OpenObject>,
     cgroups: cgroups::Storage,
+    births: MaybeUninit<OpenObject>,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Storage { cpu: MaybeUninit::uninit(), cgroups: cgroups::Storage::default() }
+        Storage {
+            cpu: MaybeUninit::uninit(),
+            cgroups: cgroups::Storage::default(),
+            births: MaybeUninit::uninit(),
+        }
     }
 }
 
@@ -62,6 +75,8 @@ impl Default for Storage {
 pub struct Driver<'obj> {
     cgroups: CgroupSampler<'obj>,
     cpu: Option<CpuProbe<'obj>>,
+    births: Option<Recorder<'obj>>,
+    made: Vec<CgroupMade>,
     reading: Reading,
     readings: u64,
     alive: HashSet<CgroupKey>,
@@ -80,9 +95,20 @@ impl<'obj> Driver<'obj> {
                 })
                 .ok()
         });
+        let births = options.births.and_then(|births| {
+            Recorder::load(&mut storage.births, births)
+                .inspect_err(|error| warn!("{error}: no births; `kernel-gossip check` says why"))
+                .ok()
+        });
+        let mut cgroups = CgroupSampler::new(&mut storage.cgroups, options.roots, options.sampler);
+        if births.is_some() {
+            cgroups.watch_made();
+        }
         Driver {
-            cgroups: CgroupSampler::new(&mut storage.cgroups, options.roots, options.sampler),
+            cgroups,
             cpu,
+            births,
+            made: Vec::new(),
             reading: Reading::default(),
             readings: 0,
             alive: HashSet::new(),
@@ -100,6 +126,34 @@ impl<'obj> Driver<'obj> {
         &self.cgroups
     }
 
+    /// The recorder of births, to be started and stopped; `None` where births cannot be recorded.
+    pub fn recorder(&mut self) -> Option<&mut Recorder<'obj>> {
+        self.births.as_mut()
+    }
+
+    /// File descriptors that are readable when [`read_births`](Self::read_births) has something to tell at once: a
+    /// cgroup was made, or much of a recording waits. Valid as long as the driver lives.
+    pub fn births_fds(&self) -> impl Iterator<Item = RawFd> {
+        let recorder = self.births.as_ref();
+        recorder.and_then(|_| self.cgroups.changes_fd()).into_iter().chain(recorder.map(Recorder::fd))
+    }
+
+    /// Appends what is new of births, by time: cgroups made, whether or not a recording is on, and what was recorded.
+    /// To be called some ten times a second while a recording is on.
+    pub fn read_births(&mut self, out: &mut Vec<Record>) {
+        let Some(recorder) = &mut self.births else {
+            return;
+        };
+        let first = out.len();
+        self.cgroups.take_made(&mut self.made);
+        recorder.drain(out);
+        out.extend(self.made.drain(..).map(|mut made| {
+            made.by.segment = recorder.segment_at(made.by.tgid, made.by.at_ns);
+            Record::CgroupMade(made)
+        }));
+        out[first..].sort_by_key(Record::at_ns);
+    }
+
     /// Reads everything. The reading is the driver's own and filled anew by the next call.
     pub fn read(&mut self) -> &Reading {
         self.readings += 1;
@@ -111,6 +165,10 @@ impl<'obj> Driver<'obj> {
         r.stats.clear();
         r.programs.clear();
         self.cgroups.sample(&mut r.changes, &mut r.stats, &mut r.losses);
+        if let Some(recorder) = &self.births {
+            r.losses.births = BirthLosses { cgroups: self.cgroups.made_lost(), ..recorder.losses() };
+            recorder.costs(&mut r.programs);
+        }
         let Some(cpu) = &mut self.cpu else {
             return &self.reading;
         };

@@ -1,6 +1,7 @@
 //! What the kernel says: one [`Reading`] per interval, in the kernel's own terms (cgroups, not pods).
 
 pub mod baseline;
+pub mod birth;
 pub mod cgroups;
 pub mod cost;
 pub mod cpu;

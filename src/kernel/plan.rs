@@ -10,6 +10,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
 use super::Hierarchy;
+use super::birth::Entry;
 use super::facts::{CgroupVersion, Configuration, Facts, Pressure};
 
 /// What becomes of one probe.
@@ -77,6 +78,17 @@ pub struct CgroupsHook {
     pub tracepoints: Option<Hook>,
 }
 
+/// How births are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BirthsHook {
+    pub entry: Entry,
+    /// A pod's cgroup is known the moment it is made; else a birth is found later, by walking the trees, and what was
+    /// done until then is missing.
+    pub triggered: bool,
+    /// An iterator over tasks is there: bytes, faults and waiting of a process that lives are known too.
+    pub tally: bool,
+}
+
 /// Whom names are asked of, besides the container runtime's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KubernetesHook {
@@ -92,13 +104,15 @@ pub struct Plan {
     pub cpu: Verdict<CpuHook>,
     /// The kernel's own numbers of each cgroup: CPU time, throttling, pressure.
     pub cgroups: Verdict<CgroupsHook>,
+    /// What the start of a pod costs.
+    pub births: Verdict<BirthsHook>,
     /// Pods' owners, labels and limits from the API server.
     pub kubernetes: Verdict<KubernetesHook>,
 }
 
 /// What runs on a host with these facts.
 pub fn plan(facts: &Facts) -> Plan {
-    Plan { cpu: cpu(facts), cgroups: cgroups(facts), kubernetes: kubernetes(facts) }
+    Plan { cpu: cpu(facts), cgroups: cgroups(facts), births: births(facts), kubernetes: kubernetes(facts) }
 }
 
 impl Plan {
@@ -199,6 +213,21 @@ fn hook(facts: &Facts) -> Option<Hook> {
     }
 }
 
+/// How new cgroups are told of at once, or why they are not.
+fn tracepoints(facts: &Facts) -> Result<Hook, Shortfall> {
+    let trials = &facts.trials;
+    // The path is read through a pointer that has no type.
+    match hook(facts).filter(|_| trials.read_kernel.works()) {
+        None => Err(refusal::of(facts, &trials.read_kernel)),
+        Some(_) if !trials.ring_buffer.works() => Err(refusal::of(facts, &trials.ring_buffer)),
+        Some(_) if !facts.btf.cgroup_tracepoints => Err(Shortfall::new(
+            "this kernel has no cgroup tracepoints",
+            "use a kernel with them (CONFIG_TRACEPOINTS)",
+        )),
+        Some(hook) => Ok(hook),
+    }
+}
+
 fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
     let (trees, trials) = (&facts.cgroups, &facts.trials);
     if trees.version() == CgroupVersion::None {
@@ -224,22 +253,12 @@ fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
         how.push(Shortfall::new(why, refusal.what_to_do));
     }
 
-    let tracepoints =
-        hook(facts).filter(|_| reads && trials.ring_buffer.works() && facts.btf.cgroup_tracepoints);
-    if tracepoints.is_none() {
-        let refusal = if reads && trials.ring_buffer.works() {
-            Shortfall::new(
-                "this kernel has no cgroup tracepoints",
-                "use a kernel with them (CONFIG_TRACEPOINTS)",
-            )
-        } else if reads {
-            refusal::of(facts, &trials.ring_buffer)
-        } else {
-            refusal::of(facts, &trials.read_kernel)
-        };
-        let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
-        how.push(Shortfall::new(why, refusal.what_to_do));
-    }
+    let tracepoints = tracepoints(facts)
+        .map_err(|refusal| {
+            let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
+            how.push(Shortfall::new(why, refusal.what_to_do));
+        })
+        .ok();
 
     for (name, tree) in trees.iter().filter(|(_, tree)| !tree.whole) {
         let why = format!("only this process's own part of the {name} tree is seen");
@@ -262,6 +281,65 @@ fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
         }
     }
     Verdict::of(CgroupsHook { iterator, tracepoints }, how)
+}
+
+fn births(facts: &Facts) -> Verdict<BirthsHook> {
+    let trials = &facts.trials;
+    let Some(hook) = hook(facts) else {
+        return Verdict::Unavailable(refusal::of(facts, &trials.tp_btf));
+    };
+    if !trials.ring_buffer.works() {
+        return Verdict::Unavailable(refusal::of(facts, &trials.ring_buffer));
+    }
+    let missing = |what: &str| {
+        Shortfall::new(
+            format!("this kernel has no {what} tracepoint"),
+            "use a kernel with it (CONFIG_TRACEPOINTS, CONFIG_HAVE_SYSCALL_TRACEPOINTS)",
+        )
+    };
+    if !facts.btf.sys_enter {
+        return Verdict::Unavailable(missing("sys_enter"));
+    }
+    if !facts.btf.process_tracepoints {
+        return Verdict::Unavailable(missing("sched_process_fork, _exec or _exit"));
+    }
+    let mut how = Vec::new();
+    let entry = match hook {
+        Hook::TpBtf if !trials.read_kernel.works() => {
+            let refusal = refusal::of(facts, &trials.read_kernel);
+            let lost =
+                "no arguments, file names, mounts, writes to cgroup files or netfilter rules in a birth";
+            how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+            Entry::Bare
+        }
+        Hook::TpBtf => Entry::TpBtf,
+        Hook::RawTracepoint => Entry::RawTracepoint,
+    };
+    let late = tracepoints(facts).err();
+    let triggered = late.is_none();
+    how.extend(late.map(|refusal| {
+        let lost = "a birth is noticed late, and what was done until then is missing";
+        Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do)
+    }));
+    if !facts.btf.sched_info {
+        how.push(Shortfall::new(
+            "no time waiting for a CPU: this kernel does not keep it",
+            "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
+        ));
+    }
+    if !facts.btf.io_accounting {
+        how.push(Shortfall::new(
+            "no bytes read and written: this kernel does not count them",
+            "use a kernel with CONFIG_TASK_XACCT",
+        ));
+    }
+    let tally = trials.iter_task.works();
+    if !tally {
+        let refusal = refusal::of(facts, &trials.iter_task);
+        let lost = "no bytes, faults and time waiting of processes that live on, such as the container's own";
+        how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+    }
+    Verdict::of(BirthsHook { entry, triggered, tally }, how)
 }
 
 fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {
@@ -301,6 +379,16 @@ impl Display for CgroupsHook {
             Some(hook) => write!(f, ", new ones by {hook}"),
             None => f.write_str(", new ones by walking the trees"),
         }
+    }
+}
+
+impl Display for BirthsHook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.entry {
+            Entry::TpBtf => "typed tracepoints, while a pod starts",
+            Entry::RawTracepoint => "raw tracepoints, while a pod starts",
+            Entry::Bare => "typed tracepoints that read no memory, while a pod starts",
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
+use super::birth::BirthLosses;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
@@ -139,6 +140,8 @@ pub struct Losses {
     pub switches_missed: u64,
     /// Cgroups that could not be read (file or iterator error), other than by having died.
     pub unreadable_cgroups: u64,
+    /// What recordings of births lack.
+    pub births: BirthLosses,
 }
 
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.

@@ -78,3 +78,9 @@ pub fn decode<T: Wire>(bytes: &[u8]) -> Option<T> {
     // SAFETY: as many bytes as T has, and every bit pattern of a Wire type is a value.
     (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
+
+/// The text before the first NUL, or all of it.
+pub fn until_nul(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -120,6 +120,7 @@ pub fn write_text(
 pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     write_probe(out, "cpu", &plan.cpu)?;
     write_probe(out, "cgroups", &plan.cgroups)?;
+    write_probe(out, "births", &plan.births)?;
     write_probe(out, "kubernetes", &plan.kubernetes)
 }
 

@@ -6,8 +6,11 @@
 //! runs them with `--include-ignored`.
 #![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
+pub mod births;
+pub mod bundle;
 pub mod cgroup;
 pub mod process;
+pub mod stats;
 pub mod whisper;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

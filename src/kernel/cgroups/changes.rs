@@ -9,7 +9,7 @@ use libbpf_rs::{Link, OpenObject, RingBuffer, RingBufferBuilder};
 
 use super::skel::types::cgroup_event;
 use super::skel::{CgroupsSkel, CgroupsSkelBuilder};
-use crate::kernel::shared::{Wire, decode};
+use crate::kernel::shared::{Wire, decode, until_nul};
 
 // SAFETY: integers alone, a u64 first.
 unsafe impl Wire for cgroup_event {}
@@ -20,6 +20,11 @@ pub struct Event {
     /// As in /proc/cgroups; 0 is v2.
     pub hierarchy: u32,
     pub made: bool,
+    /// CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The process that did it.
+    pub tgid: u32,
+    pub comm: String,
     /// `None`: longer than the event has room for, or not UTF-8.
     pub path: Option<String>,
 }
@@ -64,15 +69,25 @@ impl<'obj> Changes<'obj> {
         Ok(Changes { skel, _links: links, ring, arrived, lost_seen: 0 })
     }
 
+    /// Readable when events have arrived.
+    pub fn fd(&self) -> i32 {
+        self.ring.epoll_fd()
+    }
+
+    /// Events that did not fit the ring buffer, since loading.
+    pub fn lost(&self) -> u64 {
+        self.skel.maps.bss_data.as_deref().map_or(0, |data| {
+            // SAFETY: a whole, aligned u64 of a mapping that lives as long as `self`; BPF writes it meanwhile.
+            unsafe { (&raw const data.events_lost).read_volatile() }
+        })
+    }
+
     /// Takes the events that have arrived, in their order; true if some were lost since the last call.
     pub fn drain(&mut self, take: impl FnMut(Event)) -> bool {
         // An error is EINTR or the like: what is left comes with the next call.
         let _ = self.ring.consume();
         self.arrived.borrow_mut().drain(..).for_each(take);
-        let lost = self.skel.maps.bss_data.as_deref().map_or(0, |data| {
-            // SAFETY: a whole, aligned u64 of a mapping that lives as long as `self`; BPF writes it meanwhile.
-            unsafe { (&raw const data.events_lost).read_volatile() }
-        });
+        let lost = self.lost();
         std::mem::replace(&mut self.lost_seen, lost) != lost
     }
 }
@@ -83,5 +98,13 @@ fn event(raw: cgroup_event) -> Event {
         let bytes = raw.path[..length - 1].iter().map(|c| *c as u8).collect();
         String::from_utf8(bytes).ok()
     });
-    Event { id: raw.id, hierarchy: raw.hierarchy, made: raw.made != 0, path }
+    Event {
+        id: raw.id,
+        hierarchy: raw.hierarchy,
+        made: raw.made != 0,
+        at_ns: raw.at,
+        tgid: raw.tgid,
+        comm: until_nul(&raw.comm.map(|c| c as u8)),
+        path,
+    }
 }

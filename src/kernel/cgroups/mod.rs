@@ -12,6 +12,7 @@ use foldhash::HashMap;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use tracing::warn;
 
 pub use roots::Roots;
 
+use super::birth::{By, CgroupMade};
 use super::cpu::Hook;
 use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 use changes::Changes;
@@ -33,6 +35,9 @@ mod skel {
 /// Readings between two walks of the tree when nothing asked for one: what the tracepoints may have
 /// missed is found then.
 const WALK_EVERY: u64 = 60;
+
+/// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
+const MAX_MADE: usize = 8192;
 
 /// What to load; the plan says.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +80,12 @@ pub struct CgroupSampler<'obj> {
     walk_due: bool,
     unreadable: u64,
     warned: bool,
+    /// Cgroups of all trees that were made; `None`: nobody asks.
+    made: Option<Vec<CgroupMade>>,
+    /// Those there was no room for.
+    made_lost: u64,
+    /// Changes told of by events that were taken between two samples.
+    pending: Vec<CgroupChange>,
 }
 
 impl<'obj> CgroupSampler<'obj> {
@@ -104,6 +115,9 @@ impl<'obj> CgroupSampler<'obj> {
             walk_due: true,
             unreadable: 0,
             warned: false,
+            made: None,
+            made_lost: 0,
+            pending: Vec::new(),
         }
     }
 
@@ -117,6 +131,31 @@ impl<'obj> CgroupSampler<'obj> {
         self.changes.is_some()
     }
 
+    /// From now on remembers who made which cgroup when, for [`take_made`](Self::take_made).
+    pub fn watch_made(&mut self) {
+        self.made.get_or_insert_default();
+    }
+
+    /// A file descriptor that is readable when cgroups were made or removed; `None` without the tracepoints.
+    pub fn changes_fd(&self) -> Option<RawFd> {
+        self.changes.as_ref().map(Changes::fd)
+    }
+
+    /// Appends the cgroups that were made since the last call, in all trees.
+    pub fn take_made(&mut self, made: &mut Vec<CgroupMade>) {
+        let mut pending = std::mem::take(&mut self.pending);
+        self.take_events(&mut pending);
+        self.pending = pending;
+        if let Some(known) = &mut self.made {
+            made.append(known);
+        }
+    }
+
+    /// Cgroups whose making [`take_made`](Self::take_made) will never tell of, since loading.
+    pub fn made_lost(&self) -> u64 {
+        self.made_lost + self.changes.as_ref().map_or(0, Changes::lost)
+    }
+
     /// Appends which cgroups came and went since the last call, and the numbers of all there are.
     pub fn sample(
         &mut self,
@@ -125,6 +164,7 @@ impl<'obj> CgroupSampler<'obj> {
         losses: &mut Losses,
     ) {
         self.readings += 1;
+        changes.append(&mut self.pending);
         self.take_events(changes);
         if let Some(iterator) = &mut self.iterator {
             let (readings, known) = (self.readings, &mut self.known);
@@ -161,7 +201,19 @@ impl<'obj> CgroupSampler<'obj> {
         let mut too_long = false;
         let (roots, readings) = (&self.roots, self.readings);
         let (known, descriptors) = (&mut self.known, &mut self.descriptors);
+        let (made, made_lost) = (&mut self.made, &mut self.made_lost);
         let lost = source.drain(|event| {
+            if let (Some(made), true) = (made.as_mut(), event.made) {
+                match &event.path {
+                    Some(path) if made.len() < MAX_MADE => made.push(CgroupMade {
+                        by: By { at_ns: event.at_ns, segment: None, tgid: event.tgid, comm: event.comm },
+                        hierarchy_id: event.hierarchy,
+                        cgroup: event.id,
+                        path: path.clone(),
+                    }),
+                    _ => *made_lost += 1,
+                }
+            }
             let Some(hierarchy) = roots.hierarchy(event.hierarchy) else {
                 return; // a controller we do not look at
             };

@@ -27,6 +27,12 @@ pub struct Btf {
     pub cfs_bandwidth: bool,
     /// The tracepoints cgroup_mkdir, cgroup_rmdir and cgroup_rename.
     pub cgroup_tracepoints: bool,
+    /// The tracepoint sys_enter (CONFIG_HAVE_SYSCALL_TRACEPOINTS).
+    pub sys_enter: bool,
+    /// The tracepoints sched_process_fork, sched_process_exec and sched_process_exit.
+    pub process_tracepoints: bool,
+    /// `task_io_accounting.rchar` (CONFIG_TASK_XACCT): bytes read and written.
+    pub io_accounting: bool,
 }
 
 impl Btf {
@@ -58,6 +64,11 @@ impl Btf {
             rq_sched_info: field("rq", "rq_sched_info"),
             cfs_bandwidth: field("task_group", "cfs_bandwidth"),
             cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename"].into_iter().all(tracepoint),
+            sys_enter: tracepoint("sys_enter"),
+            process_tracepoints: ["sched_process_fork", "sched_process_exec", "sched_process_exit"]
+                .into_iter()
+                .all(tracepoint),
+            io_accounting: field("task_io_accounting", "rchar"),
         }
     }
 }

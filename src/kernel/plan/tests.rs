@@ -18,7 +18,8 @@ fn recorded(host: &str) -> Facts {
 const BTF: Option<Hook> = Some(Hook::TpBtf);
 const NO: Option<Hook> = None;
 
-/// Host, CPU probe (hook, clock, atomics, tree), cgroups (by iterator, new ones by).
+/// Host, CPU probe (hook, clock, atomics, tree), cgroups (by iterator, new ones by). Births are recorded in full
+/// wherever new cgroups are told by tracepoints.
 type Expected = (&'static str, Option<(Hook, ThrottleClock, bool, Hierarchy)>, (bool, Option<Hook>));
 
 #[test]
@@ -53,6 +54,11 @@ fn what_runs_on_each_recorded_host() {
         assert_eq!(planned, *cpu, "{host}");
         let planned = plan.cgroups.hook().map(|c| (c.iterator, c.tracepoints));
         assert_eq!(planned, Some(*cgroups), "{host}");
+        let births = plan.births.hook().map(|b| (b.entry, b.triggered));
+        match *host {
+            "debian-6.12-lockdown-confidentiality" => assert_eq!(births, Some((Entry::Bare, false))),
+            _ => assert_eq!(births, cgroups.1.map(|_| (Entry::TpBtf, true)), "{host}"),
+        }
         assert!(plan.runs(), "{host}");
     }
     let mut named: Vec<_> = expected.iter().map(|(host, ..)| format!("{host}.json")).collect();
@@ -76,6 +82,7 @@ fn nothing_is_lacking_on_a_new_kernel() {
     let plan = plan(&recorded("debian-newest-v2"));
     assert!(matches!(plan.cpu, Verdict::Working { .. }), "{:?}", plan.cpu);
     assert!(matches!(plan.cgroups, Verdict::Working { .. }), "{:?}", plan.cgroups);
+    assert!(matches!(plan.births, Verdict::Working { .. }), "{:?}", plan.births);
 }
 
 /// Each cause is told apart from the others, which give the same error codes.
@@ -90,17 +97,22 @@ fn the_reason_is_named() {
     ] {
         let plan = plan(&recorded(host));
         assert!(matches!(plan.cpu, Verdict::Unavailable(_)), "{host}");
+        assert!(matches!(plan.births, Verdict::Unavailable(_)), "{host}");
+        shortfall(&plan.births, why);
         assert!(shortfall(&plan.cpu, why).what_to_do.contains(what_to_do), "{host}");
         assert!(shortfall(&plan.cgroups, "less than an interval").what_to_do.contains(what_to_do), "{host}");
     }
 }
 
 #[test]
-fn lockdown_takes_the_cgroup_programs_only() {
+fn lockdown_takes_the_cgroup_programs_and_the_names_in_births_only() {
     let plan = plan(&recorded("debian-6.12-lockdown-confidentiality"));
     assert!(matches!(plan.cpu, Verdict::Working { .. }), "{:?}", plan.cpu);
     for lost in ["files are read", "lives for less than an interval"] {
         assert!(shortfall(&plan.cgroups, lost).why.contains("lockdown=confidentiality"));
+    }
+    for lost in ["no arguments, file names, mounts", "noticed late"] {
+        assert!(shortfall(&plan.births, lost).why.contains("lockdown=confidentiality"));
     }
 }
 
@@ -155,6 +167,24 @@ fn a_kernel_without_scheduler_statistics_or_quotas() {
     assert_eq!(plan(&facts).cpu.hook().map(|c| c.throttle_clock), Some(ThrottleClock::None));
     facts.btf.throttled_clock_task_time = true;
     assert_eq!(plan(&facts).cpu.hook().map(|c| c.throttle_clock), Some(ThrottleClock::Scaled));
+}
+
+#[test]
+fn what_a_birth_needs() {
+    let mut facts = recorded("debian-6.12-v2");
+    facts.btf.cgroup_tracepoints = false;
+    assert_eq!(plan(&facts).births.hook().map(|b| b.triggered), Some(false));
+    shortfall(&plan(&facts).births, "no cgroup tracepoints");
+    facts.btf.io_accounting = false;
+    shortfall(&plan(&facts).births, "no bytes");
+    facts.trials.tp_btf = Trial::AttachFails("Operation not supported (os error 95)".into());
+    assert_eq!(plan(&facts).births.hook().map(|b| b.entry), Some(Entry::RawTracepoint));
+    facts.btf.sys_enter = false;
+    assert!(matches!(plan(&facts).births, Verdict::Unavailable(_)));
+    shortfall(&plan(&facts).births, "no sys_enter tracepoint");
+    let mut facts = recorded("debian-6.12-v2");
+    facts.trials.ring_buffer = Trial::LoadFails("Operation not permitted (os error 1)".into());
+    assert!(shortfall(&plan(&facts).births, "os error 1").what_to_do.contains("security module"));
 }
 
 #[test]

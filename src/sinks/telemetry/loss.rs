@@ -19,6 +19,10 @@ pub enum Loss {
     BundleMissed,
     /// Cgroups not taken in because there were too many.
     CgroupDropped,
+    /// Processes of a pod's start that were not recorded because there were too many.
+    BirthSegments,
+    /// Events of pods' starts that did not fit the kernel's buffer.
+    BirthEvents,
     /// Pairs of victim and culprit not taken in because there were too many.
     PairDropped,
     /// Samples not judged because too many workloads were watched.
@@ -43,10 +47,18 @@ pub enum Loss {
     /// Data points rejected of requests that were accepted (partial success).
     MetricsRejected,
     EventsRejected,
+    /// Spans, likewise.
+    TracesQueueFull,
+    TracesRefused,
+    TracesRejected,
+    /// Births not watched because there were too many at once.
+    BirthDropped,
+    /// Records of births not kept because there were too many.
+    BirthRecord,
 }
 
 impl Loss {
-    pub const ALL: [Loss; 21] = [
+    pub const ALL: [Loss; 28] = [
         Loss::SlotsExhausted,
         Loss::SwitchMissed,
         Loss::UnreadableCgroup,
@@ -55,6 +67,8 @@ impl Loss {
         Loss::LateName,
         Loss::BundleMissed,
         Loss::CgroupDropped,
+        Loss::BirthSegments,
+        Loss::BirthEvents,
         Loss::PairDropped,
         Loss::SampleUntracked,
         Loss::BlameUntracked,
@@ -68,6 +82,11 @@ impl Loss {
         Loss::EventsRefused,
         Loss::MetricsRejected,
         Loss::EventsRejected,
+        Loss::TracesQueueFull,
+        Loss::TracesRefused,
+        Loss::TracesRejected,
+        Loss::BirthDropped,
+        Loss::BirthRecord,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -80,6 +99,8 @@ impl Loss {
             Loss::LateName => "late_name",
             Loss::BundleMissed => "bundle_missed",
             Loss::CgroupDropped => "cgroup_dropped",
+            Loss::BirthSegments => "birth_segments",
+            Loss::BirthEvents => "birth_events",
             Loss::PairDropped => "pair_dropped",
             Loss::SampleUntracked => "sample_untracked",
             Loss::BlameUntracked => "blame_untracked",
@@ -93,6 +114,11 @@ impl Loss {
             Loss::EventsRefused => "events_refused",
             Loss::MetricsRejected => "metrics_rejected",
             Loss::EventsRejected => "events_rejected",
+            Loss::TracesQueueFull => "traces_queue_full",
+            Loss::TracesRefused => "traces_refused",
+            Loss::TracesRejected => "traces_rejected",
+            Loss::BirthDropped => "birth_dropped",
+            Loss::BirthRecord => "birth_record",
         }
     }
 }

@@ -31,6 +31,11 @@ BPF refused  kprobe: attach: failed to attach BPF program: Operation not permitt
       -> boot with lockdown=integrity or none if that may be
     a cgroup that lives for less than an interval is not seen: lockdown=confidentiality keeps BPF from reading kernel memory
       -> boot with lockdown=integrity or none if that may be
+~ births     degraded     typed tracepoints that read no memory, while a pod starts
+    no arguments, file names, mounts, writes to cgroup files or netfilter rules in a birth: lockdown=confidentiality keeps BPF from reading kernel memory
+      -> boot with lockdown=integrity or none if that may be
+    a birth is noticed late, and what was done until then is missing: lockdown=confidentiality keeps BPF from reading kernel memory
+      -> boot with lockdown=integrity or none if that may be
 ✗ kubernetes unavailable
     no kubeconfig and no service account
       -> nothing, unless this is a Kubernetes node: then set KUBECONFIG or run in a pod

@@ -1,0 +1,273 @@
+//! The birth recorder against the kernel that runs the test: strace, /proc and known workloads are the oracle.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
+
+use common::births::{ended, options, record, segments};
+use common::stats::StatsEnabled;
+use common::until;
+use kernel_gossip::kernel::birth::{
+    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
+};
+
+/// One recording at a time: the others' processes would fill the room.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(|failed| failed.into_inner())
+}
+
+#[test]
+fn a_short_process_is_told_whole() {
+    let _alone = alone();
+    for entry in [Entry::TpBtf, Entry::RawTracepoint, Entry::Bare] {
+        let mark = format!("kg-{entry:?}-{}", std::process::id());
+        let script = format!("exit 7 # {mark}");
+        let is = |segment: &Segment| {
+            segment.begun == Begun::Exec && segment.parent_tgid == std::process::id() && segment.comm == "sh"
+        };
+        let (records, ()) = record(
+            options(entry),
+            || {
+                let status = Command::new("/bin/sh")
+                    .args(["-c", &script, "zero", ""])
+                    .env("CNI_CONTAINERID", &mark)
+                    .env("KG_SECRET", "not to be kept")
+                    .status();
+                assert_eq!(status.expect("sh").code(), Some(7));
+            },
+            |records, ()| segments(records).find(|s| is(s)).is_some_and(|s| ended(records, s).is_some()),
+        );
+        let segment = segments(&records).find(|s| is(s)).expect("waited for");
+        let end = ended(&records, segment).expect("waited for");
+        println!("{segment:?}\n{end:?}");
+        assert_eq!(end.how, End::Exit(7));
+        if entry != Entry::Bare {
+            assert_eq!(segment.args, ["/bin/sh", "-c", &script, "zero", ""]);
+            assert_eq!(segment.exe.as_deref(), Some("/bin/sh"));
+            assert_eq!(segment.env.iter().collect::<Vec<_>>(), [(&"CNI_CONTAINERID".into(), &mark)]);
+        }
+    }
+}
+
+/// Runs a shell script to its end.
+fn shell(script: &str) {
+    assert!(Command::new("/bin/sh").args(["-c", script]).status().expect("sh").success());
+}
+
+#[test]
+fn a_signal_and_a_fork_are_told() {
+    let _alone = alone();
+    let is = |segment: &Segment| segment.args.first().is_some_and(|arg| arg == "kg-killed");
+    let (records, ()) = record(
+        options(Entry::TpBtf),
+        || {
+            let mut child = Command::new("/bin/sh");
+            let status = child.arg0("kg-killed").args(["-c", "/bin/true; /bin/true; kill -KILL $$"]).status();
+            assert_eq!(status.expect("sh").signal(), Some(libc::SIGKILL));
+        },
+        |records, ()| segments(records).find(|s| is(s)).is_some_and(|s| ended(records, s).is_some()),
+    );
+    let segment = segments(&records).find(|s| is(s)).expect("waited for");
+    let end = ended(&records, segment).expect("waited for");
+    assert_eq!(end.how, End::Signal(libc::SIGKILL as u8));
+    assert_eq!(end.counters.forks, 2);
+    let children: Vec<_> = segments(&records).filter(|s| s.parent == Some(segment.id)).collect();
+    assert!(children.iter().all(|s| s.begun == Begun::Fork && s.parent_tgid == segment.tgid));
+    for child in &children {
+        let end = ended(&records, child).expect("before its parent's end");
+        assert_eq!(end.how, End::Exec, "{child:?}");
+        let program = segments(&records).find(|s| s.parent == Some(child.id)).expect("what it execs");
+        assert_eq!((program.tgid, program.file.as_deref()), (child.tgid, Some("true")));
+    }
+    assert_eq!(children.len(), 2);
+}
+
+/// Every system call, thread and byte of a program that does known ones; and its time, against the kernel's own.
+#[test]
+fn counters_equal_what_was_done() {
+    let _alone = alone();
+    const CALLS: u64 = 5000;
+    let mut storage = MaybeUninit::uninit();
+    let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
+    let mut records = Vec::new();
+    recorder.start().expect("start");
+    // dd: a read and a write a block. It waits for its output to be closed only when we have looked.
+    let mut child = Command::new("dd")
+        .args(["if=/dev/zero", "of=/dev/stdout", "bs=64", &format!("count={CALLS}"), "status=none"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("dd");
+    let mut read = 0;
+    let mut output = child.stdout.take().expect("piped");
+    let mut block = vec![0; 65536];
+    while read < CALLS * 64 {
+        read += output.read(&mut block).expect("its output") as u64;
+    }
+    child.wait().expect("its end");
+    let is = |s: &Segment| s.begun == Begun::Exec && s.tgid == child.id();
+    until("the end of dd", || {
+        recorder.drain(&mut records);
+        segments(&records).find(|s| is(s)).and_then(|s| ended(&records, s)).map(drop)
+    });
+    let dd = ended(&records, segments(&records).find(|s| is(s)).expect("dd")).expect("its end");
+    let write = dd.counters.syscalls[&(libc::SYS_write as u32)];
+    assert_eq!(write, CALLS);
+    assert_eq!(dd.counters.written_bytes, CALLS * 64);
+    assert!(dd.counters.read_bytes >= CALLS * 64 && dd.counters.read_bytes < CALLS * 64 + 65536);
+    let elapsed = dd.at_ns - segments(&records).find(|s| is(s)).expect("dd").start_ns;
+    let told = dd.counters.run_ns + dd.counters.wait_ns;
+    assert!(dd.counters.run_ns > 0 && told <= elapsed + elapsed / 50, "{told} of {elapsed}");
+
+    // One that lives: threads that live are tallied.
+    let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+    let mut input = cat.stdin.take().expect("piped");
+    input.write_all(&vec![b'x'; 4000]).expect("to cat");
+    cat.stdout.as_mut().expect("piped").read_exact(&mut block[..4000]).expect("from cat");
+    let is = |s: &Segment| s.begun == Begun::Exec && s.tgid == cat.id();
+    let id = until("the exec of cat", || {
+        recorder.drain(&mut records);
+        segments(&records).find(|s| is(s)).map(|s| s.id)
+    });
+    recorder.tally();
+    let live = recorder.counters(id).expect("it lives");
+    assert_eq!(live.written_bytes, 4000);
+    assert!(live.minor_faults > 0 && live.run_ns > 0, "{live:?}");
+    recorder.stop(&mut records);
+    assert!(recorder.counters(id).is_none());
+    let stopped =
+        segments(&records).find(|s| is(s)).and_then(|s| ended(&records, s)).expect("told at the stop");
+    assert_eq!(stopped.how, End::Stopped);
+    assert_eq!(stopped.counters.written_bytes, 4000);
+    drop(input);
+    cat.wait().expect("its end");
+    assert!(recorder.losses().none(), "{:?}", recorder.losses());
+}
+
+#[test]
+fn listening_sockets_are_told_with_their_port() {
+    let _alone = alone();
+    for entry in [Entry::TpBtf, Entry::RawTracepoint, Entry::Bare] {
+        let (records, ports) = record(
+            options(entry),
+            || {
+                let four = TcpListener::bind("127.0.0.1:0").expect("bind");
+                let six = TcpListener::bind("[::1]:0").ok(); // a guest may have none
+                let port = |listener: &TcpListener| listener.local_addr().expect("its address").port();
+                (port(&four), six.as_ref().map(port))
+            },
+            |_, _| true,
+        );
+        let own = |record: &Record| match record {
+            Record::Listen(l) if l.by.tgid == std::process::id() => Some((l.family, l.port)),
+            _ => None,
+        };
+        let told: Vec<_> = records.iter().filter_map(own).collect();
+        let expected = [(Family::Ipv4, Some(ports.0)), (Family::Ipv6, ports.1)];
+        let expected: Vec<_> =
+            expected.into_iter().filter_map(|(family, port)| Some((family, port?))).collect();
+        assert_eq!(told, expected, "{entry:?}");
+    }
+}
+
+/// What began, and what was lost instead.
+fn accounted(records: &[Record], lost: BirthLosses) -> u64 {
+    segments(records).count() as u64 + lost.segments + lost.events
+}
+
+#[test]
+fn a_burst_loses_nothing_silently() {
+    let _alone = alone();
+    const PROCESSES: u64 = 1000;
+    let burst = || shell(&format!("i=0; while [ $i -lt {PROCESSES} ]; do /bin/true; i=$((i+1)); done"));
+    let all_end = |records: &[Record]| segments(records).all(|segment| ended(records, segment).is_some());
+
+    // Read in time, nothing is lost: there are more segments than slots.
+    let mut storage = MaybeUninit::uninit();
+    let small = RecorderOptions { max_segments: 256, ..options(Entry::TpBtf) };
+    let mut recorder = Recorder::load(&mut storage, small).expect("load");
+    let mut records = Vec::new();
+    recorder.start().expect("start");
+    let work = std::thread::spawn(burst);
+    while !work.is_finished() {
+        recorder.drain(&mut records);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    work.join().expect("the burst");
+    recorder.stop(&mut records);
+    let lost = recorder.losses();
+    println!("read in time: {} segments, {lost:?}", segments(&records).count());
+    assert!(accounted(&records, lost) >= 2 * PROCESSES);
+    assert!(all_end(&records));
+
+    // Not read at all, slots run out; and are there again afterwards.
+    let before = recorder.losses();
+    records.clear();
+    recorder.start().expect("start");
+    burst();
+    recorder.stop(&mut records);
+    let lost = recorder.losses();
+    println!("256 slots, not read: {} segments, {lost:?}", segments(&records).count());
+    assert!(lost.segments - before.segments >= 2 * PROCESSES - 256);
+    assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+    assert!(all_end(&records));
+    drop(recorder);
+
+    // Not read at all, the ring buffer runs over: those that ended unseen are found.
+    let mut storage = MaybeUninit::uninit();
+    let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
+    for _ in 0..2 {
+        let before = recorder.losses();
+        records.clear();
+        recorder.start().expect("start");
+        burst();
+        recorder.stop(&mut records);
+        let lost = recorder.losses();
+        println!("2048 slots, not read: {} segments, {lost:?}", segments(&records).count());
+        assert!(lost.events > before.events);
+        assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+        assert!(all_end(&records));
+        // Every slot of the round before could be used.
+        assert!(segments(&records).count() as u64 + lost.events - before.events >= 2 * PROCESSES);
+    }
+}
+
+/// The links that this process holds, by the kind in /proc/self/fdinfo.
+fn links() -> usize {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").expect("fdinfo");
+    let texts = infos.filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok());
+    texts
+        .filter(|text| text.lines().any(|line| line.starts_with("link_type:") && !line.contains("iter")))
+        .count()
+}
+
+#[test]
+fn nothing_is_attached_between_recordings() {
+    let _alone = alone();
+    let _stats = StatsEnabled::new();
+    for entry in [Entry::TpBtf, Entry::RawTracepoint, Entry::Bare] {
+        let mut storage = MaybeUninit::uninit();
+        let mut recorder = Recorder::load(&mut storage, options(entry)).expect("load");
+        let runs = |recorder: &Recorder<'_>| {
+            let mut costs = Vec::new();
+            recorder.costs(&mut costs);
+            assert_eq!(costs.len(), 6);
+            costs.iter().map(|cost| cost.runs).sum::<u64>()
+        };
+        shell("/bin/true");
+        assert_eq!((runs(&recorder), links()), (0, 0));
+        recorder.start().expect("start");
+        shell("/bin/true");
+        assert_eq!(links(), 6);
+        recorder.stop(&mut Vec::new());
+        let after = runs(&recorder);
+        assert!(after > 0);
+        shell("/bin/true");
+        assert_eq!((runs(&recorder), links()), (after, 0), "{entry:?}");
+    }
+}
