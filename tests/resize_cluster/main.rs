@@ -127,6 +127,7 @@ fn options() -> ResizeOptions {
     ResizeOptions {
         mode: Mode::Apply,
         cooldown: Duration::ZERO,
+        unasked: Duration::ZERO,
         rollback_cooldown: Duration::ZERO,
         ..ResizeOptions::default()
     }
@@ -353,11 +354,13 @@ async fn pods_that_must_be_left_alone_are() {
     assert!(executor.end().await.is_empty());
     assert_eq!(namespace.get(&format!("pod/{name}"), "{.spec.containers[0].resources.limits.cpu}"), "200m");
 
-    // All of it was in the way, and nothing else.
-    namespace.kubectl(&["annotate", "namespace", &namespace.0, &format!("{ANNOTATION}=resize")]);
-    let mut dry = Executor::start(ResizeOptions { mode: Mode::DryRun, ..options() }).await;
+    // All of it was in the way, and nothing else: once somebody asks, the next report does, however long the
+    // cool-down is.
+    let dry = ResizeOptions { mode: Mode::DryRun, cooldown: ResizeOptions::default().cooldown, ..options() };
+    let mut dry = Executor::start(dry).await;
     dry.report(&throttled).await;
-    let r = dry.next().await;
+    namespace.kubectl(&["annotate", "namespace", &namespace.0, &format!("{ANNOTATION}=resize")]);
+    let r = dry.told(&throttled).await;
     assert!(r.state == State::DryRun && quota_us(&r) > 20_000);
     assert!(dry.end().await.is_empty());
     assert_eq!(container.quota(), 20_000, "a dry run changes nothing");
