@@ -18,7 +18,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::pods::{ContainerRecord, PodIndex, PodRecord, PodSet};
-use super::quantity;
+use crate::quantity;
 
 /// The node's pods, shared: the watch writes, the sampler reads without a lock.
 #[derive(Debug, Default)]
