@@ -3,7 +3,8 @@
 //! Types flow one way, left to right, and a module knows only those on its left:
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
-//! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half.
+//! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
+//! [`quantity`] reads what Kubernetes calls one, for both.
 
 pub mod agent;
 pub mod api;
@@ -11,6 +12,7 @@ pub mod attribution;
 pub mod birth;
 pub mod config;
 pub mod kernel;
+pub mod quantity;
 pub mod reconciler;
 pub mod signals;
 pub mod sinks;

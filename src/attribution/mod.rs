@@ -11,7 +11,6 @@ mod known;
 pub mod paths;
 pub mod pods;
 pub mod processes;
-pub mod quantity;
 pub mod tree;
 pub mod watch;
 pub mod workload;

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
-use super::quantity;
+use crate::quantity;
 
 /// The node's pods, shared: the watch writes, the sampler reads without a lock.
 #[derive(Debug, Default)]

@@ -29,7 +29,8 @@ impl Now {
 /// The rules' numbers.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// An active signal not said again for so long is over. Agents say it every minute.
+    /// An active signal not said again for so long is over. Agents say it every minute, and a collector
+    /// may be away for five.
     pub unsaid: Duration,
     /// A resolved signal is kept for so long; an object without signals is deleted.
     pub keep_resolved: Duration,
@@ -46,7 +47,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
-            unsaid: Duration::from_secs(180),
+            unsaid: Duration::from_secs(7 * 60),
             keep_resolved: Duration::from_secs(3600),
             rewrite: Duration::from_secs(60),
             refresh: Duration::from_secs(300),

@@ -13,9 +13,9 @@ use serde::Deserialize;
 
 use super::faults::{Fault, FaultLog};
 use super::memo::Memo;
-use super::quantity;
 use super::report::PodFacts;
 use crate::api::{ContainerMetrics, MetricsSay};
+use crate::quantity;
 use crate::signals::HistoryPoint;
 
 /// How long a report waits for the metrics: the object must be visible within two seconds.

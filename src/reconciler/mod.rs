@@ -16,7 +16,6 @@ pub mod metrics_api;
 pub mod nodes;
 pub mod options;
 pub mod pods;
-pub mod quantity;
 pub mod queue;
 pub mod recommend;
 pub mod render;

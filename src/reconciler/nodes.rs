@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
-use super::quantity;
+use crate::quantity;
 
 /// A node's allocatable CPU changes only when its kubelet is reconfigured.
 const KEEP: Duration = Duration::from_secs(3600);

@@ -61,7 +61,7 @@ pub struct ReconcilerOptions {
     #[arg(long, env = "ONLY_NAMESPACE", value_name = "NAMESPACE")]
     pub only_namespace: Option<String>,
     /// An active signal not said again for so long is resolved (agents repeat theirs every minute)
-    #[arg(long, env = "UNSAID_AFTER", default_value = "3m", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "UNSAID_AFTER", default_value = "7m", value_parser = duration, value_name = "DURATION")]
     pub unsaid_after: Duration,
     /// A resolved signal is kept for so long, then forgotten
     #[arg(long, env = "KEEP_RESOLVED", default_value = "1h", value_parser = duration, value_name = "DURATION")]
@@ -149,7 +149,7 @@ mod tests {
     fn defaults_and_limits() {
         let o = Cli::try_parse_from(["x"]).unwrap().options;
         assert_eq!((o.webhook_port, o.metrics_port, o.otlp_port), (8080, 9090, 4317));
-        assert_eq!((o.unsaid_after.as_secs(), o.keep_resolved.as_secs()), (180, 3600));
+        assert_eq!((o.unsaid_after.as_secs(), o.keep_resolved.as_secs()), (420, 3600));
         assert!(!o.allow_anonymous_webhook && o.leader_election && o.tls().is_none());
         assert!(o.rates().capacity > o.rules().pods_max);
         for bad in [

@@ -10,8 +10,8 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::memo::Memo;
-use super::quantity;
 use super::report::{ContainerFacts, PodFacts};
+use crate::quantity;
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
 const KEEP: Duration = Duration::from_secs(50);

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kernel_gossip::api::{Remediation, RemediationState as State, ResourceStep};
-use kernel_gossip::reconciler::quantity;
+use kernel_gossip::quantity;
 use kernel_gossip::reconciler::recommend::{Kind, recommend};
 use kernel_gossip::reconciler::report::Evidence;
 use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};

@@ -229,9 +229,14 @@ fn delivered_twice_or_out_of_order_is_counted_once() {
     );
 }
 
+/// With a whisper over after three minutes of silence.
+fn three_minutes() -> Rules {
+    Rules { unsaid: Duration::from_secs(180), ..Rules::default() }
+}
+
 #[test]
 fn what_is_not_said_any_more_is_over_then_forgotten() {
-    let mut b = Bench::new(Rules::default());
+    let mut b = Bench::new(three_minutes());
     let since = b.wall(0);
     b.say(b.report());
     b.written();
@@ -374,7 +379,7 @@ fn a_restart_loses_nothing() {
     // As it comes back from the API: times in whole seconds.
     let kw: KernelWhisper = serde_json::from_value(serde_json::to_value(&kw).unwrap()).unwrap();
 
-    let mut after = Bench::new(Rules::default());
+    let mut after = Bench::new(three_minutes());
     after.seconds = 100;
     let now = after.now();
     after.d.restore(&kw, now);
@@ -395,14 +400,14 @@ fn a_restart_loses_nothing() {
 
 #[test]
 fn an_object_without_a_status_gets_its_time_then_goes() {
-    let mut b = Bench::new(Rules::default());
+    let mut b = Bench::new(three_minutes());
     let mut kw = {
         b.say(b.report());
         b.written().unwrap()
     };
     kw.status = None;
     kw.metadata.uid = Some("k1".into());
-    let mut after = Bench::new(Rules::default());
+    let mut after = Bench::new(three_minutes());
     after.d.restore(&kw, after.now());
     assert!(after.pass(180).is_empty());
     assert_eq!(after.pass(1), [Want::Delete { name: "web-kw".into(), uid: "k1".into() }]);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use crate::reconciler::quantity::from_milli;
+use crate::quantity::from_milli;
 use crate::reconciler::report::{Evidence, PodFacts};
 
 /// What changes in one container's resources. `Value::Null` removes a key.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::command::{self, Change};
 use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, window};
 use crate::api::{CpuNumbers, NeighbourShare, ResourceStep};
-use crate::reconciler::quantity::{from_milli, to_milli};
+use crate::quantity::{from_milli, to_milli};
 use crate::reconciler::report::{Evidence, PodFacts};
 use crate::signals::HistoryPoint;
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::plan::Plan;
-use crate::reconciler::quantity;
+use crate::quantity;
 
 /// How far a resize is.
 #[derive(Clone, Debug, PartialEq, Eq)]

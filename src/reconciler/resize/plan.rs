@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{ANNOTATION, ANNOTATION_RESIZE, ResizeOptions, Situation};
 use crate::api::{ResourceStep, SignalKind, Source};
+use crate::quantity::{from_milli, milli, to_milli};
 use crate::reconciler::nodes::allocatable_cpu;
-use crate::reconciler::quantity::{from_milli, milli, to_milli};
 use crate::reconciler::recommend::{Kind, Recommendation};
 use crate::reconciler::report::Evidence;
 

@@ -20,7 +20,7 @@ use super::plan::{Cpu, No, Plan, annotated, plan};
 use super::step::{self, Helped, Next};
 use super::{Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
-use crate::reconciler::quantity::from_milli;
+use crate::quantity::from_milli;
 use crate::reconciler::report::Evidence;
 
 /// How long the writer may take to store what is about to be done.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ResizeOptions;
 use super::plan::{Cpu, Plan};
 use crate::api::{Remediation, RemediationState};
-use crate::reconciler::quantity::{from_milli, to_milli};
+use crate::quantity::{from_milli, to_milli};
 use crate::reconciler::report::Evidence;
 
 /// Throttled for more than this part of what it was before, a step has not helped by that measure.
