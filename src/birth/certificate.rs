@@ -537,8 +537,7 @@ fn cgroup_steps(
             1 => "; 1 write to its files".into(),
             n => format!("; {n} writes to its files"),
         };
-        let what =
-            if all[0].container.is_none() { "makes the pod's cgroup" } else { "makes a container's cgroup" };
+        let what = if pods { "makes the pod's cgroup" } else { "makes the container's cgroup" };
         let by = if first.by.comm.is_empty() { String::new() } else { format!(", by {}", first.by.comm) };
         let details = format!("{path}{trees}{by}{written}");
         say(at(first.by.at_ns), actor, what.into(), Some(details));
