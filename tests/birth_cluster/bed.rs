@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, feed};
 use crate::common::process::{Running, output};
-use crate::common::{free_address, kernel_gossip, kubectl, repository, until};
+use crate::common::{free_address, kernel_gossip, kubectl, repository, testbed_dir, until};
 
 pub struct Bed {
     agent: Running,
@@ -57,7 +57,7 @@ impl Bed {
                 .args(arguments),
         );
         agent.says("births: working");
-        agent.says("watching the node's pods");
+        agent.says("API server: ");
         let metrics = format!("http://127.0.0.1:{own}/metrics");
         Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token }
     }
@@ -139,7 +139,22 @@ pub fn containerd_ms(line: &str) -> f64 {
     at.as_nanosecond() as f64 / 1e6
 }
 
-/// What a program prints.
+/// `ctr` of the node's containerd, in the namespace of its pods.
+pub fn ctr(arguments: &[&str]) -> Command {
+    let mut command = Command::new("ctr");
+    command.arg("-a").arg(testbed_dir().join("cluster/state/containerd.sock"));
+    command.args(["-n", "k8s.io"]).args(arguments);
+    command
+}
+
+/// Kills the first process of a pod's first container.
+pub fn kill(namespace: &Namespace, pod: &str) {
+    let id = namespace.get(&format!("pod/{pod}"), "{.status.containerStatuses[0].containerID}");
+    let id = id.strip_prefix("containerd://").expect("containerd's");
+    output(&mut ctr(&["tasks", "kill", "-s", "SIGKILL", id]));
+}
+
+/// What a URL gives.
 pub fn get(url: &str) -> String {
     output(Command::new("curl").args(["-sf", "--max-time", "10", url]))
 }

@@ -1,11 +1,10 @@
 //! Many pods born together, with restarts and deletions in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, get, pod};
+use crate::bed::{Bed, get, kill, pod};
 use crate::cluster::feed;
 use crate::common::process::output;
 use crate::common::{kubectl, until};
@@ -29,14 +28,7 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
         // Those of the wave before: some are killed, which restarts them, and the rest is deleted, while these are born.
         if first > 0 {
             let before: Vec<String> = (first - WAVE..first).map(|n| format!("p{n}")).collect();
-            for name in &before[..3] {
-                let id =
-                    bed.namespace.get(&format!("pod/{name}"), "{.status.containerStatuses[0].containerID}");
-                let id = id.trim_start_matches("containerd://").to_owned();
-                let _ = Command::new("ctr")
-                    .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", &id])
-                    .output();
-            }
+            before[..3].iter().for_each(|name| kill(&bed.namespace, name));
             let mut delete = kubectl();
             delete.args(["-n", &ns, "delete", "--wait=false", "pod"]).args(&before[3..]);
             output(&mut delete);

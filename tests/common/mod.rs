@@ -40,7 +40,7 @@ pub fn tool(name: &str) -> Command {
 }
 
 /// Where the test bed keeps what it built.
-fn testbed_dir() -> PathBuf {
+pub fn testbed_dir() -> PathBuf {
     std::env::var_os("TESTBED_DIR").map_or_else(|| "/var/tmp/kg-testbed".into(), PathBuf::from)
 }
 
