@@ -79,6 +79,11 @@ struct {
 	__type(value, __u64);
 } run_since SEC(".maps");
 
+/* How many processes with a segment there are of those that share a place; most of all system calls and switches are of
+ * others, and need no look-up. */
+#define PLACES 16384 /* a power of two */
+__u32 followed[PLACES];
+
 __u64 tally; /* the number of the tally in progress; counted up by userspace before each */
 __u64 segments_lost;
 __u64 events_lost;
@@ -93,13 +98,25 @@ struct birth_listened *listened_type;
 
 static __always_inline struct segment *segment_of(__u32 tgid, __u32 *slot)
 {
-	__u32 *found = bpf_map_lookup_elem(&slot_of_process, &tgid);
+	__u32 *found;
 
+	if (!followed[tgid & (PLACES - 1)])
+		return NULL;
+	found = bpf_map_lookup_elem(&slot_of_process, &tgid);
 	if (!found)
 		return NULL;
 	if (slot)
 		*slot = *found;
 	return bpf_map_lookup_elem(&segments, found);
+}
+
+/* Whether it was followed. */
+static __always_inline bool unfollow(__u32 tgid)
+{
+	if (bpf_map_delete_elem(&slot_of_process, &tgid))
+		return false;
+	__sync_fetch_and_add(&followed[tgid & (PLACES - 1)], -1);
+	return true;
 }
 
 static __always_inline void submit(void *event)
@@ -138,7 +155,7 @@ static __noinline __u32 begin(__u32 tgid, __u64 now)
 		return NO_SLOT;
 	if (bpf_map_pop_elem(&free_slots, &slot)) {
 		__sync_fetch_and_add(&segments_lost, 1);
-		bpf_map_delete_elem(&slot_of_process, &tgid);
+		unfollow(tgid);
 		return NO_SLOT;
 	}
 	bpf_map_update_elem(&segments, &slot, zeroes, BPF_ANY);
@@ -148,7 +165,9 @@ static __noinline __u32 begin(__u32 tgid, __u64 now)
 	s->start = now;
 	s->tgid = tgid;
 	s->threads_begun = 1;
-	if (bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_ANY)) {
+	if (!bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&followed[tgid & (PLACES - 1)], 1);
+	} else if (bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_EXIST)) {
 		__sync_fetch_and_add(&segments_lost, 1);
 		s->start = 0;
 		bpf_map_push_elem(&free_slots, &slot, 0);
@@ -361,7 +380,7 @@ static __always_inline int on_exit(struct how how, struct task_struct *task)
 	__sync_fetch_and_add(&s->threads_ended, 1);
 	/* Of two that exit at once both may find that they are the last: one gets to delete. */
 	if (*(volatile __u64 *)&s->threads_ended < *(volatile __u64 *)&s->threads_begun ||
-	    bpf_map_delete_elem(&slot_of_process, &tgid))
+	    !unfollow(tgid))
 		return 0;
 	s->ended = now;
 	event = RESERVE(struct birth_ended);

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use common::births::{ended, options, record, segments};
 use common::stats::StatsEnabled;
-use common::until;
+use common::{emulated, until};
 use kernel_gossip::kernel::birth::{
     Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
 };
@@ -183,8 +183,9 @@ fn accounted(records: &[Record], lost: BirthLosses) -> u64 {
 #[test]
 fn a_burst_loses_nothing_silently() {
     let _alone = alone();
-    const PROCESSES: u64 = 1000;
-    let burst = || shell(&format!("i=0; while [ $i -lt {PROCESSES} ]; do /bin/true; i=$((i+1)); done"));
+    // The ring buffer takes some 260 programs; an emulated CPU takes its time with each.
+    let processes = if emulated() { 400 } else { 1000 };
+    let burst = move || shell(&format!("i=0; while [ $i -lt {processes} ]; do /bin/true; i=$((i+1)); done"));
     let all_end = |records: &[Record]| segments(records).all(|segment| ended(records, segment).is_some());
 
     // Read in time, nothing is lost: there are more segments than slots.
@@ -202,7 +203,7 @@ fn a_burst_loses_nothing_silently() {
     recorder.stop(&mut records);
     let lost = recorder.losses();
     println!("read in time: {} segments, {lost:?}", segments(&records).count());
-    assert!(accounted(&records, lost) >= 2 * PROCESSES);
+    assert!(accounted(&records, lost) >= 2 * processes);
     assert!(all_end(&records));
 
     // Not read at all, slots run out; and are there again afterwards.
@@ -213,8 +214,8 @@ fn a_burst_loses_nothing_silently() {
     recorder.stop(&mut records);
     let lost = recorder.losses();
     println!("256 slots, not read: {} segments, {lost:?}", segments(&records).count());
-    assert!(lost.segments - before.segments >= 2 * PROCESSES - 256);
-    assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+    assert!(lost.segments - before.segments >= 2 * processes - 256);
+    assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
     assert!(all_end(&records));
     drop(recorder);
 
@@ -230,10 +231,10 @@ fn a_burst_loses_nothing_silently() {
         let lost = recorder.losses();
         println!("2048 slots, not read: {} segments, {lost:?}", segments(&records).count());
         assert!(lost.events > before.events);
-        assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+        assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
         assert!(all_end(&records));
         // Every slot of the round before could be used.
-        assert!(segments(&records).count() as u64 + lost.events - before.events >= 2 * PROCESSES);
+        assert!(segments(&records).count() as u64 + lost.events - before.events >= 2 * processes);
     }
 }
 

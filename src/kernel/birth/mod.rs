@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
@@ -179,6 +180,8 @@ impl<'obj> Recorder<'obj> {
         if self.recording() {
             return Ok(());
         }
+        // What a program still under way when the last recording stopped may have left.
+        self.stop(&mut Vec::new());
         // Fork and exec begin segments: last, so that nothing of a segment is missed.
         let attached: Result<Vec<Link>, _> =
             programs(&self.skel.progs, self.entry).into_iter().rev().map(ProgramMut::attach).collect();
@@ -401,8 +404,19 @@ impl<'obj> Recorder<'obj> {
         };
         // Who deletes it from the map, ends it: it may exit just now.
         if self.skel.maps.slot_of_process.delete(&key.0.to_ne_bytes()).is_ok() {
+            self.unfollow(key.0);
             self.close(key, slot, now().mono_ns, End::Stopped, Place::default(), out);
         }
+    }
+
+    /// Takes a process out of the filter before the map, as the programs do.
+    fn unfollow(&mut self, tgid: u32) {
+        let Some(data) = self.skel.maps.bss_data.as_mut() else {
+            return;
+        };
+        let place = tgid as usize & (data.followed.len() - 1);
+        // SAFETY: a whole, aligned u32 of a mapping that lives as long as `self`; BPF changes it by atomics alone.
+        unsafe { AtomicU32::from_ptr(&raw mut data.followed[place]) }.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Readable when much waits to be drained.
