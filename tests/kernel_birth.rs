@@ -13,7 +13,7 @@ use common::births::{ended, options, record, segments};
 use common::stats::StatsEnabled;
 use common::{emulated, until};
 use kernel_gossip::kernel::birth::{
-    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
+    Begun, BirthLosses, Counters, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
 };
 
 /// One recording at a time: the others' processes would fill the room.
@@ -109,7 +109,6 @@ fn counters_equal_what_was_done() {
     while read < CALLS * 64 {
         read += output.read(&mut block).expect("its output") as u64;
     }
-    child.wait().expect("its end");
     let is = |s: &Segment| s.begun == Begun::Exec && s.tgid == child.id();
     until("the end of dd", || {
         recorder.drain(&mut records);
@@ -120,9 +119,21 @@ fn counters_equal_what_was_done() {
     assert_eq!(write, CALLS);
     assert_eq!(dd.counters.written_bytes, CALLS * 64);
     assert!(dd.counters.read_bytes >= CALLS * 64 && dd.counters.read_bytes < CALLS * 64 + 65536);
-    let elapsed = dd.at_ns - segments(&records).find(|s| is(s)).expect("dd").start_ns;
-    let told = dd.counters.run_ns + dd.counters.wait_ns;
-    assert!(dd.counters.run_ns > 0 && told <= elapsed + elapsed / 50, "{told} of {elapsed}");
+    // Both of the process's programs, against the kernel's own books; it is a zombie that nobody waited for yet.
+    let schedstat = std::fs::read_to_string(format!("/proc/{}/schedstat", child.id())).expect("schedstat");
+    let mut books = schedstat.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+    let mut both = || books.next().expect("a number");
+    let (run, wait) = (both(), both());
+    let own = segments(&records).filter(|s| s.tgid == child.id()).filter_map(|s| ended(&records, s));
+    let own: Vec<_> = own.map(|end| &end.counters).collect();
+    let sum = |of: fn(&Counters) -> u64| own.iter().map(|c| of(c)).sum::<u64>();
+    let (our_run, our_wait) = (sum(|c| c.run_ns), sum(|c| c.wait_ns));
+    println!("on CPU {our_run} ns, by the kernel's books {run}; waited {our_wait} ns, {wait}");
+    // Ours ends a little before the process; the books leave out interrupts and what the hypervisor took.
+    let elapsed = dd.at_ns - segments(&records).find(|s| s.tgid == child.id()).expect("its fork").start_ns;
+    assert!(our_run <= elapsed && our_run * 10 >= run * 9, "{our_run} of {run}, in {elapsed}");
+    assert!(our_wait <= wait && our_wait * 10 >= wait * 9, "{our_wait} of {wait}");
+    child.wait().expect("its end");
 
     // One that lives: threads that live are tallied.
     let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
@@ -183,14 +194,14 @@ fn accounted(records: &[Record], lost: BirthLosses) -> u64 {
 #[test]
 fn a_burst_loses_nothing_silently() {
     let _alone = alone();
-    // The ring buffer takes some 260 programs; an emulated CPU takes its time with each.
-    let processes = if emulated() { 400 } else { 1000 };
+    // An emulated CPU takes its time with each.
+    let processes = if emulated() { 100 } else { 1000 };
     let burst = move || shell(&format!("i=0; while [ $i -lt {processes} ]; do /bin/true; i=$((i+1)); done"));
     let all_end = |records: &[Record]| segments(records).all(|segment| ended(records, segment).is_some());
 
     // Read in time, nothing is lost: there are more segments than slots.
     let mut storage = MaybeUninit::uninit();
-    let small = RecorderOptions { max_segments: 256, ..options(Entry::TpBtf) };
+    let small = RecorderOptions { max_segments: 64, ..options(Entry::TpBtf) };
     let mut recorder = Recorder::load(&mut storage, small).expect("load");
     let mut records = Vec::new();
     recorder.start().expect("start");
@@ -213,15 +224,16 @@ fn a_burst_loses_nothing_silently() {
     burst();
     recorder.stop(&mut records);
     let lost = recorder.losses();
-    println!("256 slots, not read: {} segments, {lost:?}", segments(&records).count());
-    assert!(lost.segments - before.segments >= 2 * processes - 256);
+    println!("64 slots, not read: {} segments, {lost:?}", segments(&records).count());
+    assert!(lost.segments - before.segments >= 2 * processes - 64);
     assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
     assert!(all_end(&records));
     drop(recorder);
 
     // Not read at all, the ring buffer runs over: those that ended unseen are found.
     let mut storage = MaybeUninit::uninit();
-    let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
+    let small = RecorderOptions { ring_bytes: 128 << 10, ..options(Entry::TpBtf) };
+    let mut recorder = Recorder::load(&mut storage, small).expect("load");
     for _ in 0..2 {
         let before = recorder.losses();
         records.clear();
@@ -229,7 +241,7 @@ fn a_burst_loses_nothing_silently() {
         burst();
         recorder.stop(&mut records);
         let lost = recorder.losses();
-        println!("2048 slots, not read: {} segments, {lost:?}", segments(&records).count());
+        println!("128 KiB, not read: {} segments, {lost:?}", segments(&records).count());
         assert!(lost.events > before.events);
         assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
         assert!(all_end(&records));
