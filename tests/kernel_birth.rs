@@ -10,11 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
 use common::births::{ended, options, record, segments};
+use common::cgroup::Cgroup;
 use common::stats::StatsEnabled;
 use common::{emulated, until};
+use kernel_gossip::kernel::CgroupChange;
 use kernel_gossip::kernel::birth::{
     Begun, BirthLosses, Counters, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
 };
+use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage};
+use kernel_gossip::kernel::facts::{Facts, FactsOptions};
+use kernel_gossip::kernel::plan::plan;
 
 /// One recording at a time: the others' processes would fill the room.
 fn alone() -> MutexGuard<'static, ()> {
@@ -283,4 +288,62 @@ fn nothing_is_attached_between_recordings() {
         shell("/bin/true");
         assert_eq!((runs(&recorder), links()), (after, 0), "{entry:?}");
     }
+}
+
+/// By the driver, as the agent does: a cgroup that is made wakes it, recording or not, and says who made it.
+#[test]
+fn a_cgroup_that_is_made_is_told_at_once() {
+    let _alone = alone();
+    let facts =
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
+    let plan = plan(&facts);
+    assert!(plan.births.hook().is_some_and(|hook| hook.triggered), "{:?}", plan.births);
+    let options = DriverOptions { cpu: None, ..DriverOptions::of(&facts, &plan, 1024) };
+    let mut storage = Storage::default();
+    let mut driver = Driver::start(&mut storage, options);
+    let mut records = Vec::new();
+    driver.read();
+    driver.read_births(&mut records);
+    let mut fds: Vec<_> =
+        driver.births_fds().map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    assert_eq!(fds.len(), 2);
+
+    for recording in [false, true] {
+        if recording {
+            driver.recorder().expect("births").start().expect("start");
+        }
+        records.clear();
+        let parent = Cgroup::new("birth");
+        let mut mkdir = Command::new("mkdir").arg(parent.dir().join("child")).spawn().expect("mkdir");
+        let mut made = |driver: &mut Driver<'_>| {
+            // SAFETY: as many pollfds as are told.
+            assert!(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 60_000) } > 0);
+            driver.read_births(&mut records);
+            records.iter().find_map(|record| match record {
+                Record::CgroupMade(made) if made.path == format!("{}/child", parent.path()) => {
+                    Some(made.clone())
+                }
+                _ => None,
+            })
+        };
+        let told = until("the cgroup", || made(&mut driver));
+        assert_eq!((told.by.tgid, told.by.comm.as_str()), (mkdir.id(), "mkdir"));
+        assert_eq!(told.by.segment.is_some(), recording);
+        if let Some(segment) = told.by.segment {
+            let by = segments(&records).find(|s| s.id == segment).expect("begun before");
+            assert_eq!((by.file.as_deref(), by.begun), (Some("mkdir"), Begun::Exec));
+            assert!(records.is_sorted_by_key(Record::at_ns));
+        }
+        mkdir.wait().expect("its end");
+        std::fs::remove_dir(parent.dir().join("child")).expect("the child");
+        // What the sampler would have learned of it is not lost by being asked early.
+        let paths = |driver: &mut Driver<'_>| {
+            let changes = driver.read().changes.clone();
+            changes
+                .into_iter()
+                .find(|c| matches!(c, CgroupChange::Present { path, .. } if *path == told.path))
+        };
+        assert!(paths(&mut driver).is_some(), "{}", told.path);
+    }
+    driver.recorder().expect("births").stop(&mut records);
 }
