@@ -11,6 +11,7 @@ use common::bundle::Bundle;
 use common::stats::StatsEnabled;
 use kernel_gossip::kernel::ProgramCost;
 use kernel_gossip::kernel::birth::{Entry, Recorder};
+use kernel_gossip::kernel::cost::map_memory;
 
 const ROUNDS: usize = 15;
 
@@ -88,7 +89,7 @@ fn cost_of_a_recording() {
     let mut storage = MaybeUninit::uninit();
     let start = Instant::now();
     let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
-    println!("load: {:?}; maps: {} KiB", start.elapsed(), recorder.map_bytes() / 1024);
+    println!("load: {:?}; maps: {} KiB", start.elapsed(), map_memory() / 1024);
 
     let (mut starts, mut stops) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

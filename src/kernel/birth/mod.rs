@@ -448,17 +448,6 @@ impl<'obj> Recorder<'obj> {
         })
     }
 
-    /// Bytes of kernel memory the maps take, by their sizes.
-    pub fn map_bytes(&self) -> u64 {
-        let maps = &self.skel.maps;
-        let entries = [&maps.segments, &maps.slot_of_process, &maps.free_slots];
-        let arrays: u64 = entries
-            .iter()
-            .map(|m| u64::from(m.max_entries()) * u64::from(m.key_size() + m.value_size()))
-            .sum();
-        arrays + u64::from(maps.events.max_entries())
-    }
-
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     pub fn costs(&self, out: &mut Vec<ProgramCost>) {
         out.extend(programs(&self.skel.progs, self.entry).into_iter().filter_map(super::cost::of));

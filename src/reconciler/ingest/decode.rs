@@ -12,7 +12,7 @@ use super::refusal::{Reason, Refusal};
 use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
 use crate::reconciler::report::{NamedNeighbour, Report};
 use crate::signals::HistoryPoint;
-use crate::sinks::names::{WHISPER_EVENT, resource, whisper as attr};
+use crate::sinks::names::{EVENT_NAME, WHISPER_EVENT, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.
 pub const RECORDS_MAX: usize = 10_000;
@@ -23,7 +23,6 @@ const NEIGHBOURS_MAX: usize = 8;
 /// History points of one report; an agent sends two minutes.
 const HISTORY_MAX: usize = 600;
 /// Some pipelines carry the event's name here and not in the record's own field.
-const EVENT_NAME: &str = "event.name";
 
 /// What one request held.
 #[derive(Debug, Default)]

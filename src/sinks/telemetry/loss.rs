@@ -5,6 +5,8 @@
 pub enum Loss {
     /// Switches of cgroups for which the kernel's table had no slot.
     SlotsExhausted,
+    /// Context switches the kernel did not tell of; the wait before and the run after each are not counted.
+    SwitchMissed,
     /// Cgroups that could not be read.
     UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
@@ -48,8 +50,9 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 22] = [
+    pub const ALL: [Loss; 23] = [
         Loss::SlotsExhausted,
+        Loss::SwitchMissed,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
         Loss::UnresolvedCgroup,
@@ -76,6 +79,7 @@ impl Loss {
     pub fn as_str(self) -> &'static str {
         match self {
             Loss::SlotsExhausted => "slots_exhausted",
+            Loss::SwitchMissed => "switch_missed",
             Loss::UnreadableCgroup => "unreadable_cgroup",
             Loss::UnknownPath => "unknown_path",
             Loss::UnresolvedCgroup => "unresolved_cgroup",

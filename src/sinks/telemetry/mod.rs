@@ -25,6 +25,7 @@ use crate::kernel::{Log2Histogram, Losses, ProgramCost};
 #[derive(Debug, Default)]
 pub struct SelfStats {
     losses: [AtomicU64; Loss::ALL.len()],
+    map_bytes: AtomicU64,
     latest: Mutex<Latest>,
     durations: Mutex<Durations>,
     /// The SDK's histogram of the same durations.
@@ -52,7 +53,8 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups, births } = reading.losses;
+        let Losses { slots_exhausted, blame_dropped_ns, switches_missed, unreadable_cgroups, births } =
+            reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -64,6 +66,7 @@ impl SelfStats {
         } = reading.attribution;
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
+            (Loss::SwitchMissed, switches_missed),
             (Loss::UnreadableCgroup, unreadable_cgroups),
             (Loss::BirthSegments, births.segments),
             (Loss::BirthEvents, births.events + births.cgroups),
@@ -95,6 +98,11 @@ impl SelfStats {
         if let Some(histogram) = self.duration_histogram.get() {
             histogram.record(time.as_secs_f64(), &[]);
         }
+    }
+
+    /// Notes how much kernel memory the BPF maps take.
+    pub fn set_map_bytes(&self, bytes: u64) {
+        self.map_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Sets what was lost for this reason so far.
@@ -154,6 +162,10 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
     SelfSource {
         metric: &metric::AGENT_BPF_RUNS,
         points: |stats, emit| programs(stats, emit, |p| Value::Count(p.runs)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_BPF_MAP_SIZE,
+        points: |stats, emit| emit(&[], level(stats.map_bytes.load(Ordering::Relaxed))),
     },
     SelfSource {
         metric: &metric::AGENT_LOSSES,
