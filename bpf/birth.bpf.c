@@ -36,6 +36,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NFNL_SUBSYS_CTNETLINK_EXP 2
 #define NFNL_SUBSYS_IPSET 6
 #define NFNL_MSG_BATCH_BEGIN 0x10
+#define NFNL_MSG_BATCH_END 0x11
 #define PF_EXITING 4 /* include/linux/sched.h */
 #define MOUNT_DEPTH 8
 #define NO_SLOT 0 /* never handed out */
@@ -473,8 +474,10 @@ static __always_inline bool changes_netfilter(void *data)
 		return false;
 	subsystem = header.nlmsg_type >> 8;
 	message = header.nlmsg_type & 0xff;
-	if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN)
-		return true;
+	if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN) { /* iptables-nft sends an empty one to list */
+		data += (header.nlmsg_len + 3) & ~3;
+		return bpf_probe_read_user(&header, sizeof(header), data) || header.nlmsg_type != NFNL_MSG_BATCH_END;
+	}
 	if (subsystem == NFNL_SUBSYS_CTNETLINK || subsystem == NFNL_SUBSYS_CTNETLINK_EXP)
 		return message == 0 || message == 2; /* new, delete */
 	if (subsystem == NFNL_SUBSYS_IPSET) /* create to swap, add, delete */

@@ -347,3 +347,45 @@ fn a_cgroup_that_is_made_is_told_at_once() {
     }
     driver.recorder().expect("births").stop(&mut records);
 }
+
+/// What changes netfilter's rules is told from what asks for them, by netlink and by the old socket option.
+#[test]
+#[ignore = "needs iptables, and a kernel with its modules"]
+fn netfilter_changes_are_told_from_questions() {
+    let _alone = alone();
+    const SCRIPT: &str = "iptables-nft -A INPUT -j ACCEPT && iptables-nft -S && iptables-nft -D INPUT 1 && \
+        iptables-legacy -A INPUT -j ACCEPT && iptables-legacy -S";
+    for entry in [Entry::TpBtf, Entry::RawTracepoint] {
+        let (records, ()) = record(
+            options(entry),
+            || {
+                let mut apart = Command::new("unshare"); // in a network namespace of its own
+                let status = apart.args(["--net", "sh", "-c", SCRIPT]).stdout(Stdio::null()).status();
+                assert!(status.expect("unshare").success());
+            },
+            |records, ()| {
+                let own =
+                    segments(records).filter(|s| s.args.first().is_some_and(|a| a.starts_with("iptables-")));
+                let ends: Vec<_> = own.map(|s| ended(records, s)).collect();
+                ends.len() == 5 && ends.iter().all(Option::is_some)
+            },
+        );
+        let mut told = Vec::new();
+        for segment in segments(&records) {
+            if let [program, option, ..] = segment.args.as_slice()
+                && program.starts_with("iptables-")
+            {
+                let changes = ended(&records, segment).expect("waited for").counters.netfilter_changes;
+                told.push((format!("{program} {option}"), changes));
+            }
+        }
+        let expected = [
+            ("iptables-nft -A", 1),
+            ("iptables-nft -S", 0),
+            ("iptables-nft -D", 1),
+            ("iptables-legacy -A", 1),
+            ("iptables-legacy -S", 0),
+        ];
+        assert_eq!(told, expected.map(|(call, changes)| (call.to_owned(), changes)), "{entry:?}");
+    }
+}
