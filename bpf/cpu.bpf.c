@@ -19,7 +19,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RING 128 /* runs kept per CPU; a power of two. 64 left 3 % of a wait unattributed on a busy machine, 16 far more */
-#define TASKS 256 /* a power of two */
+#define TASK_BITS 16 /* 65,536 entries, 512 KiB: of 1,000 tasks that are moved about, 1.5 % share one */
+#define DELAY_BITS 42 /* ns: 73 minutes */
 #define MAX_CPUS 1024
 #define NO_SLOT 0 /* never handed out */
 #define ROOT_CGROUP 1 /* kernfs id of every hierarchy's root */
@@ -28,13 +29,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Set by userspace before loading; the maps are sized with them. */
 const volatile __u32 nr_cpus = 1;
 const volatile __u32 hist_banks = 1; /* a power of two; nr_cpus or more: no bank is shared */
-
-/* What a task had waited, in all, when it was last switched out here. */
-struct task_delay {
-	__u64 delay;
-	__u32 pid;
-	__u32 pad;
-};
 
 struct run {
 	__u64 start;
@@ -50,11 +44,9 @@ struct cpu_state {
 	__u32 cgroup_slot;
 	__u32 slot; /* of the run in progress; NO_SLOT when idle or unknown */
 	__u32 head;
-	__u32 pad0;
+	__u32 pid; /* of who runs; unset before the first switch */
 	struct cpu_losses losses;
-	__u64 pad;
 	struct run ring[RING];
-	struct task_delay tasks[TASKS]; /* by pid; used where the run queue keeps no sum */
 };
 
 struct {
@@ -64,6 +56,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct cpu_state);
 } cpus SEC(".maps");
+
+/* What a task had waited, in all, when it was last switched out or moved: its pid over DELAY_BITS of the time,
+ * in one word, as two tasks of one entry may be written by two CPUs. Used where the run queue keeps no sum. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << TASK_BITS);
+	__type(key, __u32);
+	__type(value, __u64);
+} task_delays SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -223,12 +224,22 @@ static __always_inline __u64 task_delay(struct how how, struct task_struct *task
 	return how.btf ? task->sched_info.run_delay : BPF_CORE_READ(task, sched_info.run_delay);
 }
 
-static __always_inline void note_task_delay(struct cpu_state *c, __u32 pid, __u64 delay)
+/* Notes what a task has waited; returns how much of it is new since it was last noted, 0 if it was not. */
+static __always_inline __u64 note_task_delay(struct how how, struct task_struct *task)
 {
-	struct task_delay *seen = &c->tasks[pid & (TASKS - 1)];
+	__u32 pid = FIELD(how, task, pid);
+	/* neighbours in number, which often run side by side, are not to share a cache line */
+	__u32 key = pid * 0x9e3779b1U >> (32 - TASK_BITS);
+	__u64 delay = task_delay(how, task), seen, *entry;
 
-	seen->pid = pid;
-	seen->delay = delay;
+	entry = bpf_map_lookup_elem(&task_delays, &key);
+	if (!entry)
+		return 0;
+	seen = *(volatile __u64 *)entry;
+	*(volatile __u64 *)entry = (__u64)pid << DELAY_BITS | (delay & ((1ULL << DELAY_BITS) - 1));
+	if (seen >> DELAY_BITS != pid)
+		return 0;
+	return (delay - seen) & ((1ULL << DELAY_BITS) - 1);
 }
 
 /* First sight of a cgroup. Two CPUs may see it at once: the one that comes second gives its slot back. */
@@ -435,7 +446,7 @@ static __always_inline void switched_out(struct how how, struct cpu_state *c, st
 	run->end = now;
 
 	if (!bpf_core_field_exists(struct rq, rq_sched_info))
-		note_task_delay(c, FIELD(how, prev, pid), task_delay(how, prev));
+		note_task_delay(how, prev);
 
 	since = stalled_since(how, FIELD(how, prev, se.cfs_rq), now);
 	if (since && runnable(how, prev))
@@ -456,6 +467,12 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	if (!c)
 		return 0;
 	ran = c->slot;
+	if (c->pid != FIELD(how, prev, pid)) { /* a switch that was not told of: who ran since when is not known */
+		ran = NO_SLOT;
+		if (c->start)
+			c->losses.switches_missed++;
+	}
+	c->pid = FIELD(how, next, pid);
 	if (ran != NO_SLOT && c->start) {
 		sc = slot_cpu(ran, cpu);
 		if (!sc)
@@ -464,7 +481,7 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	}
 	c->start = now;
 
-	if (!FIELD(how, next, pid)) { /* idle */
+	if (!c->pid) { /* idle */
 		c->slot = NO_SLOT;
 		c->delay_seen = queue_delay(how, rq);
 		return 0;
@@ -500,33 +517,22 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 
 /* What a task had waited on a queue before it was taken off. The kernel has just added it to the queue's
  * own sum (sched_info_dequeue): what that grew by since our last look. Without that sum, what the task's
- * grew by since it last ran here; of one that did not we do not know. */
-static __always_inline __u64 waited_before_move(struct how how, struct cpu_state *c, struct rq *rq, struct task_struct *task, __u32 to)
+ * grew by since it last ran or was moved; of one that was not seen then we do not know. */
+static __always_inline __u64 waited_before_move(struct how how, struct cpu_state *c, struct rq *rq, struct task_struct *task)
 {
-	struct task_delay *seen;
-	struct cpu_state *dest;
 	__u64 delay, waited;
-	__u32 pid;
 
-	if (bpf_core_field_exists(rq->rq_sched_info)) {
-		delay = queue_delay(how, rq);
-		waited = delay - c->delay_seen;
-		c->delay_seen = delay;
-		return waited;
-	}
-	pid = FIELD(how, task, pid);
-	delay = task_delay(how, task);
-	seen = &c->tasks[pid & (TASKS - 1)];
-	waited = seen->pid == pid ? delay - seen->delay : 0;
-	dest = bpf_map_lookup_elem(&cpus, &to);
-	if (dest) /* it may be moved on before it runs there */
-		note_task_delay(dest, pid, delay);
+	if (!bpf_core_field_exists(rq->rq_sched_info))
+		return note_task_delay(how, task);
+	delay = queue_delay(how, rq);
+	waited = delay - c->delay_seen;
+	c->delay_seen = delay;
 	return waited;
 }
 
 /* A task that waits is taken to another CPU: last_queued starts anew there, so what it waited here would
  * be lost. */
-static __always_inline int on_migrate(struct how how, struct task_struct *task, __u32 to)
+static __always_inline int on_migrate(struct how how, struct task_struct *task)
 {
 	struct cfs_rq *cfs_rq;
 	struct slot_cpu *sc;
@@ -544,7 +550,7 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task, 
 	if (!c || !c->start)
 		return 0;
 	now = FIELD(how, rq, clock);
-	waited = waited_before_move(how, c, rq, task, to);
+	waited = waited_before_move(how, c, rq, task);
 	if (!waited || waited > now)
 		return 0;
 
@@ -571,7 +577,7 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task, 
 	SEC("?" hook "/sched_migrate_task")                                                                   \
 	int BPF_PROG(sched_migrate_task_##suffix, struct task_struct *task, int to)                           \
 	{                                                                                                     \
-		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task, to);                   \
+		return on_migrate((struct how){ .btf = is_btf, .cas = has_cas }, task);                       \
 	}
 
 PROGRAMS(btf, "tp_btf", true, true)

@@ -61,6 +61,7 @@ struct blame_key {
 struct cpu_losses {
 	__u64 slots_exhausted; /* switches of a cgroup that has no slot */
 	__u64 blame_dropped; /* ns */
+	__u64 switches_missed;
 };
 
 #endif

@@ -19,15 +19,16 @@ use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
 use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
+use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan, Verdict};
 use crate::signals::naming::NameGate;
-use crate::signals::{BirthHistory, Engine, Severity, SlowBirthRule, Whisper};
+use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
 use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
-use crate::sinks::{Sinks, SinksConfig, birth_text};
+use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
 
 /// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
 /// reading under way.
@@ -54,8 +55,8 @@ pub struct AgentArgs {
     /// A directory of a container runtime's bundles, before the usual ones; may be given again
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
-    /// Serve Prometheus /metrics and /health here, such as 0.0.0.0:9464
-    #[arg(long, value_name = "ADDR")]
+    /// Serve Prometheus /metrics and /health here: :9464 (every address), 127.0.0.1:9464, [::1]:9464
+    #[arg(long, value_name = "ADDR", value_parser = prometheus::address)]
     pub prometheus: Option<SocketAddr>,
     #[command(flatten)]
     pub otlp: OtlpArgs,
@@ -243,6 +244,7 @@ impl Sampler {
     fn run(mut self, options: DriverOptions, stopped: &PipeReader) {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
+        self.sinks.stats().set_map_bytes(cost::map_memory());
         let (mut fresh, mut said) = (Vec::new(), Vec::new());
         let mut next = Instant::now();
         loop {
@@ -326,6 +328,9 @@ impl Sampler {
         self.say(said);
         let stats = self.sinks.stats();
         stats.set_lost(Loss::LateName, self.gate.unnamed());
+        let SignalLosses { untracked_samples, untracked_blame } = self.engine.losses();
+        stats.set_lost(Loss::SampleUntracked, untracked_samples);
+        stats.set_lost(Loss::BlameUntracked, untracked_blame);
         stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
         stats.reading_took(begun.elapsed());
     }

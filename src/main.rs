@@ -52,7 +52,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Agent(args) => runtime()?.block_on(async { agent::run(*args, terminated()?).await })?,
         Command::Birth(args) => runtime()?.block_on(async { birth::run(&args, terminated()?).await })?,
-        Command::Check(args) => return runtime()?.block_on(check::run(&args, &[])),
+        Command::Check(args) => return runtime()?.block_on(check::run(&args)),
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
         Command::Reconciler(options) => {
             runtime()?.block_on(async { reconciler::run(*options, terminated()?).await })?;

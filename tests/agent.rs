@@ -1,12 +1,13 @@
 //! The agent as a user runs it: real load, real output, real signals.
 
 mod common;
+mod http;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::cgroup::Cgroup;
-use common::process::Running;
+use common::process::{Running, without_capabilities};
 use common::{kernel_gossip, until};
 use kernel_gossip::sinks::names;
 use serde_json::Value;
@@ -106,6 +107,44 @@ fn sigterm_ends_it_at_once() {
     let (status, _, took) = agent.terminate();
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// With BPF denied the cgroup files remain: the same whisper, and one line that says what is missing.
+#[test]
+fn without_capabilities_it_runs_from_files() {
+    let cgroup = throttled("files");
+    let _burner = cgroup.burn(1, None);
+    let mut agent = Running::start(without_capabilities(&mut agent(&[])));
+    let said = whisper(&mut agent, &cgroup, "cpu_throttle");
+    assert_eq!(number(&said, "kernel_gossip.cpu.limit"), 0.2);
+    let stalled = &said["kernel_gossip.cpu.throttled.percent"];
+    assert!(said["kernel_gossip.cpu.wait.neighbour"].is_null(), "only the scheduler knows: {said:#}");
+    println!("throttled: {stalled} %");
+    let (status, lines, _) = agent.terminate();
+    assert!(status.success());
+    let of_cpu = lines.iter().filter(|l| l.to_stderr && l.text.contains("cpu: unavailable")).count();
+    assert_eq!(of_cpu, 1, "{lines:?}");
+}
+
+/// One line, and the others are told of all the same.
+#[test]
+fn a_cgroup_that_cannot_be_read_is_told_once() {
+    let (closed, open) = (throttled("closed"), throttled("open"));
+    for file in std::fs::read_dir(closed.dir()).expect("its files") {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+        std::fs::set_permissions(file.expect("a file").path(), mode).expect("chmod");
+    }
+    let _burner = open.burn(1, None);
+    let address = common::free_address();
+    let mut agent = Running::start(without_capabilities(&mut agent(&["--prometheus", &address.to_string()])));
+    whisper(&mut agent, &open, "cpu_throttle");
+    let counted = r#"kernel_gossip_agent_losses_total{kernel_gossip_agent_loss_reason="unreadable_cgroup"} "#;
+    let shown = http::get(address, "/metrics", "").body;
+    let count = shown.lines().find_map(|line| line.strip_prefix(counted)).expect("the count");
+    assert_ne!(count, "0");
+    let (_, lines, _) = agent.terminate();
+    let told: Vec<_> = lines.iter().filter(|l| l.text.contains("it is left out")).collect();
+    assert!(told.len() == 1 && told[0].text.contains(&closed.path()), "{lines:?}");
 }
 
 /// Programs of the CPU probe that some process of this machine has loaded, by their ids.

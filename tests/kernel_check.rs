@@ -1,9 +1,11 @@
 //! `kernel-gossip check` on the kernel that runs the test.
 
-use std::io;
-use std::os::unix::process::CommandExt;
+mod common;
+
 use std::process::{Command, Output};
 
+use common::cgroup::Cgroup;
+use common::process::without_capabilities;
 use kernel_gossip::kernel::facts::{Facts, Trial};
 use kernel_gossip::kernel::plan::{Plan, plan};
 use procfs::KernelVersion;
@@ -16,15 +18,7 @@ fn check(arguments: &[&str]) -> Command {
 
 /// The program as root without any capability.
 fn powerless(command: &mut Command) -> Output {
-    const NO_ROOT: libc::c_ulong = 1; // SECBIT_NOROOT: user 0 gets no capabilities at exec
-    // SAFETY: between fork and exec only prctl(), which is async-signal-safe and takes no pointer here.
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_SECUREBITS, NO_ROOT) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
-    command.output().expect("run")
+    without_capabilities(command).output().expect("run")
 }
 
 fn report(out: &Output) -> (Facts, Plan) {
@@ -119,4 +113,14 @@ fn an_api_server_that_does_not_answer_is_told() {
     let out = check(&["--output", "json"]).env("KUBECONFIG", kubeconfig.path()).output().expect("run");
     let (facts, _) = report(&out);
     assert!(facts.kubernetes.error.is_some_and(|e| e.starts_with("$KUBECONFIG: ")));
+}
+
+#[test]
+fn a_shape_it_does_not_know_is_shown() {
+    let parent = Cgroup::new("shape");
+    let group = parent.child("docker-of-another-kind.scope");
+    let out = check(&["--output", "json"]).output().expect("run");
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let shapes = report["unknown_cgroup_shapes"].as_array().expect("a list");
+    assert!(shapes.iter().any(|shape| shape == group.path().as_str()), "{shapes:?}");
 }

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
-use common::until;
+use common::{emulated, until};
 use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses};
 use procfs::KernelVersion;
@@ -33,11 +33,6 @@ fn options(hook: Hook) -> CpuOptions {
         Version::V2 => Hierarchy::Unified,
     };
     CpuOptions { hook, atomics: kernel() >= KernelVersion::new(5, 12, 0), hierarchy, max_cgroups: 256 }
-}
-
-/// An emulated CPU: readings of two clocks are milliseconds apart there.
-fn emulated() -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU"))
 }
 
 /// How exact a figure can be here: 1 % on a real CPU.
@@ -289,7 +284,12 @@ fn equal_competitors_blame_each_other() {
         println!(
             "{victim} waited {neighbour:.3} s for neighbours, {other:.3} s for the other, which ran {other_ran:.3} s"
         );
-        assert_near("everybody's blame is the neighbours' part", all, neighbour, 0.001);
+        // Blame is read after the counters: what was added in between is a wait at most.
+        let slack = 0.001 * neighbour + longest(&after[&id]);
+        assert!(
+            (all - neighbour).abs() <= slack,
+            "everybody's blame, {all}, is the neighbours' part, {neighbour}"
+        );
         // What is not the other's is that of third parties, who ran on this CPU too.
         assert_near("the other is blamed for what it ran", other, other_ran, 5.0 * exact());
         assert!(other >= 0.95 * (neighbour - (all - other)), "{other} of {neighbour}");
@@ -308,10 +308,12 @@ fn tasks_that_migrate_lose_no_wait() {
     let burners = [one.burn(threads[0], None), other.burn(threads[1], None)];
     sleep(SECOND);
     let before = reader.read();
+    let missed_before = reader.losses.switches_missed;
     let told_before = burners.each_ref().map(|b| schedstat([b]));
     let start = Instant::now();
     sleep(6 * SECOND);
     let after = reader.read();
+    let missed = reader.losses.switches_missed - missed_before;
     let told = burners.each_ref().map(|b| schedstat([b]));
     let elapsed = start.elapsed().as_secs_f64();
     for (i, cgroup) in [&one, &other].into_iter().enumerate() {
@@ -319,11 +321,23 @@ fn tasks_that_migrate_lose_no_wait() {
         let (run, wait) = (seconds(b.run - a.run), seconds(b.wait - a.wait));
         let kernel = told[i].1 - told_before[i].1;
         println!(
-            "{} threads: run {run:.3} + wait {wait:.3} (schedstat {kernel:.3}), elapsed {elapsed:.3}",
+            "{} threads: run {run:.3} + wait {wait:.3} (schedstat {kernel:.3}), elapsed {elapsed:.3}, \
+             {missed} switches not told of",
             threads[i]
         );
-        assert_near("the kernel's own run delay", wait, kernel, 2.0 * exact());
-        assert_no_rest("moved about", run, wait, elapsed, threads[i], longest(&b));
+        // A wait that ends between the two readings is in one of them; one that ended by a switch the kernel did
+        // not tell of is in its own sum alone.
+        let untold = missed as f64 * longest(&b);
+        let slack = 2.0 * exact() * kernel + longest(&b) * threads[i] as f64 + untold;
+        assert!((wait - kernel).abs() <= slack, "the kernel's own run delay: {wait:.3} is not {kernel:.3} s");
+        assert_no_rest(
+            "moved about",
+            run,
+            wait + untold.min(kernel - wait).max(0.0),
+            elapsed,
+            threads[i],
+            longest(&b),
+        );
     }
 }
 

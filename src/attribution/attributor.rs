@@ -1,6 +1,6 @@
 //! Readings of cgroups made into readings of workloads.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -98,8 +98,8 @@ impl Attributor {
             quotas: Vec::new(),
             asking: Vec::new(),
             generation: None,
-            pairs: HashMap::new(),
-            blame: HashMap::new(),
+            pairs: HashMap::default(),
+            blame: HashMap::default(),
             booking: Vec::new(),
             reading: 0,
             unknown: UnknownShapes::default(),

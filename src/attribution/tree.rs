@@ -4,7 +4,8 @@
 //! One node is one path: in cgroup v1 every controller has a tree and ids of its own, but the same
 //! path in several of them (and in the v2 tree beside them) is one cgroup to people, so ids join by path.
 
-use std::collections::{HashMap, VecDeque};
+use foldhash::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 

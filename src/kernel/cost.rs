@@ -1,5 +1,6 @@
-//! What a loaded BPF program costs, as the kernel measures it.
+//! What the loaded BPF programs and maps cost, as the kernel measures it.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -21,4 +22,34 @@ pub fn of(program: &ProgramMut<'_>) -> Option<ProgramCost> {
         run_time: Duration::from_nanos(info.run_time_ns),
         runs: info.run_cnt,
     })
+}
+
+/// Bytes of kernel memory that the BPF maps of this process take (`memlock` in /proc/self/fdinfo). Looks at
+/// every open file: for once, after loading.
+pub fn map_memory() -> u64 {
+    let Ok(files) = std::fs::read_dir("/proc/self/fdinfo") else { return 0 };
+    let texts = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    // A map may be open more than once.
+    let maps: HashMap<u64, u64> = texts.filter_map(|text| map_of(&text)).collect();
+    maps.values().sum()
+}
+
+/// The id of a map and its memory, bytes; `None` for a file that is no BPF map.
+fn map_of(fdinfo: &str) -> Option<(u64, u64)> {
+    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    field("map_type:").and(field("map_id:")).zip(field("memlock:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_told_from_other_files() {
+        let map = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t8\n\
+                   max_entries:\t65536\nmap_flags:\t0x0\nmap_extra:\t0x0\nmemlock:\t524608\nmap_id:\t77\nfrozen:\t0\n";
+        assert_eq!(map_of(map), Some((77, 524608)));
+        let program = "pos:\t0\nprog_type:\t26\nprog_jited:\t1\nmemlock:\t12288\nprog_id:\t3\n";
+        assert_eq!(map_of(program), None);
+    }
 }

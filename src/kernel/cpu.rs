@@ -183,10 +183,12 @@ impl<'obj> CpuProbe<'obj> {
         self.read_blame(blame);
         losses.slots_exhausted = 0;
         losses.blame_dropped_ns = 0;
+        losses.switches_missed = 0;
         for i in 0..self.cpus {
             let state = self.cpu_states.get(i);
             losses.slots_exhausted += state.losses.slots_exhausted;
             losses.blame_dropped_ns += state.losses.blame_dropped;
+            losses.switches_missed += state.losses.switches_missed;
         }
         self.recycle();
     }
@@ -323,23 +325,6 @@ impl<'obj> CpuProbe<'obj> {
         zero(&maps.slot_hists, slot * self.banks as u32, self.banks)?;
         zero(&maps.slots, slot, 1)?;
         maps.free_slots.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
-    }
-
-    /// Bytes of kernel memory the maps take, by their sizes.
-    pub fn map_bytes(&self) -> u64 {
-        let maps = &self.skel.maps;
-        [
-            &maps.cpus,
-            &maps.slot_cpus,
-            &maps.slots,
-            &maps.slot_hists,
-            &maps.slot_of_cgroup,
-            &maps.free_slots,
-            &maps.blame,
-        ]
-        .iter()
-        .map(|m| u64::from(m.max_entries()) * u64::from(m.key_size() + m.value_size()))
-        .sum()
     }
 
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).

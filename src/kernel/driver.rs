@@ -126,11 +126,6 @@ impl<'obj> Driver<'obj> {
         &self.cgroups
     }
 
-    /// Kernel memory of the BPF maps, bytes.
-    pub fn map_bytes(&self) -> u64 {
-        self.cpu.as_ref().map_or(0, CpuProbe::map_bytes) + self.births.as_ref().map_or(0, Recorder::map_bytes)
-    }
-
     /// The recorder of births, to be started and stopped; `None` where births cannot be recorded.
     pub fn recorder(&mut self) -> Option<&mut Recorder<'obj>> {
         self.births.as_mut()

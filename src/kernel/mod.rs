@@ -3,7 +3,7 @@
 pub mod baseline;
 pub mod birth;
 pub mod cgroups;
-mod cost;
+pub mod cost;
 pub mod cpu;
 pub mod driver;
 pub mod facts;

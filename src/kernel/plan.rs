@@ -184,7 +184,7 @@ fn cpu(facts: &Facts) -> Verdict<CpuHook> {
         ));
     } else if !btf.rq_sched_info {
         how.push(Shortfall::new(
-            "what a task waits before it is moved to another CPU is not counted",
+            "what a new task waits before its first run is not counted if it is moved to another CPU meanwhile",
             "use a kernel with CONFIG_SCHEDSTATS",
         ));
     }

@@ -135,6 +135,9 @@ pub struct Losses {
     pub slots_exhausted: u64,
     /// Blame (ns) not recorded because the table of victim and culprit was full.
     pub blame_dropped_ns: u64,
+    /// Switches from one task to another that the kernel did not tell of; the wait before and the run after
+    /// each are in no figure. Expected to be 0; some kernels of virtual machines leave some out.
+    pub switches_missed: u64,
     /// Cgroups that could not be read (file or iterator error), other than by having died.
     pub unreadable_cgroups: u64,
     /// What recordings of births lack.

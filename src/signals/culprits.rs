@@ -1,7 +1,7 @@
 //! Who kept one workload from the CPU, over the same slots as its [`super::window::Window`].
 
+use foldhash::HashMap;
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 

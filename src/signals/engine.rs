@@ -1,6 +1,6 @@
 //! The rules applied to every workload, reading by reading.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Engine {
             rules: rules.clone(),
             lengths,
             window_of,
-            tracked: HashMap::new(),
+            tracked: HashMap::default(),
             losses: SignalLosses::default(),
         }
     }

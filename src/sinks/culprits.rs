@@ -1,6 +1,6 @@
 //! The neighbours of one workload as a bounded number of series: the greatest by name, the rest as one.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use crate::attribution::Workload;

@@ -1,7 +1,7 @@
 //! What is published about each workload: its last sample, and what cumulative series need beyond it:
 //! when they began, who the neighbours are, and a while of memory for workloads that are gone.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use super::culprits::{Culprits, Moment, Rest, Share};
@@ -68,7 +68,7 @@ pub struct Ledger {
 impl Ledger {
     /// `started`: when the probes were loaded. `exporting`: whether [`Ledger::export`] will be called.
     pub fn new(started: Instant, exporting: bool) -> Self {
-        Ledger { started, last: started, round: 0, by_cgroup: HashMap::new(), exporting, dropped: 0 }
+        Ledger { started, last: started, round: 0, by_cgroup: HashMap::default(), exporting, dropped: 0 }
     }
 
     /// Takes a reading.

@@ -155,7 +155,7 @@ impl Serialize for Json<'_> {
         let w = self.whisper;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &time(w.at.unix_ns))?;
-        map.serialize_entry("event.name", names::WHISPER_EVENT)?;
+        map.serialize_entry(names::EVENT_NAME, names::WHISPER_EVENT)?;
         for (name, value) in resource_attributes(&w.who, self.node) {
             map.serialize_entry(name, &Value(&value))?;
         }

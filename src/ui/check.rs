@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::attribution::paths::{self, UnknownShapes};
+use crate::kernel::cgroups::{self, Roots};
 use crate::kernel::facts::{Facts, FactsOptions, Pressure};
 use crate::kernel::plan::{Plan, Verdict, plan};
 
@@ -32,18 +34,18 @@ pub enum Format {
     Json,
 }
 
-/// Looks at this host and writes to stdout what it found. `unknown_shapes` are the paths of cgroups
-/// that look like a container's and follow no known rule.
+/// Looks at this host and writes to stdout what it found.
 ///
 /// The exit code is 0 if the agent can run here, be it from cgroup files alone, and 1 if there is nothing
 /// for it to read.
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub async fn run(args: &CheckArgs, unknown_shapes: &[String]) -> Result<ExitCode> {
+pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
     let facts = Facts::gather(&options).await;
     let plan = plan(&facts);
+    let unknown_shapes = &unknown_shapes(&facts);
     let mut out = io::stdout().lock();
     match args.output {
         Format::Text => write_text(&mut out, &facts, &plan, unknown_shapes).context("stdout")?,
@@ -59,6 +61,17 @@ pub async fn run(args: &CheckArgs, unknown_shapes: &[String]) -> Result<ExitCode
         }
     }
     Ok(if plan.runs() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A few of the cgroups here that look like a pod's or a container's and follow no known rule.
+fn unknown_shapes(facts: &Facts) -> Vec<String> {
+    let mut shapes = UnknownShapes::default();
+    cgroups::each_path(&Roots::from(&facts.cgroups), |path| {
+        if paths::classify(path).unknown {
+            shapes.note(path);
+        }
+    });
+    shapes.examples
 }
 
 #[derive(Serialize)]

@@ -183,3 +183,15 @@ pub fn output(command: &mut Command) -> String {
     assert!(out.status.success(), "{command:?}: {}: {said}", out.status);
     String::from_utf8(out.stdout).expect("UTF-8")
 }
+
+/// Makes the program run without any capability, as root though it be.
+pub fn without_capabilities(command: &mut Command) -> &mut Command {
+    const NO_ROOT: libc::c_ulong = 1; // SECBIT_NOROOT: user 0 gets no capabilities at exec
+    // SAFETY: between fork and exec only prctl(), which is async-signal-safe and takes no pointer here.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_SECUREBITS, NO_ROOT) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        })
+    }
+}

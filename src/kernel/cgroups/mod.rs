@@ -8,7 +8,7 @@ mod iterator;
 mod parse;
 mod roots;
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -109,7 +109,7 @@ impl<'obj> CgroupSampler<'obj> {
             roots,
             iterator,
             changes,
-            known: HashMap::new(),
+            known: HashMap::default(),
             descriptors: Descriptors::for_this_process(),
             readings: 0,
             walk_due: true,
@@ -245,7 +245,10 @@ impl<'obj> CgroupSampler<'obj> {
             });
             match walked {
                 Ok(()) => self.drop_unseen(hierarchy, changes),
-                Err(error) => self.complain(&root, &error),
+                Err(error) => {
+                    self.unreadable += 1;
+                    self.complain(&root, &error);
+                }
             }
         }
     }
@@ -265,7 +268,7 @@ impl<'obj> CgroupSampler<'obj> {
 
     fn sample_files(&mut self, stats: &mut Vec<StatReading>) {
         let skip = self.iterator.as_ref().map(|_| Hierarchy::Unified);
-        let mut complaint = None;
+        let (mut complaint, mut unreadable) = (None, 0);
         for (cgroup, known) in &mut self.known {
             if Some(cgroup.hierarchy) == skip {
                 continue;
@@ -277,16 +280,21 @@ impl<'obj> CgroupSampler<'obj> {
                 Ok(stat) => stats.push(StatReading { cgroup: *cgroup, stat }),
                 // It died since the tree was walked; the walk or the event tells.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
-                Err(error) => complaint = Some((known.path.clone(), error)),
+                Err(error) => {
+                    unreadable += 1;
+                    if !self.warned {
+                        complaint = Some((known.path.clone(), error));
+                    }
+                }
             }
         }
+        self.unreadable += unreadable;
         if let Some((path, error)) = complaint {
             self.complain(Path::new(&path), &error);
         }
     }
 
     fn complain(&mut self, path: &Path, error: &io::Error) {
-        self.unreadable += 1;
         if !std::mem::replace(&mut self.warned, true) {
             warn!("cgroup {}: {error}: it is left out (further ones are only counted)", path.display());
         }
@@ -321,6 +329,14 @@ fn forget(
     if let Some(mut old) = known.remove(&cgroup) {
         descriptors.give_back(&mut old.files);
         changes.push(CgroupChange::Gone { cgroup });
+    }
+}
+
+/// Calls `found` with the path of every cgroup of these trees but their roots; what cannot be read is left out.
+pub fn each_path(roots: &Roots, mut found: impl FnMut(&str)) {
+    for (_, root) in roots.trees() {
+        // It is the agent that complains of what cannot be read.
+        let _ = walk_below(&root, &mut String::new(), &mut |_, path| found(path));
     }
 }
 

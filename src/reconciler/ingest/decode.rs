@@ -13,7 +13,7 @@ use super::refusal::{Reason, Refusal};
 use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
 use crate::reconciler::report::{NamedNeighbour, Report};
 use crate::signals::HistoryPoint;
-use crate::sinks::names::{BIRTH_EVENT, WHISPER_EVENT, birth, resource, whisper as attr};
+use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.
 pub const RECORDS_MAX: usize = 10_000;
@@ -24,7 +24,6 @@ const NEIGHBOURS_MAX: usize = 8;
 /// History points of one report; an agent sends two minutes.
 const HISTORY_MAX: usize = 600;
 /// Some pipelines carry the event's name here and not in the record's own field.
-const EVENT_NAME: &str = "event.name";
 
 /// What one request held.
 #[derive(Debug, Default)]

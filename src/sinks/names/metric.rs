@@ -227,6 +227,13 @@ pub static AGENT_BPF_RUNS: Metric = metric(
     "Runs of the agent's BPF programs, while kernel.bpf_stats_enabled is on",
     &[attribute::BPF_PROGRAM],
 );
+pub static AGENT_BPF_MAP_SIZE: Metric = metric(
+    "kernel_gossip.agent.bpf.map.size",
+    "By",
+    Kind::UpDownCounter,
+    "Kernel memory of the agent's BPF maps",
+    &[],
+);
 pub static AGENT_LOSSES: Metric = metric(
     "kernel_gossip.agent.losses",
     "{loss}",
@@ -308,9 +315,10 @@ pub static AGENT_MEMORY: Metric =
     metric("process.memory.usage", "By", Kind::UpDownCounter, "The amount of physical memory in use", &[]);
 
 /// About the agent itself.
-pub static AGENT: [&Metric; 14] = [
+pub static AGENT: [&Metric; 15] = [
     &AGENT_BPF_RUN_TIME,
     &AGENT_BPF_RUNS,
+    &AGENT_BPF_MAP_SIZE,
     &AGENT_LOSSES,
     &AGENT_BLAME_LOST_TIME,
     &AGENT_READING_DURATION,

@@ -5,6 +5,8 @@
 pub enum Loss {
     /// Switches of cgroups for which the kernel's table had no slot.
     SlotsExhausted,
+    /// Context switches the kernel did not tell of; the wait before and the run after each are not counted.
+    SwitchMissed,
     /// Cgroups that could not be read.
     UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
@@ -56,8 +58,9 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 27] = [
+    pub const ALL: [Loss; 28] = [
         Loss::SlotsExhausted,
+        Loss::SwitchMissed,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
         Loss::UnresolvedCgroup,
@@ -89,6 +92,7 @@ impl Loss {
     pub fn as_str(self) -> &'static str {
         match self {
             Loss::SlotsExhausted => "slots_exhausted",
+            Loss::SwitchMissed => "switch_missed",
             Loss::UnreadableCgroup => "unreadable_cgroup",
             Loss::UnknownPath => "unknown_path",
             Loss::UnresolvedCgroup => "unresolved_cgroup",

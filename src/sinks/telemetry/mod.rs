@@ -29,6 +29,7 @@ use crate::kernel::{Log2Histogram, Losses, ProgramCost};
 #[derive(Debug, Default)]
 pub struct SelfStats {
     losses: [AtomicU64; Loss::ALL.len()],
+    map_bytes: AtomicU64,
     latest: Mutex<Latest>,
     durations: Mutex<Durations>,
     /// Of births, by outcome.
@@ -68,7 +69,8 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, unreadable_cgroups, births } = reading.losses;
+        let Losses { slots_exhausted, blame_dropped_ns, switches_missed, unreadable_cgroups, births } =
+            reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -80,6 +82,7 @@ impl SelfStats {
         } = reading.attribution;
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
+            (Loss::SwitchMissed, switches_missed),
             (Loss::UnreadableCgroup, unreadable_cgroups),
             (Loss::BirthSegments, births.segments),
             (Loss::BirthEvents, births.events + births.cgroups),
@@ -141,6 +144,11 @@ impl SelfStats {
         }
     }
 
+    /// Notes how much kernel memory the BPF maps take.
+    pub fn set_map_bytes(&self, bytes: u64) {
+        self.map_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// Sets what was lost for this reason so far.
     pub fn set_lost(&self, why: Loss, total: u64) {
         self.losses[why as usize].store(total, Ordering::Relaxed);
@@ -199,6 +207,10 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
     SelfSource {
         metric: &metric::AGENT_BPF_RUNS,
         points: |stats, emit| programs(stats, emit, |p| Value::Count(p.runs)),
+    },
+    SelfSource {
+        metric: &metric::AGENT_BPF_MAP_SIZE,
+        points: |stats, emit| emit(&[], level(stats.map_bytes.load(Ordering::Relaxed))),
     },
     SelfSource {
         metric: &metric::AGENT_LOSSES,

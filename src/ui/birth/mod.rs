@@ -5,7 +5,7 @@ mod html;
 mod live;
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Config};
-use ratatui::crossterm::terminal;
 
 use crate::api::{Actor, BirthPhase, PodBirthCertificate, PodBirthCertificateStatus, object_name};
 use crate::attribution::watch;
@@ -81,8 +80,9 @@ pub async fn run(args: &BirthArgs, shutdown: impl Future<Output = ()>) -> Result
         }
         Format::Text => {
             let colour = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-            let width = if io::stdout().is_terminal() { terminal::size().ok() } else { None };
-            let width = width.map_or(100, |(columns, _)| usize::from(columns)).clamp(60, 160);
+            // An error: it is no terminal.
+            let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+            let width = size.map_or(100, |size| usize::from(size.ws_col)).clamp(60, 160);
             write!(out, "{}", text::Waterfall { view: &view, width, colour }).context("stdout")
         }
     }
