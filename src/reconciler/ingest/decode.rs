@@ -23,8 +23,6 @@ const ATTRIBUTES_MAX: usize = 128;
 const NEIGHBOURS_MAX: usize = 8;
 /// History points of one report; an agent sends two minutes.
 const HISTORY_MAX: usize = 600;
-/// Some pipelines carry the event's name here and not in the record's own field.
-
 /// What one request held.
 #[derive(Debug, Default)]
 pub struct Decoded {
