@@ -5,8 +5,8 @@
  *
  * Hooks, all detached between recordings: sched_process_fork, sched_process_exec, sched_process_exit and
  * inet_sock_set_state (rare), sched_switch and raw sys_enter (hot).
- * Cost: see docs/figures.md. A system call or switch of a process without a segment is one hash look-up that
- * misses; with one, that and an atomic add. A write by anybody is 8 reads more, to know the file system of its file.
+ * Cost: see docs/figures.md. A system call or switch of a process without a segment is a look into an array; with
+ * one, a hash look-up and an atomic add. A write by anybody is two reads by helper more, to know its file.
  *
  * Ways to miss something: a call that seccomp refuses is not seen (the tracepoint comes after it), nor a write by
  * io_uring, sendfile or splice. */
@@ -36,14 +36,15 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NFNL_SUBSYS_CTNETLINK_EXP 2
 #define NFNL_SUBSYS_IPSET 6
 #define NFNL_MSG_BATCH_BEGIN 0x10
+#define NFNL_MSG_BATCH_END 0x11
 #define PF_EXITING 4 /* include/linux/sched.h */
 #define MOUNT_DEPTH 8
 #define NO_SLOT 0 /* never handed out */
-/* Userspace looks now and then; it is woken when this much waits. */
-#define WAKE_BYTES (256 * 1024)
 
 /* Set by userspace before loading: the tree that the scheduler's cgroups belong to is v2's. */
 const volatile bool unified = true;
+/* Userspace looks now and then; it is woken when this much waits. */
+const volatile __u64 wake_bytes = 4096;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -68,7 +69,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, 4096); /* bytes */
 } events SEC(".maps");
 
 /* When the run in progress on a CPU began; 0: not known. */
@@ -79,6 +80,13 @@ struct {
 	__type(value, __u64);
 } run_since SEC(".maps");
 
+/* How many processes with a segment there are of those that share a place; most of all system calls and switches are of
+ * others, and need no look-up. */
+#define PLACES 16384 /* a power of two */
+__u32 followed[PLACES];
+
+/* Those of all files of cgroups (kernfs_file_fops), once one was written to: other files are told by them. */
+__u64 cgroup_operations;
 __u64 tally; /* the number of the tally in progress; counted up by userspace before each */
 __u64 segments_lost;
 __u64 events_lost;
@@ -93,8 +101,11 @@ struct birth_listened *listened_type;
 
 static __always_inline struct segment *segment_of(__u32 tgid, __u32 *slot)
 {
-	__u32 *found = bpf_map_lookup_elem(&slot_of_process, &tgid);
+	__u32 *found;
 
+	if (!followed[tgid & (PLACES - 1)])
+		return NULL;
+	found = bpf_map_lookup_elem(&slot_of_process, &tgid);
 	if (!found)
 		return NULL;
 	if (slot)
@@ -102,9 +113,18 @@ static __always_inline struct segment *segment_of(__u32 tgid, __u32 *slot)
 	return bpf_map_lookup_elem(&segments, found);
 }
 
+/* Whether it was followed. */
+static __always_inline bool unfollow(__u32 tgid)
+{
+	if (bpf_map_delete_elem(&slot_of_process, &tgid))
+		return false;
+	__sync_fetch_and_add(&followed[tgid & (PLACES - 1)], -1);
+	return true;
+}
+
 static __always_inline void submit(void *event)
 {
-	bool wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKE_BYTES;
+	bool wake = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wake_bytes;
 
 	bpf_ringbuf_submit(event, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
@@ -138,7 +158,7 @@ static __noinline __u32 begin(__u32 tgid, __u64 now)
 		return NO_SLOT;
 	if (bpf_map_pop_elem(&free_slots, &slot)) {
 		__sync_fetch_and_add(&segments_lost, 1);
-		bpf_map_delete_elem(&slot_of_process, &tgid);
+		unfollow(tgid);
 		return NO_SLOT;
 	}
 	bpf_map_update_elem(&segments, &slot, zeroes, BPF_ANY);
@@ -148,7 +168,9 @@ static __noinline __u32 begin(__u32 tgid, __u64 now)
 	s->start = now;
 	s->tgid = tgid;
 	s->threads_begun = 1;
-	if (bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_ANY)) {
+	if (!bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&followed[tgid & (PLACES - 1)], 1);
+	} else if (bpf_map_update_elem(&slot_of_process, &tgid, &slot, BPF_EXIST)) {
 		__sync_fetch_and_add(&segments_lost, 1);
 		s->start = 0;
 		bpf_map_push_elem(&free_slots, &slot, 0);
@@ -361,7 +383,7 @@ static __always_inline int on_exit(struct how how, struct task_struct *task)
 	__sync_fetch_and_add(&s->threads_ended, 1);
 	/* Of two that exit at once both may find that they are the last: one gets to delete. */
 	if (*(volatile __u64 *)&s->threads_ended < *(volatile __u64 *)&s->threads_begun ||
-	    bpf_map_delete_elem(&slot_of_process, &tgid))
+	    !unfollow(tgid))
 		return 0;
 	s->ended = now;
 	event = RESERVE(struct birth_ended);
@@ -389,33 +411,45 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev)
 }
 
 /* The current process's open file of this number; NULL if there is none. */
-static __always_inline struct file *file_of(__u32 fd)
+static __always_inline struct file *file_of(struct how how, __u32 fd)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files, *file = NULL;
+	struct fdtable *table;
 
-	if (fd >= BPF_CORE_READ(table, max_fds))
-		return NULL;
-	files = BPF_CORE_READ(table, fd);
+	/* 5.11, 3ca1032ab7ab "bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID" */
+	if (how.btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
+		table = bpf_get_current_task_btf()->files->fdt;
+		if (fd >= table->max_fds)
+			return NULL;
+		files = table->fd;
+	} else {
+		table = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), files, fdt);
+		if (fd >= BPF_CORE_READ(table, max_fds))
+			return NULL;
+		files = BPF_CORE_READ(table, fd);
+	}
 	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
 	return file;
 }
 
-static __always_inline void on_write(__u32 fd, __u32 tgid, struct segment *s)
+static __always_inline void on_write(struct how how, __u32 fd, __u32 tgid, struct segment *s)
 {
-	struct file *file = file_of(fd);
+	struct file *file = file_of(how, fd);
 	struct birth_wrote *event;
 	struct dentry *dentry;
 	struct cgroup *cgroup;
 	struct kernfs_node *kn;
-	__u64 magic;
+	__u64 magic, operations;
 
 	if (!file)
+		return;
+	operations = (__u64)BPF_CORE_READ(file, f_op);
+	if (cgroup_operations && operations != cgroup_operations)
 		return;
 	magic = BPF_CORE_READ(file, f_inode, i_sb, s_magic);
 	if (magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC)
 		return;
+	cgroup_operations = operations;
 	event = RESERVE(struct birth_wrote);
 	if (!event)
 		return;
@@ -440,8 +474,10 @@ static __always_inline bool changes_netfilter(void *data)
 		return false;
 	subsystem = header.nlmsg_type >> 8;
 	message = header.nlmsg_type & 0xff;
-	if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN)
-		return true;
+	if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN) { /* iptables-nft sends an empty one to list */
+		data += (header.nlmsg_len + 3) & ~3;
+		return bpf_probe_read_user(&header, sizeof(header), data) || header.nlmsg_type != NFNL_MSG_BATCH_END;
+	}
 	if (subsystem == NFNL_SUBSYS_CTNETLINK || subsystem == NFNL_SUBSYS_CTNETLINK_EXP)
 		return message == 0 || message == 2; /* new, delete */
 	if (subsystem == NFNL_SUBSYS_IPSET) /* create to swap, add, delete */
@@ -449,9 +485,9 @@ static __always_inline bool changes_netfilter(void *data)
 	return false;
 }
 
-static __always_inline void on_send(__u32 fd, void *message, bool is_data, struct segment *s)
+static __always_inline void on_send(struct how how, __u32 fd, void *message, bool is_data, struct segment *s)
 {
-	struct file *file = file_of(fd);
+	struct file *file = file_of(how, fd);
 	struct socket *socket;
 	struct iovec *vector;
 	struct sock *sk;
@@ -490,16 +526,16 @@ static __always_inline int on_syscall(struct how how, struct pt_regs *regs, long
 	case SYS_PWRITEV:
 	case SYS_PWRITEV2:
 		if (how.reads && !OTHER_ABI(how, regs))
-			on_write(ARG(how, regs, 1), tgid, s);
+			on_write(how, ARG(how, regs, 1), tgid, s);
 		break;
 	case SYS_SENDTO:
 		if (how.reads && s)
-			on_send(ARG(how, regs, 1), (void *)ARG(how, regs, 2), true, s);
+			on_send(how, ARG(how, regs, 1), (void *)ARG(how, regs, 2), true, s);
 		break;
 	case SYS_SENDMSG:
 	case SYS_SENDMMSG: /* an array of them: the first is looked at */
 		if (how.reads && s)
-			on_send(ARG(how, regs, 1), (void *)ARG(how, regs, 2), false, s);
+			on_send(how, ARG(how, regs, 1), (void *)ARG(how, regs, 2), false, s);
 		break;
 	case SYS_SETSOCKOPT:
 		level = ARG(how, regs, 2);

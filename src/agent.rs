@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
+use crate::api::{BirthOutcome, SlowPhase};
 use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
 use crate::birth::{Certificate, Watcher};
@@ -23,7 +24,7 @@ use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan, Verdict};
 use crate::signals::naming::NameGate;
-use crate::signals::{Engine, SignalLosses, Whisper};
+use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
 use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
@@ -107,6 +108,8 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
         interval: config.agent.interval,
         attributor: Attributor::new(AttributionOptions { runtime_roots, ..AttributionOptions::default() }),
         births,
+        history: BirthHistory::default(),
+        slow: config.rules.slow_birth.clone(),
         pods,
         engine: Engine::new(&config.rules),
         // Where no API server tells, no name is late.
@@ -185,12 +188,28 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
     args.runtime_root.iter().chain(&config.agent.runtime_roots).cloned().collect()
 }
 
+/// Judges a birth by those before it.
+fn slow(history: &mut BirthHistory, rule: &SlowBirthRule, birth: &Certificate) -> Option<SlowPhase> {
+    let phases = &birth.status.phases;
+    // Seconds of the API server's are no measure.
+    let measured = phases.iter().filter(|p| p.uncertainty_ms.is_none());
+    let lengths: Vec<(&str, f64)> = measured.map(|p| (p.name.as_str(), p.duration_ms)).collect();
+    let slow = history.judge(rule, &lengths)?;
+    let severity = match slow.severity {
+        Severity::Warning => crate::api::Severity::Warning,
+        Severity::Critical => crate::api::Severity::Critical,
+    };
+    Some(SlowPhase { severity, phase: slow.phase, took_ms: slow.took_ms, usual_ms: slow.usual_ms })
+}
+
 /// Everything on the sampler's thread, left to right.
 struct Sampler {
     interval: Duration,
     attributor: Attributor,
     /// `None`: the configuration says so.
     births: Option<Watcher>,
+    history: BirthHistory,
+    slow: SlowBirthRule,
     pods: Arc<Pods>,
     engine: Engine,
     gate: NameGate,
@@ -272,16 +291,19 @@ impl Sampler {
         let Some(births) = &mut self.births else { return };
         let certified = births.poll(driver, &self.pods);
         let drops = births.drops();
-        certified.iter().for_each(|certificate| self.certify(certificate));
+        certified.into_iter().for_each(|certificate| self.certify(certificate));
         let stats = self.sinks.stats();
         stats.set_lost(Loss::BirthDropped, drops.births);
         stats.set_lost(Loss::BirthRecord, drops.records);
     }
 
-    fn certify(&self, birth: &Certificate) {
-        let text = birth_text::text(birth);
-        self.terminal.birth(birth, &text);
-        self.sinks.birth(birth, text);
+    fn certify(&mut self, mut birth: Certificate) {
+        if !birth.restart && birth.status.outcome == Some(BirthOutcome::Complete) {
+            birth.status.slow = slow(&mut self.history, &self.slow, &birth);
+        }
+        let text = birth_text::text(&birth);
+        self.terminal.birth(&birth, &text);
+        self.sinks.birth(&birth, text);
     }
 
     fn say(&self, said: &mut Vec<Whisper>) {

@@ -10,11 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
 use common::births::{ended, options, record, segments};
+use common::cgroup::Cgroup;
 use common::stats::StatsEnabled;
-use common::until;
+use common::{emulated, until};
+use kernel_gossip::kernel::CgroupChange;
 use kernel_gossip::kernel::birth::{
-    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
+    Begun, BirthLosses, Counters, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
 };
+use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage};
+use kernel_gossip::kernel::facts::{Facts, FactsOptions};
+use kernel_gossip::kernel::plan::plan;
 
 /// One recording at a time: the others' processes would fill the room.
 fn alone() -> MutexGuard<'static, ()> {
@@ -109,7 +114,6 @@ fn counters_equal_what_was_done() {
     while read < CALLS * 64 {
         read += output.read(&mut block).expect("its output") as u64;
     }
-    child.wait().expect("its end");
     let is = |s: &Segment| s.begun == Begun::Exec && s.tgid == child.id();
     until("the end of dd", || {
         recorder.drain(&mut records);
@@ -120,9 +124,21 @@ fn counters_equal_what_was_done() {
     assert_eq!(write, CALLS);
     assert_eq!(dd.counters.written_bytes, CALLS * 64);
     assert!(dd.counters.read_bytes >= CALLS * 64 && dd.counters.read_bytes < CALLS * 64 + 65536);
-    let elapsed = dd.at_ns - segments(&records).find(|s| is(s)).expect("dd").start_ns;
-    let told = dd.counters.run_ns + dd.counters.wait_ns;
-    assert!(dd.counters.run_ns > 0 && told <= elapsed + elapsed / 50, "{told} of {elapsed}");
+    // Both of the process's programs, against the kernel's own books; it is a zombie that nobody waited for yet.
+    let schedstat = std::fs::read_to_string(format!("/proc/{}/schedstat", child.id())).expect("schedstat");
+    let mut books = schedstat.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+    let mut both = || books.next().expect("a number");
+    let (run, wait) = (both(), both());
+    let own = segments(&records).filter(|s| s.tgid == child.id()).filter_map(|s| ended(&records, s));
+    let own: Vec<_> = own.map(|end| &end.counters).collect();
+    let sum = |of: fn(&Counters) -> u64| own.iter().map(|c| of(c)).sum::<u64>();
+    let (our_run, our_wait) = (sum(|c| c.run_ns), sum(|c| c.wait_ns));
+    println!("on CPU {our_run} ns, by the kernel's books {run}; waited {our_wait} ns, {wait}");
+    // Ours ends a little before the process; the books leave out interrupts and what the hypervisor took.
+    let elapsed = dd.at_ns - segments(&records).find(|s| s.tgid == child.id()).expect("its fork").start_ns;
+    assert!(our_run <= elapsed && our_run * 10 >= run * 9, "{our_run} of {run}, in {elapsed}");
+    assert!(our_wait <= wait && our_wait * 10 >= wait * 9, "{our_wait} of {wait}");
+    child.wait().expect("its end");
 
     // One that lives: threads that live are tallied.
     let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
@@ -183,13 +199,14 @@ fn accounted(records: &[Record], lost: BirthLosses) -> u64 {
 #[test]
 fn a_burst_loses_nothing_silently() {
     let _alone = alone();
-    const PROCESSES: u64 = 1000;
-    let burst = || shell(&format!("i=0; while [ $i -lt {PROCESSES} ]; do /bin/true; i=$((i+1)); done"));
+    // An emulated CPU takes its time with each.
+    let processes = if emulated() { 100 } else { 1000 };
+    let burst = move || shell(&format!("i=0; while [ $i -lt {processes} ]; do /bin/true; i=$((i+1)); done"));
     let all_end = |records: &[Record]| segments(records).all(|segment| ended(records, segment).is_some());
 
     // Read in time, nothing is lost: there are more segments than slots.
     let mut storage = MaybeUninit::uninit();
-    let small = RecorderOptions { max_segments: 256, ..options(Entry::TpBtf) };
+    let small = RecorderOptions { max_segments: 64, ..options(Entry::TpBtf) };
     let mut recorder = Recorder::load(&mut storage, small).expect("load");
     let mut records = Vec::new();
     recorder.start().expect("start");
@@ -202,7 +219,7 @@ fn a_burst_loses_nothing_silently() {
     recorder.stop(&mut records);
     let lost = recorder.losses();
     println!("read in time: {} segments, {lost:?}", segments(&records).count());
-    assert!(accounted(&records, lost) >= 2 * PROCESSES);
+    assert!(accounted(&records, lost) >= 2 * processes);
     assert!(all_end(&records));
 
     // Not read at all, slots run out; and are there again afterwards.
@@ -212,15 +229,16 @@ fn a_burst_loses_nothing_silently() {
     burst();
     recorder.stop(&mut records);
     let lost = recorder.losses();
-    println!("256 slots, not read: {} segments, {lost:?}", segments(&records).count());
-    assert!(lost.segments - before.segments >= 2 * PROCESSES - 256);
-    assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+    println!("64 slots, not read: {} segments, {lost:?}", segments(&records).count());
+    assert!(lost.segments - before.segments >= 2 * processes - 64);
+    assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
     assert!(all_end(&records));
     drop(recorder);
 
     // Not read at all, the ring buffer runs over: those that ended unseen are found.
     let mut storage = MaybeUninit::uninit();
-    let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
+    let small = RecorderOptions { ring_bytes: 128 << 10, ..options(Entry::TpBtf) };
+    let mut recorder = Recorder::load(&mut storage, small).expect("load");
     for _ in 0..2 {
         let before = recorder.losses();
         records.clear();
@@ -228,12 +246,12 @@ fn a_burst_loses_nothing_silently() {
         burst();
         recorder.stop(&mut records);
         let lost = recorder.losses();
-        println!("2048 slots, not read: {} segments, {lost:?}", segments(&records).count());
+        println!("128 KiB, not read: {} segments, {lost:?}", segments(&records).count());
         assert!(lost.events > before.events);
-        assert!(accounted(&records, lost) - before.segments - before.events >= 2 * PROCESSES);
+        assert!(accounted(&records, lost) - before.segments - before.events >= 2 * processes);
         assert!(all_end(&records));
         // Every slot of the round before could be used.
-        assert!(segments(&records).count() as u64 + lost.events - before.events >= 2 * PROCESSES);
+        assert!(segments(&records).count() as u64 + lost.events - before.events >= 2 * processes);
     }
 }
 
@@ -269,5 +287,105 @@ fn nothing_is_attached_between_recordings() {
         assert!(after > 0);
         shell("/bin/true");
         assert_eq!((runs(&recorder), links()), (after, 0), "{entry:?}");
+    }
+}
+
+/// By the driver, as the agent does: a cgroup that is made wakes it, recording or not, and says who made it.
+#[test]
+fn a_cgroup_that_is_made_is_told_at_once() {
+    let _alone = alone();
+    let facts =
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
+    let plan = plan(&facts);
+    assert!(plan.births.hook().is_some_and(|hook| hook.triggered), "{:?}", plan.births);
+    let options = DriverOptions { cpu: None, ..DriverOptions::of(&facts, &plan, 1024) };
+    let mut storage = Storage::default();
+    let mut driver = Driver::start(&mut storage, options);
+    let mut records = Vec::new();
+    driver.read();
+    driver.read_births(&mut records);
+    let mut fds: Vec<_> =
+        driver.births_fds().map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    assert_eq!(fds.len(), 2);
+
+    for recording in [false, true] {
+        if recording {
+            driver.recorder().expect("births").start().expect("start");
+        }
+        records.clear();
+        let parent = Cgroup::new("birth");
+        let mut mkdir = Command::new("mkdir").arg(parent.dir().join("child")).spawn().expect("mkdir");
+        let mut made = |driver: &mut Driver<'_>| {
+            // SAFETY: as many pollfds as are told.
+            assert!(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 60_000) } > 0);
+            driver.read_births(&mut records);
+            records.iter().find_map(|record| match record {
+                Record::CgroupMade(made) if made.path == format!("{}/child", parent.path()) => {
+                    Some(made.clone())
+                }
+                _ => None,
+            })
+        };
+        let told = until("the cgroup", || made(&mut driver));
+        assert_eq!((told.by.tgid, told.by.comm.as_str()), (mkdir.id(), "mkdir"));
+        assert_eq!(told.by.segment.is_some(), recording);
+        if let Some(segment) = told.by.segment {
+            let by = segments(&records).find(|s| s.id == segment).expect("begun before");
+            assert_eq!((by.file.as_deref(), by.begun), (Some("mkdir"), Begun::Exec));
+            assert!(records.is_sorted_by_key(Record::at_ns));
+        }
+        mkdir.wait().expect("its end");
+        std::fs::remove_dir(parent.dir().join("child")).expect("the child");
+        // What the sampler would have learned of it is not lost by being asked early.
+        let paths = |driver: &mut Driver<'_>| {
+            let changes = driver.read().changes.clone();
+            changes
+                .into_iter()
+                .find(|c| matches!(c, CgroupChange::Present { path, .. } if *path == told.path))
+        };
+        assert!(paths(&mut driver).is_some(), "{}", told.path);
+    }
+    driver.recorder().expect("births").stop(&mut records);
+}
+
+/// What changes netfilter's rules is told from what asks for them, by netlink and by the old socket option.
+#[test]
+#[ignore = "needs iptables, and a kernel with its modules"]
+fn netfilter_changes_are_told_from_questions() {
+    let _alone = alone();
+    const SCRIPT: &str = "iptables-nft -A INPUT -j ACCEPT && iptables-nft -S && iptables-nft -D INPUT 1 && \
+        iptables-legacy -A INPUT -j ACCEPT && iptables-legacy -S";
+    for entry in [Entry::TpBtf, Entry::RawTracepoint] {
+        let (records, ()) = record(
+            options(entry),
+            || {
+                let mut apart = Command::new("unshare"); // in a network namespace of its own
+                let status = apart.args(["--net", "sh", "-c", SCRIPT]).stdout(Stdio::null()).status();
+                assert!(status.expect("unshare").success());
+            },
+            |records, ()| {
+                let own =
+                    segments(records).filter(|s| s.args.first().is_some_and(|a| a.starts_with("iptables-")));
+                let ends: Vec<_> = own.map(|s| ended(records, s)).collect();
+                ends.len() == 5 && ends.iter().all(Option::is_some)
+            },
+        );
+        let mut told = Vec::new();
+        for segment in segments(&records) {
+            if let [program, option, ..] = segment.args.as_slice()
+                && program.starts_with("iptables-")
+            {
+                let changes = ended(&records, segment).expect("waited for").counters.netfilter_changes;
+                told.push((format!("{program} {option}"), changes));
+            }
+        }
+        let expected = [
+            ("iptables-nft -A", 1),
+            ("iptables-nft -S", 0),
+            ("iptables-nft -D", 1),
+            ("iptables-legacy -A", 1),
+            ("iptables-legacy -S", 0),
+        ];
+        assert_eq!(told, expected.map(|(call, changes)| (call.to_owned(), changes)), "{entry:?}");
     }
 }

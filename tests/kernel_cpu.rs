@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
-use common::until;
+use common::{emulated, until};
 use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses};
 use procfs::KernelVersion;
@@ -33,11 +33,6 @@ fn options(hook: Hook) -> CpuOptions {
         Version::V2 => Hierarchy::Unified,
     };
     CpuOptions { hook, atomics: kernel() >= KernelVersion::new(5, 12, 0), hierarchy, max_cgroups: 256 }
-}
-
-/// An emulated CPU: readings of two clocks are milliseconds apart there.
-fn emulated() -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU"))
 }
 
 /// How exact a figure can be here: 1 % on a real CPU.

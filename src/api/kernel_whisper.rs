@@ -240,6 +240,8 @@ pub struct SignalEvidence {
     pub memory: Option<MemoryNumbers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkNumbers>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<BirthNumbers>,
     /// Who ran while it waited, the greatest share first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -326,6 +328,19 @@ pub struct NetworkNumbers {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub reason: Option<String>,
+}
+
+/// The phase that made a birth slow.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BirthNumbers {
+    #[schemars(length(min = 1, max = 64))]
+    pub phase: String,
+    #[schemars(range(min = 0))]
+    pub phase_seconds: f64,
+    /// The median of the births before on this node.
+    #[schemars(range(min = 0))]
+    pub usual_seconds: f64,
 }
 
 /// A workload that ran while the pod waited.

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{Severity, Source};
 
 /// Which pod was born. A pod of the same name with another UID gets a new object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,9 @@ pub struct PodBirthCertificateStatus {
     /// Where and why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<BirthFailure>,
+    /// The phase that took far longer than it does on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow: Option<SlowPhase>,
     /// Length of the birth for the TOTAL column: `521 ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -116,6 +119,7 @@ impl PodBirthCertificateStatus {
             source,
             outcome: None,
             failure: None,
+            slow: None,
             total: None,
             started_at: None,
             phases: Vec::new(),
@@ -151,6 +155,21 @@ impl BirthOutcome {
             BirthOutcome::Unfinished => "unfinished",
         }
     }
+}
+
+/// What made a birth slow.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowPhase {
+    pub severity: Severity,
+    #[schemars(length(min = 1, max = 64))]
+    pub phase: String,
+    /// How long it took, of all containers together.
+    #[schemars(range(min = 0))]
+    pub took_ms: f64,
+    /// The median of the births before on this node.
+    #[schemars(range(min = 0))]
+    pub usual_ms: f64,
 }
 
 /// Where and why a birth failed.

@@ -366,20 +366,29 @@ fn top(all: BTreeMap<String, i64>) -> BTreeMap<String, i64> {
     all.into_iter().collect()
 }
 
+/// What one actor did in one phase.
+#[derive(Default)]
+struct Cell {
+    tgids: HashSet<u32>,
+    sum: Counters,
+    syscalls: u64,
+    known: bool,
+}
+
 fn breakdown(story: &Story) -> Vec<BirthCost> {
-    let mut cells: HashMap<(Actor, Phase), (HashSet<u32>, Counters, u64, bool)> = HashMap::new();
+    let mut cells: HashMap<(Actor, Phase), Cell> = HashMap::new();
     for work in &story.works {
-        let (tgids, sum, syscalls, known) = cells.entry((work.actor, work.phase)).or_default();
-        tgids.insert(work.tgid);
+        let cell = cells.entry((work.actor, work.phase)).or_default();
+        cell.tgids.insert(work.tgid);
         if let Some(counters) = &work.counters {
-            add(sum, counters);
-            *syscalls += counters.total_syscalls();
-            *known = true;
+            add(&mut cell.sum, counters);
+            cell.syscalls += counters.total_syscalls();
+            cell.known = true;
         }
     }
     let mut costs: Vec<BirthCost> = cells
         .into_iter()
-        .map(|((actor, phase), (tgids, sum, syscalls, known))| BirthCost {
+        .map(|((actor, phase), Cell { tgids, sum, syscalls, known })| BirthCost {
             actor,
             phase: phase.as_str().to_owned(),
             processes: tgids.len() as i64,
@@ -537,8 +546,7 @@ fn cgroup_steps(
             1 => "; 1 write to its files".into(),
             n => format!("; {n} writes to its files"),
         };
-        let what =
-            if all[0].container.is_none() { "makes the pod's cgroup" } else { "makes a container's cgroup" };
+        let what = if pods { "makes the pod's cgroup" } else { "makes the container's cgroup" };
         let by = if first.by.comm.is_empty() { String::new() } else { format!(", by {}", first.by.comm) };
         let details = format!("{path}{trees}{by}{written}");
         say(at(first.by.at_ns), actor, what.into(), Some(details));

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::file::{self, RuleKeys, Text, valid_are};
 use super::{Agent, Births, Config, Kubernetes, Sinks, Wrong};
 use crate::birth::Options;
-use crate::signals::{ContentionRule, Rule, Rules, ThrottleRule};
+use crate::signals::{ContentionRule, Rule, Rules, SlowBirthRule, ThrottleRule};
 use crate::sinks::terminal::Output;
 
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
@@ -19,6 +19,8 @@ const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600
 const REPEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const EVIDENCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const NAME_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+/// Percent of the usual.
+const TIMES: RangeInclusive<u32> = 110..=100_000;
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const WAIT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
 const CGROUPS: RangeInclusive<u32> = 64..=65536;
@@ -41,6 +43,7 @@ pub fn config(file: file::File) -> Result<Config, Wrong> {
     let rules = Rules {
         cpu_throttle: throttle(signals.cpu_throttle.unwrap_or_default(), &interval)?,
         cpu_contention: contention(signals.cpu_contention.unwrap_or_default(), &interval)?,
+        slow_birth: slow_birth(signals.slow_birth.unwrap_or_default())?,
         max_workloads: agent.max_cgroups as usize,
     };
     let sinks = sinks(file.sinks.unwrap_or_default())?;
@@ -107,6 +110,25 @@ fn contention(f: file::CpuContention, interval: &Interval) -> Result<ContentionR
         min_wait: duration("min_wait", &f.min_wait, d.min_wait, EVIDENCE)?,
         min_share: percent("min_share", &f.min_share, d.min_share)?,
     })
+}
+
+fn slow_birth(f: file::SlowBirth) -> Result<SlowBirthRule, Wrong> {
+    let d = SlowBirthRule::default();
+    let times =
+        |key, text: &Option<Text>, default: f64| number(key, text, default as u32, TIMES).map(f64::from);
+    let rule = SlowBirthRule {
+        enabled: choice("enabled", &f.enabled, d.enabled, &[("true", true), ("false", false)])?,
+        warning: times("warning", &f.warning, d.warning)?,
+        critical: times("critical", &f.critical, d.critical)?,
+        min_history: number("min_history", &f.min_history, d.min_history, 3..=100)?,
+        min_excess: duration("min_excess", &f.min_excess, d.min_excess, EVIDENCE)?,
+    };
+    if rule.warning > rule.critical {
+        let (warning, critical) = (from(&f.warning, rule.warning), from(&f.critical, rule.critical));
+        let message = format!("`warning` ({warning}) must not be above `critical` ({critical})");
+        return Err(Wrong { line: line(f.warning.as_ref().or(f.critical.as_ref())), message });
+    }
+    Ok(rule)
 }
 
 fn rule(f: RuleKeys<'_>, d: Rule, interval: &Interval) -> Result<Rule, Wrong> {

@@ -73,7 +73,18 @@ section!(Agent {
     name_wait: Option<Text>,
     runtime_roots: Option<Vec<Text>>,
 });
-section!(Signals { cpu_throttle: Option<CpuThrottle>, cpu_contention: Option<CpuContention> });
+section!(Signals {
+    cpu_throttle: Option<CpuThrottle>,
+    cpu_contention: Option<CpuContention>,
+    slow_birth: Option<SlowBirth>,
+});
+section!(SlowBirth {
+    enabled: Option<Text>,
+    warning: Option<Text>,
+    critical: Option<Text>,
+    min_history: Option<Text>,
+    min_excess: Option<Text>,
+});
 rule!(CpuThrottle { min_throttled: Option<Text>, min_stalls: Option<Text> });
 rule!(CpuContention { min_wait: Option<Text>, min_share: Option<Text> });
 section!(Births { enabled: Option<Text>, settle: Option<Text>, wait: Option<Text> });

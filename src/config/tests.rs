@@ -93,7 +93,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_valid_ones() {
     );
     assert_eq!(
         refused("signals: {cpu_trottle: {}}"),
-        "1: unknown key `cpu_trottle`, did you mean `cpu_throttle`? valid: cpu_throttle, cpu_contention"
+        "1: unknown key `cpu_trottle`, did you mean `cpu_throttle`? valid: cpu_throttle, cpu_contention, slow_birth"
     );
 }
 

@@ -12,6 +12,7 @@ use crate::api::{
     CpuNumbers, KernelTruth, KernelWhisper, KernelWhisperSpec, KernelWhisperStatus, LABEL_POD, MetricsSay,
     NeighbourShare, Signal, SignalEvidence, SignalKind, Source, WhisperState, object_name,
 };
+use crate::birth::certificate::length;
 
 /// `<pod>-kw`.
 pub const SUFFIX: &str = "kw";
@@ -157,7 +158,7 @@ pub(crate) fn size(kind: SignalKind, numbers: &SignalEvidence) -> f64 {
             numbers.network.as_ref().and_then(|n| n.drop_percent)
         }
         SignalKind::TcpRetransmit => numbers.network.as_ref().and_then(|n| n.retransmit_percent),
-        SignalKind::SlowBirth => None,
+        SignalKind::SlowBirth => numbers.birth.as_ref().map(|b| b.phase_seconds - b.usual_seconds),
     };
     size.unwrap_or_default()
 }
@@ -234,7 +235,13 @@ fn headline(kind: SignalKind, numbers: &SignalEvidence) -> String {
             }
         }
         SignalKind::TcpRetransmit => percent("retransmitted", network.retransmit_percent),
-        SignalKind::SlowBirth => "slow birth".to_owned(),
+        SignalKind::SlowBirth => match &numbers.birth {
+            Some(b) => {
+                let (took, usual) = (length(b.phase_seconds * 1e3), length(b.usual_seconds * 1e3));
+                format!("slow birth: {} took {took}, usually {usual}", b.phase)
+            }
+            None => "slow birth".to_owned(),
+        },
     }
 }
 

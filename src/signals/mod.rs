@@ -8,6 +8,7 @@ mod history;
 mod hysteresis;
 pub mod naming;
 mod rules;
+pub mod slow_birth;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -16,4 +17,5 @@ mod window;
 
 pub use engine::*;
 pub use rules::*;
+pub use slow_birth::{BirthHistory, SlowBirthRule};
 pub use whisper::*;

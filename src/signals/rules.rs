@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::slow_birth::SlowBirthRule;
+
 /// What every rule has. Percentages are of the window, 0..=100; `clear` < `warning` <= `critical`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -69,6 +71,7 @@ impl Default for ContentionRule {
 pub struct Rules {
     pub cpu_throttle: ThrottleRule,
     pub cpu_contention: ContentionRule,
+    pub slow_birth: SlowBirthRule,
     /// Workloads watched at once; further ones are counted and not watched.
     pub max_workloads: usize,
 }
@@ -78,6 +81,7 @@ impl Default for Rules {
         Rules {
             cpu_throttle: ThrottleRule::default(),
             cpu_contention: ContentionRule::default(),
+            slow_birth: SlowBirthRule::default(),
             max_workloads: 4096,
         }
     }

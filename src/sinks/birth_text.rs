@@ -1,7 +1,7 @@
 //! A birth in one line for people.
 
 use crate::api::{BirthOutcome, KernelStats};
-use crate::birth::Certificate;
+use crate::birth::{Certificate, certificate};
 
 /// "shop/web-0: born in 521 ms: 4812 syscalls, 6 namespaces, 41 cgroup writes, 29 mounts".
 pub fn text(birth: &Certificate) -> String {
@@ -22,7 +22,19 @@ pub fn text(birth: &Certificate) -> String {
     let headline = status.kernel_stats.as_ref().map(headline).filter(|h| !h.is_empty());
     let headline = headline.map(|h| format!(": {h}")).unwrap_or_default();
     match status.outcome {
-        Some(BirthOutcome::Complete) | None => format!("{who}: born in {length}{headline}"),
+        Some(BirthOutcome::Complete) | None => {
+            let slow = status.slow.as_ref().map(|s| {
+                let lengths = (certificate::length(s.took_ms), certificate::length(s.usual_ms));
+                format!(
+                    "; slow_birth {}: {} took {}, usually {}",
+                    s.severity.as_str(),
+                    s.phase,
+                    lengths.0,
+                    lengths.1
+                )
+            });
+            format!("{who}: born in {length}{headline}{}", slow.unwrap_or_default())
+        }
         Some(outcome) => {
             let failure = status.failure.as_ref();
             let phase = failure.map(|f| format!(" in phase {}", f.phase)).unwrap_or_default();

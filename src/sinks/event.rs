@@ -139,6 +139,7 @@ pub fn birth_attributes(c: &Certificate) -> Vec<Attribute> {
         known(birth::DURATION, stats.total_duration_ms.map(|ms| ms / 1e3)),
         known(birth::FAILURE_PHASE, failure.map(|f| f.phase.clone())),
         known(birth::FAILURE_REASON, failure.map(|f| f.reason.clone())),
+        known(birth::SLOW_PHASE, status.slow.as_ref().map(|s| s.phase.clone())),
         number(birth::SYSCALLS, stats.total_syscalls),
         number(birth::NAMESPACES, stats.namespaces_created),
         number(birth::CGROUPS, stats.cgroups_created),

@@ -69,6 +69,8 @@ pub mod birth {
     pub const FAILURE_PHASE: &str = "kernel_gossip.birth.failure.phase";
     /// string: in one word.
     pub const FAILURE_REASON: &str = "kernel_gossip.birth.failure.reason";
+    /// string: the phase that took far longer than it does on this node.
+    pub const SLOW_PHASE: &str = "kernel_gossip.birth.slow.phase";
     /// int.
     pub const SYSCALLS: &str = "kernel_gossip.birth.syscalls";
     /// int.

@@ -184,6 +184,8 @@ impl Serialize for BirthJson<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &time(self.birth.at.unix_ns))?;
         map.serialize_entry("event.name", names::BIRTH_EVENT)?;
+        // To the nanosecond, which the certificate's `startedAt` does not have.
+        map.serialize_entry("kernel_gossip.birth.zero", &time(self.birth.zero.unix_ns))?;
         for (name, value) in resource_attributes(&self.birth.who, self.node) {
             map.serialize_entry(name, &Value(&value))?;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kernel_gossip::api::{
     Actor, BirthFailure, BirthOutcome, BirthPhase, ContainerRestart, KernelStats, MissingPart,
-    PodBirthCertificateStatus, Source,
+    PodBirthCertificateStatus, SlowPhase, Source,
 };
 use kernel_gossip::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use kernel_gossip::birth::{Certificate, Phase, Process};
@@ -202,6 +202,12 @@ pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
         container: Some("app".into()),
         reason: "ErrImagePull".into(),
         message: Some("no such image".into()),
+    });
+    status.slow = Some(SlowPhase {
+        severity: kernel_gossip::api::Severity::Warning,
+        phase: "image".into(),
+        took_ms: 5000.0,
+        usual_ms: 900.0,
     });
     status.total = Some("607 ms".into());
     status.phases = Phase::ALL.iter().enumerate().map(phase).collect();

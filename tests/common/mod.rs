@@ -40,7 +40,7 @@ pub fn tool(name: &str) -> Command {
 }
 
 /// Where the test bed keeps what it built.
-fn testbed_dir() -> PathBuf {
+pub fn testbed_dir() -> PathBuf {
     std::env::var_os("TESTBED_DIR").map_or_else(|| "/var/tmp/kg-testbed".into(), PathBuf::from)
 }
 
@@ -79,6 +79,11 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// An emulated CPU: slow, and readings of two clocks are milliseconds apart there.
+pub fn emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU"))
 }
 
 /// The top of the repository.

@@ -1,11 +1,11 @@
 //! OTLP records become reports.
 
-use kernel_gossip::api::{Severity, SignalKind, Source};
+use kernel_gossip::api::{BirthOutcome, PodBirthCertificateStatus, Severity, SignalKind, SlowPhase, Source};
 use kernel_gossip::reconciler::ingest::Reason;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, RECORDS_MAX, decode};
 use kernel_gossip::signals::{SignalType, Transition, Whisper};
 use kernel_gossip::sinks::event::AttrValue;
-use kernel_gossip::sinks::names::{resource, whisper as attr};
+use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 
@@ -99,7 +99,7 @@ fn every_signal_and_transition() {
 #[test]
 fn what_is_none_of_ours_is_ignored() {
     let mut other = event(&whisper(), "n1");
-    other.scope_logs[0].log_records[0].event_name = "kernel_gossip.birth".into();
+    other.scope_logs[0].log_records[0].event_name = "kernel_gossip.else".into();
     let mut nameless = event(&whisper(), "n1");
     nameless.scope_logs[0].log_records[0].event_name.clear();
     let no_pod = changed(resource::POD, None);
@@ -111,6 +111,34 @@ fn what_is_none_of_ours_is_ignored() {
     let record = &mut nameless.scope_logs[0].log_records[0];
     set(&mut record.attributes, "event.name", Some("kernel_gossip.whisper".into()));
     assert_eq!(decoded(&nameless).reports.len(), 1);
+}
+
+#[test]
+fn a_birth_arrives_whole() {
+    let mut logs = event(&whisper(), "n1");
+    let mut own = PodBirthCertificateStatus::of(Source::Kernel);
+    own.outcome = Some(BirthOutcome::Complete);
+    own.total = Some("607 ms".into());
+    own.slow = Some(SlowPhase {
+        severity: Severity::Warning,
+        phase: "image".into(),
+        took_ms: 5000.0,
+        usual_ms: 900.0,
+    });
+    let record = &mut logs.scope_logs[0].log_records[0];
+    record.event_name = BIRTH_EVENT.into();
+    set(&mut record.attributes, birth::CERTIFICATE, Some(serde_json::to_string(&own).unwrap().into()));
+    let out = decoded(&logs);
+    let [certified] = out.births.as_slice() else { panic!("{out:?}") };
+    assert_eq!((certified.pod.as_str(), &certified.status), ("web-0", &own));
+    let slow = certified.slow().expect("a whisper too");
+    assert_eq!((slow.kind, slow.severity, slow.active), (SignalKind::SlowBirth, Severity::Warning, true));
+    assert_eq!(slow.numbers.birth.map(|b| (b.phase, b.phase_seconds)), Some(("image".into(), 5.0)));
+
+    let record = &mut logs.scope_logs[0].log_records[0];
+    set(&mut record.attributes, birth::CERTIFICATE, None);
+    let out = decoded(&logs);
+    assert_eq!(out.refused[0].field.as_deref(), Some(birth::CERTIFICATE));
 }
 
 #[test]

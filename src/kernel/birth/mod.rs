@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
@@ -54,8 +55,10 @@ pub struct RecorderOptions {
     pub entry: Entry,
     /// The tree that [`Place::cgroup`] is of: the cpu controller's.
     pub hierarchy: Hierarchy,
-    /// Processes followed at a time, and those that ended since the last [`Recorder::drain`]: 2.2 KiB each.
+    /// Segments that live at a time, and those that ended since the last [`Recorder::drain`]: 2.2 KiB each.
     pub max_segments: u32,
+    /// Room for events between two [`Recorder::drain`]s, a power of two; a program that is begun takes 4 KiB.
+    pub ring_bytes: u32,
     /// An iterator over tasks may be used: without it waiting, bytes and faults of a segment that lives are not known.
     pub tally: bool,
     /// What the names of environment variables that are kept begin with.
@@ -65,7 +68,14 @@ pub struct RecorderOptions {
 impl RecorderOptions {
     /// Room for some 20 births at a time; of the environment, what container network plugins are given.
     pub fn new(entry: Entry, hierarchy: Hierarchy) -> Self {
-        RecorderOptions { entry, hierarchy, max_segments: 2048, tally: true, env: vec!["CNI_".to_owned()] }
+        RecorderOptions {
+            entry,
+            hierarchy,
+            max_segments: 2048,
+            ring_bytes: 1 << 20,
+            tally: true,
+            env: vec!["CNI_".to_owned()],
+        }
     }
 }
 
@@ -128,11 +138,13 @@ impl<'obj> Recorder<'obj> {
         let mut open = BirthSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.unified = options.hierarchy == Hierarchy::Unified;
+            rodata.wake_bytes = u64::from(options.ring_bytes / 4);
         }
         let slots = options.max_segments + 1; // slot 0 is never handed out
         for map in [&mut open.maps.segments, &mut open.maps.slot_of_process, &mut open.maps.free_slots] {
             map.set_max_entries(slots).map_err(bpf("size a map"))?;
         }
+        open.maps.events.set_max_entries(options.ring_bytes).map_err(bpf("size a map"))?;
         for program in to_load(&mut open.progs, options.entry) {
             program.set_autoload(true);
         }
@@ -179,6 +191,8 @@ impl<'obj> Recorder<'obj> {
         if self.recording() {
             return Ok(());
         }
+        // What a program still under way when the last recording stopped may have left.
+        self.stop(&mut Vec::new());
         // Fork and exec begin segments: last, so that nothing of a segment is missed.
         let attached: Result<Vec<Link>, _> =
             programs(&self.skel.progs, self.entry).into_iter().rev().map(ProgramMut::attach).collect();
@@ -401,8 +415,19 @@ impl<'obj> Recorder<'obj> {
         };
         // Who deletes it from the map, ends it: it may exit just now.
         if self.skel.maps.slot_of_process.delete(&key.0.to_ne_bytes()).is_ok() {
+            self.unfollow(key.0);
             self.close(key, slot, now().mono_ns, End::Stopped, Place::default(), out);
         }
+    }
+
+    /// Takes a process out of the filter before the map, as the programs do.
+    fn unfollow(&mut self, tgid: u32) {
+        let Some(data) = self.skel.maps.bss_data.as_mut() else {
+            return;
+        };
+        let place = tgid as usize & (data.followed.len() - 1);
+        // SAFETY: a whole, aligned u32 of a mapping that lives as long as `self`; BPF changes it by atomics alone.
+        unsafe { AtomicU32::from_ptr(&raw mut data.followed[place]) }.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Readable when much waits to be drained.

@@ -144,9 +144,10 @@ pub struct Counters {
     pub syscalls: BTreeMap<u32, u64>,
     /// System calls of another ABI (32-bit programs), or of numbers this table has no room for.
     pub foreign_syscalls: u64,
-    /// Time on a CPU, ns.
+    /// Time on a CPU, ns, with the interrupts that came then and what a hypervisor took.
     pub run_ns: u64,
-    /// Time runnable and not on a CPU, ns; 0 without CONFIG_SCHED_INFO.
+    /// Time runnable and not on a CPU, ns, as the kernel keeps it; 0 without CONFIG_SCHED_INFO. Its clock is some microseconds
+    /// behind at each switch, so with `run_ns` it may exceed the time that passed.
     pub wait_ns: u64,
     /// Bytes by read-like calls, whatever they read from (`rchar` of `/proc/<pid>/io`).
     pub read_bytes: u64,

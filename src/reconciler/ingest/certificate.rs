@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::check;
 use super::refusal::{Reason, Refusal};
-use crate::api::{PodBirthCertificateStatus, Source};
+use crate::api::{BirthNumbers, PodBirthCertificateStatus, SignalEvidence, SignalKind, Source};
+use crate::reconciler::report::Report;
 use crate::sinks::names::birth as attr;
 
 /// A certificate is some kilobytes.
@@ -20,6 +21,35 @@ pub struct Certified {
     pub uid: String,
     pub at: Timestamp,
     pub status: PodBirthCertificateStatus,
+}
+
+impl Certified {
+    /// The whisper that a slow birth is, too.
+    pub fn slow(&self) -> Option<Report> {
+        let slow = self.status.slow.as_ref()?;
+        Some(Report {
+            source: Source::Kernel,
+            namespace: self.namespace.clone(),
+            pod: self.pod.clone(),
+            uid: Some(self.uid.clone()),
+            container: String::new(),
+            kind: SignalKind::SlowBirth,
+            severity: slow.severity,
+            active: true,
+            since: Timestamp::from_second(self.at.as_second()).unwrap_or(self.at),
+            at: self.at,
+            numbers: SignalEvidence {
+                birth: Some(BirthNumbers {
+                    phase: slow.phase.clone(),
+                    phase_seconds: slow.took_ms / 1e3,
+                    usual_seconds: slow.usual_ms / 1e3,
+                }),
+                ..SignalEvidence::default()
+            },
+            neighbours: Vec::new(),
+            history: Vec::new(),
+        })
+    }
 }
 
 /// Reads the status out of the event's attribute.
@@ -57,6 +87,11 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         maybe("failure.container", &failure.container, 253)?;
         word("failure.reason", &failure.reason, 128)?;
         maybe("failure.message", &failure.message, 512)?;
+    }
+    if let Some(slow) = &status.slow {
+        word("slow.phase", &slow.phase, 64)?;
+        length("slow.tookMs", Some(slow.took_ms))?;
+        length("slow.usualMs", Some(slow.usual_ms))?;
     }
     for phase in &status.phases {
         word("phases.name", &phase.name, 64)?;

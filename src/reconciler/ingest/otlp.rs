@@ -121,8 +121,17 @@ impl Logs {
         for certified in births {
             match self.birth(&certified, scope).await {
                 Ok(()) => self.telemetry.taken(Source::Kernel),
-                Err(NotTaken::Refused(refusal)) => refused.push(refusal),
+                Err(NotTaken::Refused(refusal)) => {
+                    refused.push(refusal);
+                    continue;
+                }
                 Err(later) => return Err(later.to_string()),
+            }
+            // Said once: a restart's event repeats the birth.
+            if let Some(slow) = certified.slow().filter(|_| certified.status.restarts.is_empty())
+                && let Err(later) = self.intake.take(vec![slow], scope).await
+            {
+                return Err(later.to_string());
             }
         }
         refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));

@@ -11,7 +11,7 @@ const WIDTH: f64 = 1100.0;
 /// Left of the bars.
 const LABELS: f64 = 190.0;
 /// Right of them.
-const MARGIN: f64 = 150.0;
+const MARGIN: f64 = 200.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 34.0;
 
@@ -25,7 +25,7 @@ svg { width: 100%; height: auto; font: 12px system-ui, sans-serif } svg text { f
 svg line { stroke: var(--line) }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 td, th { text-align: left; padding: .15rem .6rem .15rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-.n { text-align: right } i { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .4em }
+.n { text-align: right } td:nth-child(-n+3) { white-space: nowrap } td.dim { overflow-wrap: anywhere; width: 60% } i { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .4em }
 ";
 
 /// The page.
@@ -169,12 +169,12 @@ fn timeline(out: &mut String, view: &View) -> std::fmt::Result {
     for step in &view.status.timeline {
         writeln!(
             out,
-            "<tr><td class=n>{:.1}&nbsp;ms{}<td><i style=\"background:{}\"></i>{}<td>{}<td class=dim>{}</tr>",
+            "<tr><td class=n>{:.1}&nbsp;ms<td><i style=\"background:{}\"></i>{}<td>{}{}<td class=dim>{}</tr>",
             step.timestamp_ms,
-            uncertain(step.uncertainty_ms),
             colour(step.actor),
             step.actor.as_str(),
             escape(&step.action),
+            uncertain(step.uncertainty_ms),
             escape(step.details.as_deref().unwrap_or_default()),
         )?;
     }

@@ -182,7 +182,7 @@ fn place(phase: &BirthPhase, from: f64, to: f64, width: usize) -> (usize, String
     // At the least a hair, so that every phase is seen.
     let eighths = (((end - before as f64) * 8.0).round() as usize).max(1);
     let mut bar: String = "█".repeat(eighths / 8);
-    if eighths % 8 > 0 {
+    if !eighths.is_multiple_of(8) {
         bar.push(EIGHTHS[eighths % 8]);
     }
     (before, bar)

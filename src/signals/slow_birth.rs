@@ -1,0 +1,162 @@
+//! `slow_birth`: a pod's start took far longer than starts on this node do, and the phase to blame. Pure: it keeps
+//! the node's own history, and has no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::whisper::Severity;
+
+/// When a birth is slow. Percentages are of what the phase usually takes here: the median of the history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowBirthRule {
+    pub enabled: bool,
+    pub warning: f64,
+    pub critical: f64,
+    /// Births whose phase is known before any is called slow.
+    pub min_history: usize,
+    /// Less than this beyond the usual is not said.
+    pub min_excess: Duration,
+}
+
+impl Default for SlowBirthRule {
+    fn default() -> Self {
+        SlowBirthRule {
+            enabled: true,
+            warning: 300.0,
+            critical: 1000.0,
+            min_history: 10,
+            min_excess: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The phase that made a birth slow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slow {
+    pub severity: Severity,
+    pub phase: String,
+    pub took_ms: f64,
+    pub usual_ms: f64,
+}
+
+/// How long the phases of the last births took.
+#[derive(Debug, Default)]
+pub struct BirthHistory {
+    phases: BTreeMap<String, VecDeque<f64>>,
+}
+
+impl BirthHistory {
+    /// Births remembered, of each phase.
+    const KEPT: usize = 100;
+    /// Names of phases remembered: there are eleven.
+    const PHASES: usize = 32;
+
+    /// Judges a birth by those before it, and remembers it; `phases`: names and lengths, ms. A phase that several
+    /// containers went through counts as their sum. The one to blame is the one with the greatest excess; what is slow
+    /// is remembered like the rest, so that what is slow for good becomes usual.
+    pub fn judge(&mut self, rule: &SlowBirthRule, phases: &[(&str, f64)]) -> Option<Slow> {
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        for (name, ms) in phases.iter().filter(|(_, ms)| ms.is_finite() && *ms >= 0.0) {
+            *sums.entry(name).or_default() += ms;
+        }
+        let mut worst: Option<Slow> = None;
+        for (name, took_ms) in sums {
+            if self.phases.len() >= Self::PHASES && !self.phases.contains_key(name) {
+                continue;
+            }
+            let history = self.phases.entry(name.to_owned()).or_default();
+            let known = history.len() >= rule.min_history.max(1);
+            if let Some(usual_ms) = median(history).filter(|_| known && rule.enabled) {
+                let severity = severity(rule, took_ms, usual_ms);
+                let excess = |s: &Slow| s.took_ms - s.usual_ms;
+                let slow =
+                    severity.map(|severity| Slow { severity, phase: name.to_owned(), took_ms, usual_ms });
+                if let Some(slow) = slow.filter(|s| worst.as_ref().is_none_or(|w| excess(s) > excess(w))) {
+                    worst = Some(slow);
+                }
+            }
+            if history.len() == Self::KEPT {
+                history.pop_front();
+            }
+            history.push_back(took_ms);
+        }
+        worst
+    }
+}
+
+fn severity(rule: &SlowBirthRule, took_ms: f64, usual_ms: f64) -> Option<Severity> {
+    if took_ms - usual_ms < rule.min_excess.as_secs_f64() * 1e3 {
+        return None;
+    }
+    // What usually takes no time at all is slow by its excess alone.
+    match took_ms / usual_ms.max(1e-3) * 100.0 {
+        percent if percent >= rule.critical => Some(Severity::Critical),
+        percent if percent >= rule.warning => Some(Severity::Warning),
+        _ => None,
+    }
+}
+
+fn median(history: &VecDeque<f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = history.iter().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usual(n: usize) -> BirthHistory {
+        let mut history = BirthHistory::default();
+        for _ in 0..n {
+            assert_eq!(
+                history.judge(&SlowBirthRule::default(), &[("sandbox", 100.0), ("image", 900.0)]),
+                None
+            );
+        }
+        history
+    }
+
+    #[test]
+    fn the_phase_to_blame_is_named_against_the_nodes_own_history() {
+        let rule = SlowBirthRule::default();
+        let slow = usual(10).judge(&rule, &[("sandbox", 1900.0), ("image", 5000.0)]);
+        let expected =
+            Slow { severity: Severity::Warning, phase: "image".into(), took_ms: 5000.0, usual_ms: 900.0 };
+        assert_eq!(slow, Some(expected), "the sandbox is 19 times slower, but by less than 2 s");
+        let slow = usual(10).judge(&rule, &[("sandbox", 3000.0), ("image", 4000.0)]).expect("slow");
+        assert_eq!((slow.phase.as_str(), slow.severity), ("image", Severity::Warning));
+        let slow = usual(10).judge(&rule, &[("sandbox", 9000.0), ("image", 4000.0)]).expect("slow");
+        assert_eq!((slow.phase.as_str(), slow.severity), ("sandbox", Severity::Critical));
+        let of_two = usual(10).judge(&rule, &[("image", 2000.0), ("image", 2000.0)]).expect("slow");
+        assert_eq!(of_two.took_ms, 4000.0, "two containers");
+    }
+
+    #[test]
+    fn nothing_is_slow_before_there_is_a_history() {
+        let rule = SlowBirthRule::default();
+        assert_eq!(usual(9).judge(&rule, &[("image", 60_000.0)]), None);
+        assert!(usual(10).judge(&rule, &[("image", 60_000.0)]).is_some());
+        let off = SlowBirthRule { enabled: false, ..rule };
+        assert_eq!(usual(10).judge(&off, &[("image", 60_000.0)]), None);
+    }
+
+    #[test]
+    fn what_is_slow_for_good_becomes_usual() {
+        let (mut history, rule) = (usual(100), SlowBirthRule::default());
+        let said = (0..100).filter(|_| history.judge(&rule, &[("image", 5000.0)]).is_some()).count();
+        assert!((45..=55).contains(&said), "{said}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_judged(lengths in proptest::collection::vec(proptest::num::f64::ANY, 0..200)) {
+            let (mut history, rule) = (BirthHistory::default(), SlowBirthRule::default());
+            for ms in lengths {
+                if let Some(slow) = history.judge(&rule, &[("image", ms)]) {
+                    proptest::prop_assert!(slow.took_ms >= 3.0 * slow.usual_ms && slow.took_ms - slow.usual_ms >= 2000.0);
+                }
+            }
+        }
+    }
+}

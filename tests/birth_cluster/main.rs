@@ -1,0 +1,131 @@
+//! Births on the test bed's node: containerd, runc, the kubelet and CNI plugins at work, the agent and the reconciler
+//! as processes, and the certificates read from the API server.
+
+mod bed;
+#[path = "../cluster/mod.rs"]
+mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
+mod trace;
+mod waves;
+
+use bed::{Bed, ctr, kill, pod};
+use common::process::Running;
+use common::until;
+use kernel_gossip::api::PodBirthCertificateStatus;
+use serde_json::{Value, json};
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
+fn a_pods_certificate_is_what_the_agent_and_containerd_saw() {
+    let mut bed = Bed::new("birth-whole", &[]);
+    let mut events = Running::start(&mut ctr(&["events"]));
+    let mut web = pod("web", "testbed.local/web:1", json!([]));
+    web["spec"]["initContainers"] = json!([{"name": "first", "image": "testbed.local/busybox:1", "command": ["/bin/sh", "-c", "exit 0"]}]);
+    bed.namespace.apply(&web);
+    let status = bed.certificate("web");
+    assert_eq!(status["outcome"], "complete", "{status}");
+    assert_eq!(status["missing"], Value::Null, "{status}");
+    let uid = bed.namespace.get("pod/web", "{.metadata.uid}");
+    assert_eq!(status["traceId"], uid.replace('-', ""));
+
+    // The object says what the agent said.
+    let said = bed.said("web");
+    let own: PodBirthCertificateStatus =
+        serde_json::from_value(said["kernel_gossip.birth.certificate"].clone()).unwrap();
+    let mut there: PodBirthCertificateStatus = serde_json::from_value(status.clone()).unwrap();
+    (there.observed_generation, there.conditions) = (None, Vec::new());
+    assert_eq!(there, own);
+    let sum: i64 =
+        status["breakdown"].as_array().unwrap().iter().filter_map(|b| b["syscalls"].as_i64()).sum();
+    assert_eq!(status["kernelStats"]["totalSyscalls"], sum);
+
+    // In the order in which it happens; two containers one after the other.
+    let phases: Vec<_> = status["phases"].as_array().unwrap().iter().collect();
+    let at = |name: &str, container: &str| {
+        let of = |p: &&&Value| p["name"] == name && p["container"].as_str().unwrap_or_default() == container;
+        let found = phases.iter().find(of).unwrap_or_else(|| panic!("{name} {container}: {phases:?}"));
+        let (start, took) = (found["startMs"].as_f64().unwrap(), found["durationMs"].as_f64().unwrap());
+        assert!(took >= 0.0);
+        (start, start + took)
+    };
+    let order = [
+        at("cgroup", ""),
+        at("sandbox", ""),
+        at("create", "first"),
+        at("start", "first"),
+        at("init", "first"),
+        at("create", "web"),
+        at("start", "web"),
+        at("listen", "web"),
+    ];
+    assert!(order.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1 + 1e-3), "{order:?}");
+    assert!(at("ready", "").1 >= at("start", "web").1);
+    let containers = status["containers"].as_array().unwrap();
+    let names: Vec<_> = containers.iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["first", "web"]);
+    let web = containers.last().unwrap();
+    assert_eq!(web["port"], 8080);
+    let id = bed.namespace.get("pod/web", "{.status.containerStatuses[0].containerID}");
+    assert_eq!(id, format!("containerd://{}", web["id"].as_str().unwrap()));
+
+    // The container's own view of its mounts. (An exec'd program is in the same namespace.)
+    let mounts = bed.namespace.kubectl(&["exec", "web", "--", "cat", "/proc/1/mountinfo"]).lines().count();
+    assert_eq!(web["mounts"], mounts as i64);
+
+    // containerd's own word: it says that a task was created and started once runc has returned.
+    let zero = said["zero"].as_f64().unwrap();
+    let exec = zero + web["execMs"].as_f64().unwrap();
+    let mut told = |topic: &str| {
+        let line =
+            events.line(topic, |l| l.text.contains(topic) && l.text.contains(web["id"].as_str().unwrap()));
+        bed::containerd_ms(&line.text)
+    };
+    let (created, started) = (told("/tasks/create"), told("/tasks/start"));
+    println!("start of the program: {:.3} ms before containerd's event", started - exec);
+    assert!(created <= exec && exec <= started, "created {created}, exec {exec}, started {started}");
+}
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
+fn births_that_fail_say_where_and_why() {
+    let bed = Bed::new("birth-failed", &[]);
+    let mut missing = pod("missing", "testbed.local/nothing:1", json!([]));
+    missing["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent".into();
+    bed.namespace.apply(&missing);
+    bed.namespace.apply(&pod("exits", "testbed.local/busybox:1", json!(["/bin/sh", "-c", "exit 3"])));
+    bed.namespace.apply(&pod("nothing", "testbed.local/busybox:1", json!(["/no/such/program"])));
+
+    let failure = |status: &Value, phase: &str| {
+        assert_eq!(status["outcome"], "failed", "{status}");
+        let failure = &status["failure"];
+        assert_eq!((&failure["phase"], &failure["container"]), (&json!(phase), &json!("main")), "{failure}");
+        let born =
+            status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Born").unwrap().clone();
+        assert_eq!(born["status"], "False");
+        failure.clone()
+    };
+    let missing = failure(&bed.certificate("missing"), "image");
+    assert!(["ErrImagePull", "ImagePullBackOff"].contains(&missing["reason"].as_str().unwrap()), "{missing}");
+    let exits = failure(&bed.certificate("exits"), "listen");
+    let message = exits["message"].as_str().unwrap();
+    assert!(message.starts_with("exit status 3, ") && message.contains("after its start"), "{message}");
+    let nothing = failure(&bed.certificate("nothing"), "start");
+    assert!(nothing["message"].as_str().unwrap().contains("no such file"), "{nothing}");
+}
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
+fn a_restart_is_no_birth() {
+    let bed = Bed::new("birth-restart", &[]);
+    bed.namespace.apply(&pod("again", "testbed.local/web:1", json!([])));
+    let born = bed.certificate("again");
+    let object = |path: &str| bed.namespace.get("podbirthcertificate/again-pbc", path);
+    let uid = object("{.metadata.uid}");
+    kill(&bed.namespace, "again");
+    let restart: Value = until("restart", || serde_json::from_str(&object("{.status.restarts[0]}")).ok());
+    assert_eq!(restart["container"], "main");
+    assert!(restart["execMs"].as_f64().is_some() && restart["failure"].is_null(), "{restart}");
+    assert_eq!(object("{.metadata.uid}"), uid, "the same certificate");
+    assert_eq!(object("{.status.total}"), born["total"], "of the same birth");
+}

@@ -1,0 +1,71 @@
+//! A birth's trace, read back from a real Jaeger.
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, get, pod};
+use crate::common::process::Running;
+use crate::common::{free_address, tool, until};
+
+#[test]
+#[ignore = "needs the cluster and jaeger: scripts/test cluster"]
+fn the_trace_of_a_birth_is_the_pods_uid() {
+    let [otlp, query, grpc] = [free_address(), free_address(), free_address()];
+    let config = json!({
+        "service": {
+            "extensions": ["jaeger_storage", "jaeger_query"],
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
+            "telemetry": {"metrics": {"level": "none"}},
+        },
+        "extensions": {
+            "jaeger_query": {
+                "storage": {"traces": "memory"},
+                "http": {"endpoint": query.to_string()}, "grpc": {"endpoint": grpc.to_string()},
+            },
+            "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 1000}}}},
+        },
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": otlp.to_string()}}}},
+        "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
+    });
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    serde_json::to_writer(&file, &config).unwrap();
+    let mut jaeger = Running::start(tool("jaeger").arg("--config").arg(file.path()));
+    jaeger.says("Everything is ready");
+    let mut bed = Bed::new("birth-trace", &["--otlp-traces-endpoint", &format!("http://{otlp}")]);
+    bed.namespace.apply(&pod("traced", "testbed.local/web:1", json!([])));
+    let status = bed.certificate("traced");
+    let id = status["traceId"].as_str().unwrap();
+    assert_eq!(id, bed.namespace.get("pod/traced", "{.metadata.uid}").replace('-', ""));
+    let spans: Vec<Value> = until("trace", || {
+        let answer = std::panic::catch_unwind(|| get(&format!("http://{query}/api/v3/traces/{id}"))).ok()?;
+        let answer: Value = serde_json::from_str(&answer).ok()?;
+        let resources = answer["result"]["resourceSpans"].as_array()?.clone();
+        let scopes = resources.iter().flat_map(|r| r["scopeSpans"].as_array().unwrap());
+        Some(scopes.flat_map(|s| s["spans"].as_array().unwrap()).cloned().collect())
+    });
+    let named =
+        |name: &str| spans.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("{name}: {spans:?}"));
+    let root = named(&format!("birth of {}/traced", bed.namespace.0));
+    let ns = |span: &Value, field: &str| span[field].as_str().unwrap().parse::<u64>().unwrap();
+    let (begin, end) = (ns(root, "startTimeUnixNano"), ns(root, "endTimeUnixNano"));
+    let phases = status["phases"].as_array().unwrap();
+    for phase in phases {
+        let container = phase["container"].as_str().map(|c| format!(" {c}")).unwrap_or_default();
+        let span = named(&format!("{}{container}", phase["name"].as_str().unwrap()));
+        assert_eq!(span["parentSpanId"], root["spanId"]);
+        let took = (ns(span, "endTimeUnixNano") - ns(span, "startTimeUnixNano")) as f64 / 1e6;
+        assert!((took - phase["durationMs"].as_f64().unwrap()).abs() < 0.01, "{phase}: {took}");
+        assert!(begin <= ns(span, "startTimeUnixNano") && ns(span, "endTimeUnixNano") <= end, "{phase}");
+    }
+    // A plugin lies within the network's phase, in time and in the tree.
+    let (bridge, network) = (named("cni bridge"), named("network"));
+    assert_eq!(bridge["parentSpanId"], network["spanId"]);
+    assert!(ns(network, "startTimeUnixNano") <= ns(bridge, "startTimeUnixNano"));
+    let said = bed.said("traced");
+    let programs = said["kernel_gossip.birth.certificate"]["kernelStats"]["programs"].as_i64().unwrap();
+    assert_eq!(
+        spans.len() as i64,
+        1 + phases.len() as i64 + programs,
+        "the birth, its phases and its programs"
+    );
+    println!("{} spans of trace {id}", spans.len());
+}

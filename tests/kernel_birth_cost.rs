@@ -1,0 +1,180 @@
+//! What recording births costs: figures, no verdict. `cargo test --test kernel_birth_cost -- --ignored --nocapture`
+
+mod common;
+
+use std::mem::MaybeUninit;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::births::options;
+use common::bundle::Bundle;
+use common::stats::StatsEnabled;
+use kernel_gossip::kernel::ProgramCost;
+use kernel_gossip::kernel::birth::{Entry, Recorder};
+use kernel_gossip::kernel::cost::map_memory;
+
+const ROUNDS: usize = 15;
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Runs `work` off and on in turn; the medians.
+fn off_and_on(recorder: &mut Recorder<'_>, mut work: impl FnMut() -> Duration) -> (Duration, Duration) {
+    let (mut off, mut on) = (Vec::new(), Vec::new());
+    let mut records = Vec::new();
+    for _ in 0..ROUNDS {
+        off.push(work());
+        recorder.start().expect("start");
+        on.push(work());
+        recorder.stop(&mut records);
+        records.clear();
+    }
+    (median(off), median(on))
+}
+
+fn told(what: &str, (off, on): (Duration, Duration), each: u32) {
+    let ns = |time: Duration| time.as_nanos() as f64 / f64::from(each);
+    println!(
+        "{what}: off {:.0} ns, on {:.0} ns each: +{:.0} ns, ratio {:.3}",
+        ns(off),
+        ns(on),
+        ns(on) - ns(off),
+        ns(on) / ns(off)
+    );
+}
+
+/// How long a loop of system calls takes, in this process or in one forked for it (which is a segment).
+fn calls(number: libc::c_long, forked: bool) -> Duration {
+    const CALLS: u32 = 300_000;
+    // SAFETY: /dev/null, one byte; getppid takes no arguments.
+    let run = |fd: i32| {
+        let start = Instant::now();
+        for _ in 0..CALLS {
+            unsafe { libc::syscall(number, fd, c"x".as_ptr(), 1) };
+        }
+        start.elapsed()
+    };
+    // SAFETY: a path that ends with NUL.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) };
+    let mut pipe = [0; 2];
+    // SAFETY: room for two descriptors; the child makes system calls alone, and ends without unwinding.
+    unsafe {
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+        let mut ns = 0u64;
+        if !forked {
+            ns = run(null).as_nanos() as u64;
+        } else {
+            let child = libc::fork();
+            if child == 0 {
+                let ns = run(null).as_nanos() as u64;
+                libc::write(pipe[1], (&raw const ns).cast(), 8);
+                libc::_exit(0);
+            }
+            assert_eq!(libc::read(pipe[0], (&raw mut ns).cast(), 8), 8);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        for fd in [pipe[0], pipe[1], null] {
+            libc::close(fd);
+        }
+        Duration::from_nanos(ns)
+    }
+}
+
+#[test]
+#[ignore = "a measurement; needs runc, busybox and perf"]
+fn cost_of_a_recording() {
+    const CALLS: u32 = 300_000;
+    let mut storage = MaybeUninit::uninit();
+    let start = Instant::now();
+    let mut recorder = Recorder::load(&mut storage, options(Entry::TpBtf)).expect("load");
+    println!("load: {:?}; maps: {} KiB", start.elapsed(), map_memory() / 1024);
+
+    let (mut starts, mut stops) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        recorder.start().expect("start");
+        starts.push(start.elapsed());
+        std::thread::sleep(Duration::from_millis(200));
+        let start = Instant::now();
+        recorder.stop(&mut Vec::new());
+        stops.push(start.elapsed());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("start, worst: {:?}; median {:?}", starts.iter().max(), median(starts.clone()));
+    println!("stop, worst: {:?}; median {:?}", stops.iter().max(), median(stops.clone()));
+
+    told("getppid, not recorded", off_and_on(&mut recorder, || calls(libc::SYS_getppid, false)), CALLS);
+    told("getppid, recorded", off_and_on(&mut recorder, || calls(libc::SYS_getppid, true)), CALLS);
+    told(
+        "write to /dev/null, not recorded",
+        off_and_on(&mut recorder, || calls(libc::SYS_write, false)),
+        CALLS,
+    );
+    told("write to /dev/null, recorded", off_and_on(&mut recorder, || calls(libc::SYS_write, true)), CALLS);
+
+    const RUNS: u32 = 100;
+    let exec = || {
+        let start = Instant::now();
+        for _ in 0..RUNS {
+            assert!(Command::new("/bin/true").status().expect("true").success());
+        }
+        start.elapsed()
+    };
+    told("/bin/true", off_and_on(&mut recorder, exec), RUNS);
+    let pipe = || {
+        let start = Instant::now();
+        let mut perf = Command::new("perf");
+        perf.args(["bench", "sched", "pipe", "-l", "50000"]).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(perf.status().expect("perf").success());
+        start.elapsed()
+    };
+    told("perf bench sched pipe, a round trip", off_and_on(&mut recorder, pipe), 50_000);
+    let container = || {
+        let bundle = Bundle::new(&["true"]);
+        let start = Instant::now();
+        assert!(Command::new("sh").args(["-c", &bundle.start()]).status().expect("sh").success());
+        start.elapsed()
+    };
+    told("runc create and start", off_and_on(&mut recorder, container), 1);
+    // Not what it waits for a CPU on a busy machine.
+    let cpu_time = || {
+        let before = children_cpu();
+        container();
+        children_cpu() - before
+    };
+    told("runc create and start, CPU time", off_and_on(&mut recorder, cpu_time), 1);
+
+    let _stats = StatsEnabled::new();
+    let before = costs(&recorder);
+    recorder.start().expect("start");
+    container();
+    calls(libc::SYS_getppid, true);
+    pipe();
+    recorder.stop(&mut Vec::new());
+    for (before, after) in before.iter().zip(costs(&recorder)) {
+        let runs = after.runs - before.runs;
+        let ns = (after.run_time - before.run_time).as_nanos() as f64 / runs.max(1) as f64;
+        println!("{}: {ns:.0} ns a run, {runs} runs", after.name);
+    }
+    println!("lost: {:?}", recorder.losses());
+}
+
+/// CPU time of all children that were waited for, and theirs.
+fn children_cpu() -> Duration {
+    // SAFETY: all zeroes is a value of this plain struct, and the pointer is to a whole one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let time = |t: libc::timeval| Duration::from_micros(t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+fn costs(recorder: &Recorder<'_>) -> Vec<ProgramCost> {
+    let mut costs = Vec::new();
+    recorder.costs(&mut costs);
+    costs
+}
