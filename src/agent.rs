@@ -2,18 +2,21 @@
 //! (the API server, a collector, a scrape) is elsewhere.
 
 use std::fmt::Debug;
+use std::io::{PipeReader, PipeWriter};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{info, warn};
 
 use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
+use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
 use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
@@ -24,7 +27,7 @@ use crate::signals::{Engine, SignalLosses, Whisper};
 use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
-use crate::sinks::{Sinks, SinksConfig, prometheus};
+use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
 
 /// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
 /// reading under way.
@@ -94,12 +97,16 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
         info!("serving http://{address}/metrics");
     }
     let sinks = Arc::new(sinks);
+    let runtime_roots = runtime_roots(&config, &args);
+    let mut driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
+    let births = config.births.enabled.then(|| {
+        Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots, driver.births.is_some())
+    });
+    driver.births = driver.births.filter(|_| births.is_some());
     let sampler = Sampler {
         interval: config.agent.interval,
-        attributor: Attributor::new(AttributionOptions {
-            runtime_roots: runtime_roots(&config, &args),
-            ..AttributionOptions::default()
-        }),
+        attributor: Attributor::new(AttributionOptions { runtime_roots, ..AttributionOptions::default() }),
+        births,
         pods,
         engine: Engine::new(&config.rules),
         // Where no API server tells, no name is late.
@@ -107,7 +114,6 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
         terminal,
         sinks: sinks.clone(),
     };
-    let driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
     let running = sampler.spawn(driver)?;
     shutdown.await;
     running.stop()?;
@@ -183,6 +189,8 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
 struct Sampler {
     interval: Duration,
     attributor: Attributor,
+    /// `None`: the configuration says so.
+    births: Option<Watcher>,
     pods: Arc<Pods>,
     engine: Engine,
     gate: NameGate,
@@ -192,21 +200,21 @@ struct Sampler {
 
 /// The sampler's thread, and the way to end it.
 struct Running {
-    stop: SyncSender<()>,
+    /// Its end is the sampler's.
+    stop: PipeWriter,
     thread: JoinHandle<()>,
 }
 
 impl Running {
     fn stop(self) -> Result<()> {
-        // An error means that it has ended already: join tells why.
-        let _ = self.stop.try_send(());
+        drop(self.stop);
         self.thread.join().map_err(|_| anyhow::anyhow!("the sampler's thread panicked"))
     }
 }
 
 impl Sampler {
     fn spawn(self, options: DriverOptions) -> Result<Running> {
-        let (stop, stopped) = sync_channel(1);
+        let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
         let thread = std::thread::Builder::new()
             .name("sampler".into())
             .spawn(move || self.run(options, &stopped))
@@ -214,7 +222,7 @@ impl Sampler {
         Ok(Running { stop, thread })
     }
 
-    fn run(mut self, options: DriverOptions, stopped: &Receiver<()>) {
+    fn run(mut self, options: DriverOptions, stopped: &PipeReader) {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
         self.sinks.stats().set_map_bytes(cost::map_memory());
@@ -224,9 +232,8 @@ impl Sampler {
             self.step(&mut driver, &mut fresh, &mut said);
             // A reading that took longer than the interval delays the next, it is not made up for.
             next = (next + self.interval).max(Instant::now());
-            match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => break,
+            if !self.wait(&mut driver, next, stopped) {
+                break;
             }
         }
         // Probes first: nothing is attached while the rest is written out.
@@ -235,6 +242,46 @@ impl Sampler {
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);
         self.terminal.close(FLUSH);
+    }
+
+    /// Waits for the next reading, and meanwhile for births; false: it is time to end.
+    fn wait(&mut self, driver: &mut Driver<'_>, next: Instant, stopped: &PipeReader) -> bool {
+        // SAFETY: the driver's descriptors are open as long as it lives, which is longer than this list.
+        let births: Vec<BorrowedFd<'static>> =
+            driver.births_fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            let patience = self.births.as_ref().and_then(Watcher::patience);
+            let timeout = patience.map_or(left, |p| p.min(left));
+            let fds = std::iter::once(stopped.as_fd()).chain(births.iter().copied());
+            let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let timeout = Timespec::try_from(timeout).ok();
+            // An error is EINTR: what is to be done is looked for all the same.
+            let _ = poll(&mut fds, timeout.as_ref());
+            if !fds[0].revents().is_empty() {
+                return false;
+            }
+            self.births(driver);
+            if Instant::now() >= next {
+                return true;
+            }
+        }
+    }
+
+    fn births(&mut self, driver: &mut Driver<'_>) {
+        let Some(births) = &mut self.births else { return };
+        let certified = births.poll(driver, &self.pods);
+        let drops = births.drops();
+        certified.iter().for_each(|certificate| self.certify(certificate));
+        let stats = self.sinks.stats();
+        stats.set_lost(Loss::BirthDropped, drops.births);
+        stats.set_lost(Loss::BirthRecord, drops.records);
+    }
+
+    fn certify(&self, birth: &Certificate) {
+        let text = birth_text::text(birth);
+        self.terminal.birth(birth, &text);
+        self.sinks.birth(birth, text);
     }
 
     fn say(&self, said: &mut Vec<Whisper>) {
@@ -248,6 +295,9 @@ impl Sampler {
         let begun = Instant::now();
         let reading = driver.read();
         let at = reading.at;
+        if let Some(births) = &mut self.births {
+            births.found(&reading.changes, at);
+        }
         let attributed = self.attributor.attribute(reading, &self.pods.index());
         self.engine.step(attributed, fresh);
         self.sinks.publish(attributed);

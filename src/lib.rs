@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod attribution;
+pub mod birth;
 pub mod config;
 pub mod kernel;
 pub mod reconciler;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use kernel_gossip::ui::check;
+use kernel_gossip::ui::{birth, check};
 use kernel_gossip::{agent, api, config, reconciler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -26,6 +26,8 @@ enum Command {
     ///
     /// Exits with 0 if the agent can run here, be it from cgroup files alone, else with 1.
     Check(check::CheckArgs),
+    /// Show what the start of a pod or container cost: who did what for it, and how long each phase took
+    Birth(birth::BirthArgs),
     /// Print a configuration file of the agent with every default
     Config,
     /// Turn what agents and others report into Kubernetes objects
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Agent(args) => runtime()?.block_on(async { agent::run(*args, terminated()?).await })?,
+        Command::Birth(args) => runtime()?.block_on(async { birth::run(&args, terminated()?).await })?,
         Command::Check(args) => return runtime()?.block_on(check::run(&args)),
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
         Command::Reconciler(options) => {

@@ -34,14 +34,9 @@ impl Install {
             "deployment/kernel-gossip-operator",
             "deployment/kernel-gossip-collector",
         ] {
-            process::output(kubectl().args([
-                "-n",
-                NAMESPACE,
-                "rollout",
-                "status",
-                "--timeout=180s",
-                workload,
-            ]));
+            let rollout = ["-n", NAMESPACE, "rollout", "status", "--timeout=180s", workload];
+            let out = kubectl().args(rollout).output().unwrap();
+            assert!(out.status.success(), "{workload} does not come up: {}", said_by(workload));
         }
         install
     }
@@ -54,6 +49,15 @@ impl Drop for Install {
         let label = "app.kubernetes.io/part-of=kernel-gossip";
         let _ = kubectl().args(["delete", cluster_wide, "-l", label]).output();
     }
+}
+
+/// What the pods of a workload look like, and their last words.
+fn said_by(workload: &str) -> String {
+    let of = |args: &[&str]| {
+        let out = kubectl().args(["-n", NAMESPACE]).args(args).output().unwrap();
+        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+    };
+    of(&["get", "pods"]) + &of(&["logs", "--tail=20", workload])
 }
 
 /// The first process of each pod with this name label, as the kernel has it.

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{Severity, SignalType, Transition};
-use kernel_gossip::sinks::event::{resource_attributes, whisper_attributes};
+use kernel_gossip::sinks::event::{birth_attributes, resource_attributes, whisper_attributes};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::names;
 use kernel_gossip::sinks::names::metric::{self, Kind, Metric};
@@ -217,6 +218,8 @@ struct Flags {
     otlp: OtlpArgs,
 }
 
+const OUTCOMES: [BirthOutcome; 3] = [BirthOutcome::Complete, BirthOutcome::Failed, BirthOutcome::Unfinished];
+
 /// What the SDK sends of the agent's own numbers.
 async fn agent_metrics() -> Vec<proto::Metric> {
     let mut receiver = Receiver::start().await;
@@ -227,6 +230,7 @@ async fn agent_metrics() -> Vec<proto::Metric> {
     let provider = telemetry::start(&stats, &sink, Some("node-1"));
     stats.observe(&testdata::reading(&[testdata::unit("x.service")], 10));
     stats.reading_took(Duration::from_millis(3));
+    OUTCOMES.iter().for_each(|outcome| stats.birth(&testdata::birth(Some(*outcome), false)));
     provider.force_flush().expect("collected");
     let metrics = receiver.next().await.metrics();
     provider.shutdown().expect("ended");
@@ -270,6 +274,28 @@ async fn the_registry_has_exactly_what_is_emitted() {
             }
         }
     }
+    let (mut births, mut spans) = (BTreeSet::new(), BTreeSet::new());
+    let outcomes = OUTCOMES.map(Some).into_iter().map(|o| (o, false)).chain([(None, true)]);
+    for (outcome, restart) in outcomes {
+        let birth = testdata::birth(outcome, restart);
+        let event = encode::birth_event(&birth, "text".into(), Some("node-1"), 1);
+        let record = &event.scope_logs[0].log_records[0];
+        record.attributes.iter().for_each(|a| emitted.value(a));
+        births.extend(keys(&record.attributes));
+        resources.extend(keys(&event.resource.expect("a resource").attributes));
+        assert_eq!(birth_attributes(&birth).len() + 1, record.attributes.len());
+        let Some(trace) = encode::trace::birth(&birth, Some("node-1")) else { continue };
+        resources.extend(keys(&trace.resource.expect("a resource").attributes));
+        let all: Vec<_> = trace.scope_spans.iter().flat_map(|s| &s.spans).collect();
+        assert!(
+            all.iter()
+                .all(|s| s.trace_id == record.trace_id && s.start_time_unix_nano <= s.end_time_unix_nano)
+        );
+        for span in all {
+            span.attributes.iter().for_each(|a| emitted.value(a));
+            spans.extend(keys(&span.attributes));
+        }
+    }
     ledger.export(|account| {
         let metrics = encode::workload_metrics(account, Some("node-1")).expect("metrics");
         let resource = metrics.resource.expect("a resource");
@@ -296,6 +322,10 @@ async fn the_registry_has_exactly_what_is_emitted() {
     let event = &file("events.yaml").groups[0];
     assert_eq!(event.name.as_deref(), Some(names::WHISPER_EVENT));
     same(&references(event), &events, "attributes of the event");
+    let event = &file("events.yaml").groups[1];
+    assert_eq!(event.name.as_deref(), Some(names::BIRTH_EVENT));
+    same(&references(event), &births, "attributes of a birth");
+    same(&references(&file("spans.yaml").groups[0]), &spans, "attributes of spans");
     same(&references(&file("resource.yaml").groups[0]), &resources, "attributes of resources");
 
     for (name, attribute) in own_attributes() {
@@ -310,6 +340,8 @@ async fn the_registry_has_exactly_what_is_emitted() {
         .into_values()
         .flatten()
         .chain(events)
+        .chain(births)
+        .chain(spans)
         .chain(resources)
         .filter(|name| name.starts_with("kernel_gossip."))
         .collect();
@@ -325,9 +357,14 @@ fn attributes_have_the_types_of_the_registry() {
         Transition::Started,
         1,
     );
-    let event = encode::whisper_event(&whisper, String::new(), None, 1);
+    let whisper = encode::whisper_event(&whisper, String::new(), None, 1);
+    let birth = testdata::birth(Some(BirthOutcome::Failed), false);
+    let trace = encode::trace::birth(&birth, None).expect("a trace");
+    let birth = encode::birth_event(&birth, String::new(), None, 1);
+    let events = [&whisper, &birth].map(|e| &e.scope_logs[0].log_records[0].attributes);
+    let spans = trace.scope_spans[0].spans.iter().map(|s| &s.attributes);
     let own = own_attributes();
-    for attribute in &event.scope_logs[0].log_records[0].attributes {
+    for attribute in events.into_iter().chain(spans).flatten() {
         let Some(known) = own.get(&attribute.key) else { continue };
         let one = |value: &Value| match value {
             Value::StringValue(_) => "string",
@@ -395,13 +432,37 @@ fn document() -> String {
             .collect();
         used.iter().for_each(|name| attribute_values(&mut out, name, &own[*name]));
     }
-    let event = &file("events.yaml").groups[0];
-    writeln!(out, "\n## Event `{}`\n\n{}", names::WHISPER_EVENT, event.brief).unwrap();
-    writeln!(out, "{}\n", event.note.as_deref().unwrap_or_default()).unwrap();
+    for event in &file("events.yaml").groups {
+        let name = event.name.as_deref().expect("an event has a name");
+        writeln!(out, "\n## Event `{name}`\n\n{}", event.brief).unwrap();
+        writeln!(out, "{}\n", event.note.as_deref().unwrap_or_default()).unwrap();
+        attributes_of(&mut out, event, &own);
+    }
+    let spans = &file("spans.yaml").groups[0];
+    writeln!(out, "\n## Traces of births\n\n{}\n", spans.brief).unwrap();
+    attributes_of(&mut out, spans, &own);
+    let resource = &file("resource.yaml").groups[0];
+    writeln!(out, "\n## Resource\n\n{}\n", resource.brief).unwrap();
+    out.push_str("| attribute | meaning |\n|---|---|\n");
+    for name in resource.attributes.iter().filter_map(|a| a.reference.as_ref()) {
+        let meaning = own.get(name).and_then(|a| a.brief.clone());
+        let meaning = meaning.unwrap_or_else(|| "OpenTelemetry's.".into());
+        writeln!(out, "| `{name}` | {meaning} |").unwrap();
+    }
+    let groups = file("attributes.yaml").groups;
+    assert!(groups.iter().all(|g| g.kind == "attribute_group" && g.display_name.is_some()));
+    out
+}
+
+/// A table of the attributes of an event or span.
+fn attributes_of(out: &mut String, group: &Group, own: &BTreeMap<String, Attribute>) {
     out.push_str("| attribute | type | unit | meaning |\n|---|---|---|---|\n");
-    for name in event.attributes.iter().filter_map(|a| a.reference.as_ref()) {
+    for name in group.attributes.iter().filter_map(|a| a.reference.as_ref()) {
         let Some(attribute) = own.get(name) else {
-            writeln!(out, "| `{name}` | string | | The event's name once more. |").unwrap();
+            let meaning =
+                if name == names::EVENT_NAME { "The event's name once more." } else { "OpenTelemetry's." };
+            let kind = if name == names::birth::PROCESS_ID { "int" } else { "string" };
+            writeln!(out, "| `{name}` | {kind} | | {meaning} |").unwrap();
             continue;
         };
         let kind = match attribute.kind.as_ref() {
@@ -415,17 +476,6 @@ fn document() -> String {
         writeln!(out, "| `{name}` | {kind} | {unit} | {} |", attribute.brief.as_deref().unwrap_or_default())
             .unwrap();
     }
-    let resource = &file("resource.yaml").groups[0];
-    writeln!(out, "\n## Resource\n\n{}\n", resource.brief).unwrap();
-    out.push_str("| attribute | meaning |\n|---|---|\n");
-    for name in resource.attributes.iter().filter_map(|a| a.reference.as_ref()) {
-        let meaning = own.get(name).and_then(|a| a.brief.clone());
-        let meaning = meaning.unwrap_or_else(|| "OpenTelemetry's.".into());
-        writeln!(out, "| `{name}` | {meaning} |").unwrap();
-    }
-    let groups = file("attributes.yaml").groups;
-    assert!(groups.iter().all(|g| g.kind == "attribute_group" && g.display_name.is_some()));
-    out
 }
 
 fn attribute_values(out: &mut String, name: &str, attribute: &Attribute) {

@@ -32,7 +32,10 @@ use super::Source;
     printcolumn(name = "Namespaces", type_ = "integer", json_path = ".status.kernelStats.namespacesCreated"),
     printcolumn(name = "Cgroup-Writes", type_ = "integer", json_path = ".status.kernelStats.cgroupWrites"),
     printcolumn(name = "Mounts", type_ = "integer", json_path = ".status.kernelStats.mounts"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome", priority = 1),
+    printcolumn(name = "Failure", type_ = "string", json_path = ".status.failure.reason", priority = 1),
+    printcolumn(name = "Trace", type_ = "string", json_path = ".status.traceId", priority = 1)
 )]
 #[x_kube(validation = Rule::new("self == oldSelf").message("immutable: another pod is another object"))]
 #[serde(rename_all = "camelCase")]
@@ -51,10 +54,17 @@ pub struct PodBirthCertificateSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodBirthCertificateStatus {
+    /// The generation of the object this status was written for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Who said it.
     pub source: Source,
+    /// How it ended; absent where others reported it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<BirthOutcome>,
+    /// Where and why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<BirthFailure>,
     /// Length of the birth for the TOTAL column: `521 ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -72,6 +82,22 @@ pub struct PodBirthCertificateStatus {
     pub timeline: Vec<BirthStep>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_stats: Option<KernelStats>,
+    /// The same by actor and phase, the most system calls first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub breakdown: Vec<BirthCost>,
+    /// The containers, in the order they were born.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub containers: Vec<BornContainer>,
+    /// Containers that were started again since, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub restarts: Vec<ContainerRestart>,
+    /// What is not known of this birth, and why. What is not named here was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub missing: Vec<MissingPart>,
     /// Trace of the birth: the pod's UID as 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{32}$"))]
@@ -82,24 +108,191 @@ pub struct PodBirthCertificateStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl PodBirthCertificateStatus {
+    /// A status that says nothing yet.
+    pub fn of(source: Source) -> Self {
+        PodBirthCertificateStatus {
+            observed_generation: None,
+            source,
+            outcome: None,
+            failure: None,
+            total: None,
+            started_at: None,
+            phases: Vec::new(),
+            timeline: Vec::new(),
+            kernel_stats: None,
+            breakdown: Vec::new(),
+            containers: Vec::new(),
+            restarts: Vec::new(),
+            missing: Vec::new(),
+            trace_id: None,
+            conditions: Vec::new(),
+        }
+    }
+}
+
+/// How a birth ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BirthOutcome {
+    /// Every container ran its own program and the pod is Ready, or has succeeded already.
+    Complete,
+    /// It cannot go on as it is; `failure` says where and why. The kubelet may still try again.
+    Failed,
+    /// It took longer than it is watched for; the timeline says how far it came.
+    Unfinished,
+}
+
+impl BirthOutcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BirthOutcome::Complete => "complete",
+            BirthOutcome::Failed => "failed",
+            BirthOutcome::Unfinished => "unfinished",
+        }
+    }
+}
+
+/// Where and why a birth failed.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BirthFailure {
+    /// The phase it came to.
+    #[schemars(length(min = 1, max = 64))]
+    pub phase: String,
+    /// The container it is about; absent for the pod as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub container: Option<String>,
+    /// In one word: `ErrImagePull`, `NetworkPlugin`, `Exited`.
+    #[schemars(length(min = 1, max = 128))]
+    pub reason: String,
+    /// As the kubelet or the kernel has it: `exit status 1, 12 ms after its start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}
+
+/// One container of a birth. Times are after the zero of the timeline.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BornContainer {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub id: Option<String>,
+    /// Its own program, as it was executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub program: Option<String>,
+    /// When it executed its own program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_ms: Option<f64>,
+    /// When it first listened on a socket; absent for one that did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_ms: Option<f64>,
+    /// The port it first listened on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub port: Option<i64>,
+    /// Mounts in its mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub mounts: Option<i64>,
+}
+
+/// A container that was started again in a pod that runs.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRestart {
+    #[schemars(length(min = 1, max = 253))]
+    pub container: String,
+    /// When its new cgroup was made: the zero of the times below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// When it executed its own program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_ms: Option<f64>,
+    /// From its cgroup on; what the runtime did before is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub syscalls: Option<i64>,
+    /// Why it did not come to run its own program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub failure: Option<String>,
+}
+
+/// What is not known of a birth.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingPart {
+    /// `syscalls`, `processes`, `cgroupWrites`, `mounts`, `api`, …
+    #[schemars(length(min = 1, max = 64))]
+    pub part: String,
+    #[schemars(length(max = 512))]
+    pub why: String,
+}
+
+/// What one actor did in one phase. Absent is not measured, never zero.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BirthCost {
+    pub actor: Actor,
+    #[schemars(length(min = 1, max = 64))]
+    pub phase: String,
+    /// Processes that ran in it.
+    #[schemars(range(min = 0))]
+    pub processes: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub syscalls: Option<i64>,
+    /// Time on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cpu_ms: Option<f64>,
+    /// Time runnable and not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub wait_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub read_bytes: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub written_bytes: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub page_faults: Option<i64>,
+}
+
 /// One phase of a birth.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BirthPhase {
     #[schemars(length(min = 1, max = 64))]
     pub name: String,
+    /// The container it is about; absent for the pod as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub container: Option<String>,
     /// After the zero of the timeline; negative before it.
     pub start_ms: f64,
     #[schemars(range(min = 0))]
     pub duration_ms: f64,
-    /// How far the start may be off where two clocks meet.
+    /// How much earlier its start or its end may have been, where the API server's seconds meet the kernel's
+    /// nanoseconds. Absent where both are the kernel's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub uncertainty_ms: Option<f64>,
 }
 
 /// Who did a step of a birth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Actor {
     Scheduler,
@@ -108,6 +301,22 @@ pub enum Actor {
     Cni,
     Kernel,
     Container,
+}
+
+impl Actor {
+    pub const ALL: [Actor; 6] =
+        [Actor::Scheduler, Actor::Kubelet, Actor::Runtime, Actor::Cni, Actor::Kernel, Actor::Container];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Actor::Scheduler => "scheduler",
+            Actor::Kubelet => "kubelet",
+            Actor::Runtime => "runtime",
+            Actor::Cni => "cni",
+            Actor::Kernel => "kernel",
+            Actor::Container => "container",
+        }
+    }
 }
 
 /// One step of a birth.
@@ -122,6 +331,10 @@ pub struct BirthStep {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub details: Option<String>,
+    /// How much earlier it may have been, where the time is the API server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub uncertainty_ms: Option<f64>,
 }
 
 /// What the birth cost in the kernel. Absent is not measured, never zero.
@@ -137,18 +350,49 @@ pub struct KernelStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub namespaces_created: Option<i64>,
+    /// The same by kind: `mnt`, `net`, `pid`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_namespace: BTreeMap<String, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub cgroups_created: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub cgroup_writes: Option<i64>,
+    /// The same by file: `cpu.weight`, `memory.max`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_cgroup_file: BTreeMap<String, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub mounts: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
+    pub pivot_roots: Option<i64>,
+    /// Processes that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub processes: Option<i64>,
+    /// Programs that were executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub programs: Option<i64>,
+    /// Time on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cpu_ms: Option<f64>,
+    /// Time runnable and not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub wait_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub read_bytes: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub written_bytes: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub page_faults: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub netfilter_changes: Option<i64>,

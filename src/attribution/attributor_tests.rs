@@ -106,7 +106,9 @@ fn record(uid: &str, container: Option<&str>) -> PodRecord {
             ids: [container.map(String::from), None],
             cpu_limit: Some(0.2),
             cpu_request: Some(0.1),
+            ..ContainerRecord::default()
         }],
+        ..PodRecord::default()
     }
 }
 

@@ -140,7 +140,7 @@ impl Known {
 
     /// Looks the pod up. One that is no longer there leaves the record it had.
     pub fn ask_api(&mut self, pods: &PodIndex) {
-        let said = || pod_id(self.runtime.as_ref()?.pod_uid.as_deref()?);
+        let said = || PodId::parse(self.runtime.as_ref()?.pod_uid.as_deref()?);
         let by_path = self.pod.as_ref().and_then(|id| pods.by_pod(id));
         let record = by_path
             .or_else(|| pods.by_pod(&said()?))
@@ -170,7 +170,7 @@ impl Known {
         if let Some(said) = own.filter(|r| r.pod.is_some()).or(pod) {
             who.namespace.clone_from(&said.namespace);
             who.pod.clone_from(&said.pod);
-            if let Some(PodId::Uid(uid)) = said.pod_uid.as_deref().and_then(pod_id)
+            if let Some(PodId::Uid(uid)) = said.pod_uid.as_deref().and_then(PodId::parse)
                 && who.pod_uid.is_none()
             {
                 who.pod_uid = Some(uid);
@@ -200,15 +200,5 @@ impl Known {
         if who != *before {
             self.who = Arc::new(who);
         }
-    }
-}
-
-/// A UID as a runtime writes it: a static pod's is its config hash.
-fn pod_id(uid: &str) -> Option<PodId> {
-    let hex = |s: &str| s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    match uid.len() {
-        36 if hex(uid) => Some(PodId::Uid(uid.into())),
-        32 if hex(uid) => Some(PodId::ConfigHash(uid.into())),
-        _ => None,
     }
 }

@@ -15,6 +15,25 @@ pub enum PodId {
     ConfigHash(String),
 }
 
+impl PodId {
+    /// A UID as a runtime or the kubelet writes it: a static pod's is its config hash.
+    pub fn parse(uid: &str) -> Option<PodId> {
+        let hex = |s: &str| s.bytes().all(|b| is_hex(b) || b == b'-');
+        match uid.len() {
+            36 if hex(uid) => Some(PodId::Uid(uid.into())),
+            32 if hex(uid) => Some(PodId::ConfigHash(uid.into())),
+            _ => None,
+        }
+    }
+
+    /// The UID or hash.
+    pub fn as_str(&self) -> &str {
+        match self {
+            PodId::Uid(id) | PodId::ConfigHash(id) => id,
+        }
+    }
+}
+
 /// The quality-of-service class, as the kubelet's directories say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qos {

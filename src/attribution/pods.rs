@@ -18,6 +18,23 @@ pub struct PodRecord {
     pub owner: Option<(String, String)>,
     /// Init and ephemeral containers too.
     pub containers: Vec<ContainerRecord>,
+    pub life: PodLife,
+}
+
+/// How far a pod's life has come, as the API server has it. Times in seconds since the Unix epoch, cut to whole
+/// ones by whoever wrote them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodLife {
+    pub created: Option<i64>,
+    /// When it was given to its node.
+    pub scheduled: Option<i64>,
+    /// Since when it is Ready; `None` while it is not.
+    pub ready: Option<i64>,
+    /// All containers have ended well, and none will be started again.
+    pub succeeded: bool,
+    pub failed: bool,
+    /// It is being deleted, or is gone.
+    pub deleting: bool,
 }
 
 /// What is kept of a container.
@@ -30,6 +47,34 @@ pub struct ContainerRecord {
     pub cpu_limit: Option<f64>,
     /// Cores.
     pub cpu_request: Option<f64>,
+    pub kind: ContainerKind,
+    /// Why it does not run, as (reason, message): (`ErrImagePull`, …).
+    pub waiting: Option<(String, Option<String>)>,
+    /// How its process ended: the one of now, or else the one before.
+    pub terminated: Option<Terminated>,
+    pub restarts: u32,
+}
+
+/// What a container is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContainerKind {
+    /// One that is to run, sidecars included.
+    #[default]
+    Main,
+    /// One that is to end before the others begin.
+    Init,
+    Ephemeral,
+}
+
+/// How a container's process ended, as the kubelet has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terminated {
+    /// Its container's id: 64 hex digits.
+    pub id: Option<String>,
+    pub exit_code: i32,
+    /// `Error`, `OOMKilled`, `StartError`, …
+    pub reason: Option<String>,
+    pub message: Option<String>,
 }
 
 impl PodRecord {
@@ -170,6 +215,8 @@ impl PodSet {
     }
 
     fn depart(&mut self, pod: Arc<PodRecord>, now: Instant) {
+        let mut pod = pod;
+        Arc::make_mut(&mut pod).life.deleting = true;
         self.departed.push_back((now, pod));
         self.changed = true;
     }

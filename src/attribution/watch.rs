@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::pods::{ContainerRecord, PodIndex, PodRecord, PodSet};
+use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
 use super::quantity;
 
 /// The node's pods, shared: the watch writes, the sampler reads without a lock.
@@ -241,6 +242,8 @@ struct SlimContainer {
     name: String,
     #[serde(default)]
     resources: SlimResources,
+    #[serde(rename = "restartPolicy")]
+    restart_policy: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -259,6 +262,8 @@ struct SlimCpu {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
+    phase: String,
+    conditions: Vec<SlimCondition>,
     container_statuses: Vec<SlimContainerStatus>,
     init_container_statuses: Vec<SlimContainerStatus>,
     ephemeral_container_statuses: Vec<SlimContainerStatus>,
@@ -271,19 +276,56 @@ struct SlimContainerStatus {
     #[serde(rename = "containerID")]
     container_id: Option<String>,
     #[serde(default)]
-    last_state: SlimLastState,
+    state: SlimState,
+    #[serde(default)]
+    last_state: SlimState,
+    #[serde(default)]
+    restart_count: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SlimCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    last_transition_time: Option<Time>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct SlimLastState {
+struct SlimState {
+    waiting: Option<SlimWaiting>,
     terminated: Option<SlimTerminated>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
+struct SlimWaiting {
+    #[serde(default)]
+    reason: String,
+    message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct SlimTerminated {
     #[serde(rename = "containerID")]
     container_id: Option<String>,
+    #[serde(default)]
+    exit_code: i32,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+impl From<&SlimTerminated> for Terminated {
+    fn from(t: &SlimTerminated) -> Self {
+        Terminated {
+            id: bare_id(t.container_id.as_deref()),
+            exit_code: t.exit_code,
+            reason: t.reason.clone(),
+            message: t.message.clone(),
+        }
+    }
 }
 
 impl SlimPod {
@@ -293,10 +335,15 @@ impl SlimPod {
         let mut statuses = std::mem::take(&mut status.container_statuses);
         statuses.append(&mut status.init_container_statuses);
         statuses.append(&mut status.ephemeral_container_statuses);
-        let containers =
-            spec.containers.into_iter().chain(spec.init_containers).chain(spec.ephemeral_containers);
+        let of_kind = |kind| move |c: SlimContainer| (c, kind);
+        let containers = spec.containers.into_iter().map(of_kind(ContainerKind::Main));
         let containers = containers
-            .map(|c| {
+            .chain(spec.init_containers.into_iter().map(|c| {
+                let sidecar = c.restart_policy.as_deref() == Some("Always");
+                (c, if sidecar { ContainerKind::Main } else { ContainerKind::Init })
+            }))
+            .chain(spec.ephemeral_containers.into_iter().map(of_kind(ContainerKind::Ephemeral)))
+            .map(|(c, kind)| {
                 let status = statuses.iter().find(|s| s.name == c.name);
                 let before = status.and_then(|s| s.last_state.terminated.as_ref());
                 ContainerRecord {
@@ -307,9 +354,27 @@ impl SlimPod {
                     name: c.name,
                     cpu_limit: c.resources.limits.cpu.as_deref().and_then(quantity::parse),
                     cpu_request: c.resources.requests.cpu.as_deref().and_then(quantity::parse),
+                    kind,
+                    waiting: status.and_then(|s| s.state.waiting.clone()).map(|w| (w.reason, w.message)),
+                    terminated: status
+                        .and_then(|s| s.state.terminated.as_ref().or(before))
+                        .map(Terminated::from),
+                    restarts: status.map_or(0, |s| s.restart_count),
                 }
             })
             .collect();
+        let since = |kind: &str| {
+            let met = status.conditions.iter().find(|c| c.kind == kind && c.status == "True")?;
+            met.last_transition_time.as_ref().map(|t| t.0.as_second())
+        };
+        let life = PodLife {
+            created: metadata.creation_timestamp.as_ref().map(|t| t.0.as_second()),
+            scheduled: since("PodScheduled"),
+            ready: since("Ready"),
+            succeeded: status.phase == "Succeeded",
+            failed: status.phase == "Failed",
+            deleting: metadata.deletion_timestamp.is_some(),
+        };
         let owner =
             metadata.owner_references.unwrap_or_default().into_iter().find(|o| o.controller == Some(true));
         let hash = metadata.annotations.and_then(|mut a| a.remove("kubernetes.io/config.hash"));
@@ -320,8 +385,15 @@ impl SlimPod {
             config_hash: hash,
             owner: owner.map(|o| (o.kind, o.name)),
             containers,
+            life,
         })
     }
+}
+
+/// A pod as kubectl prints it, for the tests of other rooms.
+#[cfg(test)]
+pub(crate) fn slimmed(json: &str) -> PodRecord {
+    serde_json::from_str::<SlimPod>(json).expect("a pod").into_record().expect("named")
 }
 
 /// The id of `containerd://<id>`.
@@ -350,9 +422,19 @@ mod tests {
                 ids: [Some(id.into()), None],
                 cpu_limit: Some(0.2),
                 cpu_request: Some(0.1),
+                ..ContainerRecord::default()
             }],
+            life: record.life.clone(),
         };
         assert_eq!(record, expected);
+        let life = PodLife {
+            created: record.life.created,
+            scheduled: record.life.scheduled,
+            ready: record.life.ready,
+            ..PodLife::default()
+        };
+        assert_eq!(record.life, life, "neither over nor going");
+        assert!(life.created.is_some() && life.scheduled.is_some() && life.ready.is_some(), "{life:?}");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::file::{self, RuleKeys, Text, valid_are};
-use super::{Agent, Config, Kubernetes, Sinks, Wrong};
+use super::{Agent, Births, Config, Kubernetes, Sinks, Wrong};
+use crate::birth::Options;
 use crate::signals::{ContentionRule, Rule, Rules, ThrottleRule};
 use crate::sinks::terminal::Output;
 
@@ -18,6 +19,8 @@ const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600
 const REPEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const EVIDENCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const NAME_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+const WAIT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
 const CGROUPS: RangeInclusive<u32> = 64..=65536;
 const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
 /// The longest name Kubernetes gives a node (a DNS subdomain).
@@ -41,7 +44,19 @@ pub fn config(file: file::File) -> Result<Config, Wrong> {
         max_workloads: agent.max_cgroups as usize,
     };
     let sinks = sinks(file.sinks.unwrap_or_default())?;
-    Ok(Config { agent, rules, sinks })
+    let births = births(file.births.unwrap_or_default())?;
+    Ok(Config { agent, rules, sinks, births })
+}
+
+fn births(f: file::Births) -> Result<Births, Wrong> {
+    let d = Births::default();
+    Ok(Births {
+        enabled: choice("enabled", &f.enabled, d.enabled, &[("true", true), ("false", false)])?,
+        options: Options {
+            settle: duration("settle", &f.settle, d.options.settle, SETTLE)?,
+            wait: duration("wait", &f.wait, d.options.wait, WAIT)?,
+        },
+    })
 }
 
 fn agent(f: file::Agent) -> Result<Agent, Wrong> {

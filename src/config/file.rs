@@ -59,7 +59,12 @@ macro_rules! rule {
     };
 }
 
-section!(File { agent: Option<Agent>, signals: Option<Signals>, sinks: Option<Sinks> });
+section!(File {
+    agent: Option<Agent>,
+    signals: Option<Signals>,
+    sinks: Option<Sinks>,
+    births: Option<Births>,
+});
 section!(Agent {
     interval: Option<Text>,
     max_cgroups: Option<Text>,
@@ -71,6 +76,7 @@ section!(Agent {
 section!(Signals { cpu_throttle: Option<CpuThrottle>, cpu_contention: Option<CpuContention> });
 rule!(CpuThrottle { min_throttled: Option<Text>, min_stalls: Option<Text> });
 rule!(CpuContention { min_wait: Option<Text>, min_share: Option<Text> });
+section!(Births { enabled: Option<Text>, settle: Option<Text>, wait: Option<Text> });
 section!(Sinks { terminal: Option<Text>, prometheus: Option<Text> });
 
 /// The text as a [`File`]; an empty one is an empty file.

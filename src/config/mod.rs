@@ -22,6 +22,20 @@ pub struct Config {
     pub agent: Agent,
     pub rules: Rules,
     pub sinks: Sinks,
+    pub births: Births,
+}
+
+/// Whether and how births are certified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Births {
+    pub enabled: bool,
+    pub options: crate::birth::Options,
+}
+
+impl Default for Births {
+    fn default() -> Self {
+        Births { enabled: true, options: crate::birth::Options::default() }
+    }
 }
 
 /// How the node agent reads.

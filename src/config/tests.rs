@@ -87,7 +87,10 @@ fn an_unknown_key_is_refused_with_its_line_and_the_valid_ones() {
         "4: unknown key `cleer`, did you mean `clear`? valid: enabled, window, warning, critical, clear, hold, \
          repeat, min_throttled, min_stalls"
     );
-    assert_eq!(refused("\nexporter: {}\n"), "2: unknown key `exporter`; valid: agent, signals, sinks");
+    assert_eq!(
+        refused("\nexporter: {}\n"),
+        "2: unknown key `exporter`; valid: agent, signals, sinks, births"
+    );
     assert_eq!(
         refused("signals: {cpu_trottle: {}}"),
         "1: unknown key `cpu_trottle`, did you mean `cpu_throttle`? valid: cpu_throttle, cpu_contention"

@@ -1,35 +1,53 @@
-//! Births that others saw: `pod_creation` of the webhook becomes a `PodBirthCertificate`, marked as
-//! reported. What the kernel certified is not touched.
+//! Births become `PodBirthCertificate`s: those that an agent certifies from the kernel, and those that others saw
+//! (`pod_creation` of the webhook), marked as reported. What the kernel certified, others do not touch.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Api, Client, ResourceExt};
 
 use super::desired::PodKey;
 use super::faults::Fault;
+use super::ingest::certificate::Certified;
 use super::ingest::webhook::event::ReportedBirth;
 use super::ingest::{NotTaken, Reason, Refusal};
+use super::memo::Memo;
 use super::render;
 use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{
-    PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus, Source, object_name,
+    BirthOutcome, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus, Source,
+    object_name,
 };
+use crate::birth::watch::trace_id;
 
 /// `<pod>-pbc`.
 const SUFFIX: &str = "pbc";
+/// Restarts an object keeps.
+const RESTARTS_MAX: usize = 16;
+/// Certified births remembered until they are surely written.
+const CERTIFIED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+const CERTIFIED_FOR: Duration = Duration::from_secs(600);
+/// Condition: the pod was born.
+const BORN: &str = "Born";
+/// Condition: nothing is missing in the certificate.
+const MEASURED: &str = "Measured";
 
-/// The way of a reported birth to the writer.
+/// The way of a birth to the writer.
 pub struct Births {
     client: Client,
     queue: ArcSwapOption<WriteQueue>,
+    /// By the pod's UID: what the kernel certified, which may not be written yet.
+    certified: Memo<String, ()>,
 }
 
 impl Births {
     pub fn new(client: Client) -> Births {
-        Births { client, queue: ArcSwapOption::empty() }
+        Births { client, queue: ArcSwapOption::empty(), certified: Memo::new(CERTIFIED_MAX) }
     }
 
     /// From here on births are written through `queue`.
@@ -42,59 +60,118 @@ impl Births {
         self.queue.store(None);
     }
 
-    /// Takes a birth of a pod that exists.
+    /// Takes a birth that others saw, of a pod that exists.
     ///
     /// # Errors
     /// Refused where the kernel's own certificate is there already; later where nothing can be said now.
     pub async fn reported(&self, birth: &ReportedBirth, pod: &PodFacts) -> Result<(), NotTaken> {
         let queue = self.queue.load_full().ok_or(NotTaken::Later("this replica does not lead"))?;
-        let name = object_name(&pod.name, SUFFIX);
+        let known = self.certified.get(&pod.uid, |()| CERTIFIED_FOR).is_some();
+        if known || self.kernels(pod).await?.is_some() {
+            let why = "the kernel has certified this birth already";
+            return Err(Refusal::of(Reason::BadField, "pod_name", why).into());
+        }
+        let status = PodBirthCertificateStatus {
+            total: birth.stats.total_duration_ms.map(|ms| format!("{ms:.0} ms")),
+            started_at: Some(Time(birth.at)),
+            timeline: birth.timeline.clone(),
+            kernel_stats: Some(birth.stats.clone()),
+            ..PodBirthCertificateStatus::of(Source::Reported)
+        };
+        write(&queue, status, pod)
+    }
+
+    /// Takes a birth, or a restart, that an agent certifies, of a pod that exists.
+    ///
+    /// # Errors
+    /// Later where nothing can be said now.
+    pub async fn certified(&self, birth: &Certified, pod: &PodFacts) -> Result<(), NotTaken> {
+        let queue = self.queue.load_full().ok_or(NotTaken::Later("this replica does not lead"))?;
+        let mut status = birth.status.clone();
+        if status.outcome.is_none() {
+            // An agent that did not see the birth tells of a restart alone: it belongs to what was certified before.
+            let Some(mut there) = self.kernels(pod).await? else { return Ok(()) };
+            there.restarts.append(&mut status.restarts);
+            let excess = there.restarts.len().saturating_sub(RESTARTS_MAX);
+            there.restarts.drain(..excess);
+            status = PodBirthCertificateStatus { observed_generation: None, ..there };
+        }
+        status.trace_id = trace_id(&pod.uid);
+        status.conditions = conditions(&status, birth.at);
+        self.certified.put(pod.uid.clone(), ());
+        write(&queue, status, pod)
+    }
+
+    /// What the kernel has certified of this pod.
+    async fn kernels(&self, pod: &PodFacts) -> Result<Option<PodBirthCertificateStatus>, NotTaken> {
         let api: Api<PodBirthCertificate> = Api::namespaced(self.client.clone(), &pod.namespace);
-        match api.get_opt(&name).await {
+        match api.get_opt(&object_name(&pod.name, SUFFIX)).await {
             Ok(there) => {
-                let kernels = |c: &PodBirthCertificate| {
-                    c.spec.pod_uid == pod.uid && c.status.as_ref().is_some_and(|s| s.source == Source::Kernel)
-                };
-                if there.as_ref().is_some_and(kernels) {
-                    let why = "the kernel has certified this birth already";
-                    return Err(Refusal::of(Reason::BadField, "pod_name", why).into());
-                }
+                let of_this = there.filter(|c| c.spec.pod_uid == pod.uid);
+                Ok(of_this.and_then(|c| c.status).filter(|s| s.source == Source::Kernel))
             }
             Err(error) => {
                 tracing::debug!(fault = ?Fault::of(&error), %error, "asking for a birth certificate");
-                return Err(NotTaken::Later("the API server does not say whether the birth is certified"));
+                Err(NotTaken::Later("the API server does not say whether the birth is certified"))
             }
-        }
-        let key = PodKey { namespace: pod.namespace.clone(), pod: pod.name.clone() };
-        let work = Work::Birth(Box::new(certificate(&name, birth, pod)));
-        if queue.push(ObjectKey::Birth(key), work, None) {
-            Ok(())
-        } else {
-            Err(NotTaken::Later("the reconciler is overloaded"))
         }
     }
 }
 
-fn certificate(name: &str, birth: &ReportedBirth, pod: &PodFacts) -> PodBirthCertificate {
+fn write(queue: &WriteQueue, status: PodBirthCertificateStatus, pod: &PodFacts) -> Result<(), NotTaken> {
+    let name = object_name(&pod.name, SUFFIX);
     let spec = PodBirthCertificateSpec {
         pod_name: pod.name.clone(),
         pod_uid: pod.uid.clone(),
         node_name: pod.node.clone(),
     };
-    let mut pbc = PodBirthCertificate::new(name, spec);
+    let mut pbc = PodBirthCertificate::new(&name, spec);
     pbc.metadata.namespace = Some(pod.namespace.clone());
     pbc.metadata.owner_references = Some(vec![render::owner(&pod.name, &pod.uid)]);
     pbc.labels_mut().extend(render::labels(&pod.name));
-    pbc.status = Some(PodBirthCertificateStatus {
+    pbc.status = Some(status);
+    let key = PodKey { namespace: pod.namespace.clone(), pod: pod.name.clone() };
+    match queue.push(ObjectKey::Birth(key), Work::Birth(Box::new(pbc)), None) {
+        true => Ok(()),
+        false => Err(NotTaken::Later("the reconciler is overloaded")),
+    }
+}
+
+/// Born, and whether anything is missing, since when it is so.
+fn conditions(status: &PodBirthCertificateStatus, at: Timestamp) -> Vec<Condition> {
+    let since = status.started_at.clone().unwrap_or(Time(at));
+    let condition = |kind: &str, met: bool, reason: String, message: String| Condition {
+        type_: kind.to_owned(),
+        status: if met { "True" } else { "False" }.to_owned(),
+        reason,
+        message,
+        last_transition_time: since.clone(),
         observed_generation: None,
-        source: Source::Reported,
-        total: birth.stats.total_duration_ms.map(|ms| format!("{ms:.0} ms")),
-        started_at: Some(Time(birth.at)),
-        phases: Vec::new(),
-        timeline: birth.timeline.clone(),
-        kernel_stats: Some(birth.stats.clone()),
-        trace_id: None,
-        conditions: Vec::new(),
-    });
-    pbc
+    };
+    let born = match (&status.failure, status.outcome) {
+        (_, Some(BirthOutcome::Complete) | None) => {
+            let total = status.total.clone().unwrap_or_default();
+            condition(BORN, true, "Complete".into(), format!("born in {total}"))
+        }
+        (failure, Some(outcome)) => {
+            let reason = failure.as_ref().map(|f| camel(&f.reason)).filter(|r| !r.is_empty());
+            let phase = failure.as_ref().map(|f| format!(" in phase {}", f.phase)).unwrap_or_default();
+            let why = failure.as_ref().and_then(|f| f.message.as_ref()).map(|m| format!(": {m}"));
+            let message = format!("{}{phase}{}", outcome.as_str(), why.unwrap_or_default());
+            condition(BORN, false, reason.unwrap_or_else(|| "Unknown".into()), message)
+        }
+    };
+    let measured = match status.missing.as_slice() {
+        [] => condition(MEASURED, true, "Kernel".into(), "nothing is missing".into()),
+        missing => {
+            let parts: Vec<_> = missing.iter().map(|m| format!("{}: {}", m.part, m.why)).collect();
+            condition(MEASURED, false, "PartsMissing".into(), parts.join("; "))
+        }
+    };
+    vec![born, measured]
+}
+
+/// As the API wants a condition's reason: letters and digits, a letter first.
+fn camel(reason: &str) -> String {
+    reason.chars().filter(char::is_ascii_alphanumeric).skip_while(char::is_ascii_digit).collect()
 }

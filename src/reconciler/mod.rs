@@ -105,7 +105,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
         let telemetry = telemetry.clone();
         anyhow::Ok(Port { name, listener, app, tls, forward, role: roles.clone(), telemetry })
     };
-    let logs = otlp::router(intake.clone(), gatekeeper, telemetry.clone());
+    let logs = otlp::router(intake.clone(), births.clone(), gatekeeper, telemetry.clone());
     let numbers = metrics(registry, telemetry.clone());
     let ports = [
         port("OTLP", options.otlp_port, logs, tls.clone(), Forward::Otlp).await?,

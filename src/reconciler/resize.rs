@@ -52,6 +52,9 @@ pub struct ResizeOptions {
     pub cores_max: f64,
     /// After a step, a dry run or a refusal, nothing for this long.
     pub cooldown: Duration,
+    /// A pod that does not ask for it is not looked at for this long: shorter than a minute, so that an
+    /// annotation is seen at the next report.
+    pub unasked: Duration,
     /// After a step that did not help, nothing for this long.
     pub rollback_cooldown: Duration,
     /// A resize the node has not carried out after this long is undone.
@@ -70,6 +73,7 @@ impl Default for ResizeOptions {
             steps_max: 3,
             cores_max: 64.0,
             cooldown: Duration::from_secs(5 * 60),
+            unasked: Duration::from_secs(50),
             rollback_cooldown: Duration::from_secs(60 * 60),
             pending_max: Duration::from_secs(5 * 60),
             verify_within: Duration::from_secs(10 * 60),

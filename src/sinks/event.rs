@@ -1,10 +1,11 @@
-//! A workload and a [`Whisper`] as named attributes: the one list the OTLP encoder and the JSON lines
+//! A workload, a [`Whisper`] and a [`Certificate`] as named attributes: the one list the OTLP encoder and the JSON lines
 //! of the terminal are both written from. Names and units: [`super::names`].
 
 use std::borrow::Cow;
 
-use super::names::{resource, whisper as attr};
+use super::names::{birth, resource, whisper as attr};
 use crate::attribution::Workload;
+use crate::birth::Certificate;
 use crate::signals::{HistoryPoint, Whisper};
 
 /// The value of one attribute. What is unknown has no attribute at all.
@@ -123,6 +124,52 @@ fn history(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
         ]
     });
     attributes.into_iter().flatten().flatten()
+}
+
+/// What a birth says, as the attributes of one [`super::names::BIRTH_EVENT`].
+pub fn birth_attributes(c: &Certificate) -> Vec<Attribute> {
+    let status = &c.status;
+    let stats = status.kernel_stats.clone().unwrap_or_default();
+    let failure = status.failure.as_ref();
+    let number = |name, value: Option<i64>| value.map(|n| (name, AttrValue::Int(n)));
+    let ended = status.outcome.map_or("unknown", crate::api::BirthOutcome::as_str);
+    let mut out: Vec<Attribute> = [
+        known(birth::KIND, Some(if c.restart { "restart" } else { "birth" })),
+        known(birth::OUTCOME, Some(ended)),
+        known(birth::DURATION, stats.total_duration_ms.map(|ms| ms / 1e3)),
+        known(birth::FAILURE_PHASE, failure.map(|f| f.phase.clone())),
+        known(birth::FAILURE_REASON, failure.map(|f| f.reason.clone())),
+        number(birth::SYSCALLS, stats.total_syscalls),
+        number(birth::NAMESPACES, stats.namespaces_created),
+        number(birth::CGROUPS, stats.cgroups_created),
+        number(birth::CGROUP_WRITES, stats.cgroup_writes),
+        number(birth::MOUNTS, stats.mounts),
+        number(birth::PROCESSES, stats.processes),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !status.phases.is_empty() {
+        let doubles = |f: fn(&crate::api::BirthPhase) -> f64| {
+            AttrValue::DoubleArray(status.phases.iter().map(|p| f(p) / 1e3).collect())
+        };
+        let texts = |f: fn(&crate::api::BirthPhase) -> String| {
+            AttrValue::StrArray(status.phases.iter().map(f).collect())
+        };
+        out.push((birth::PHASE_NAMES, texts(|p| p.name.clone())));
+        out.push((birth::PHASE_CONTAINERS, texts(|p| p.container.clone().unwrap_or_default())));
+        out.push((birth::PHASE_STARTS, doubles(|p| p.start_ms)));
+        out.push((birth::PHASE_DURATIONS, doubles(|p| p.duration_ms)));
+    }
+    if !status.missing.is_empty() {
+        let parts = status.missing.iter().map(|m| m.part.clone()).collect();
+        out.push((birth::MISSING, AttrValue::StrArray(parts)));
+    }
+    // Numbers and text of our own: writing them cannot fail.
+    if let Ok(json) = serde_json::to_string(status) {
+        out.push((birth::CERTIFICATE, AttrValue::from(json)));
+    }
+    out
 }
 
 fn known<V: Into<AttrValue>>(name: &'static str, value: Option<V>) -> Option<Attribute> {

@@ -1,5 +1,6 @@
 //! Where it goes: OTLP, Prometheus, a terminal. The names of all of it are in [`names`].
 
+pub mod birth_text;
 pub mod culprits;
 pub mod event;
 pub mod ledger;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::attribution::Attributed;
+use crate::birth::Certificate;
 use crate::kernel::Instant;
 use crate::signals::Whisper;
 use ledger::Ledger;
@@ -96,6 +98,14 @@ impl Sinks {
         lock(&self.ledger).whisper(whisper);
         if let Some(otlp) = &self.otlp {
             otlp.whisper(whisper, text);
+        }
+    }
+
+    /// Publishes a birth; `text` says it to people, in one line.
+    pub fn birth(&self, birth: &Certificate, text: String) {
+        self.stats.birth(birth);
+        if let Some(otlp) = &self.otlp {
+            otlp.birth(birth, text);
         }
     }
 

@@ -19,6 +19,8 @@ pub mod resource {
     pub const CONTAINER: &str = "k8s.container.name";
     pub const CONTAINER_ID: &str = "container.id";
     pub const NODE: &str = "k8s.node.name";
+    /// Of traces alone: stores of traces group by it.
+    pub const SERVICE: &str = "service.name";
     /// The cgroup's path, for what is no pod's.
     pub const CGROUP: &str = "kernel_gossip.cgroup.path";
     /// The systemd unit, or the runtime's container name, for what is no pod's.
@@ -40,7 +42,7 @@ pub mod attribute {
     pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
     pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";
     pub const LOSS_REASON: &str = "kernel_gossip.agent.loss.reason";
-    /// `metrics`, `events`.
+    /// `metrics`, `events`, `traces`.
     pub const EXPORT_KIND: &str = "kernel_gossip.agent.export.kind";
     /// `delivered`, `retried`, `refused`.
     pub const EXPORT_OUTCOME: &str = "kernel_gossip.agent.export.outcome";
@@ -51,6 +53,59 @@ pub const EVENT_NAME: &str = "event.name";
 
 /// The event said on every transition and once a minute while active (LogRecord event name).
 pub const WHISPER_EVENT: &str = "kernel_gossip.whisper";
+
+/// The event said of each birth, and of each container that is started again (LogRecord event name).
+pub const BIRTH_EVENT: &str = "kernel_gossip.birth";
+
+/// Attributes of [`BIRTH_EVENT`]; those of a phase are of its spans too. Absent is unknown, never zero.
+pub mod birth {
+    /// string: `birth`, `restart`.
+    pub const KIND: &str = "kernel_gossip.birth.kind";
+    /// string: `complete`, `failed`, `unfinished`, `unknown` (a restart of a pod born before the agent).
+    pub const OUTCOME: &str = "kernel_gossip.birth.outcome";
+    /// double, seconds.
+    pub const DURATION: &str = "kernel_gossip.birth.length";
+    /// string: the phase it came to.
+    pub const FAILURE_PHASE: &str = "kernel_gossip.birth.failure.phase";
+    /// string: in one word.
+    pub const FAILURE_REASON: &str = "kernel_gossip.birth.failure.reason";
+    /// int.
+    pub const SYSCALLS: &str = "kernel_gossip.birth.syscalls";
+    /// int.
+    pub const NAMESPACES: &str = "kernel_gossip.birth.namespaces";
+    /// int.
+    pub const CGROUPS: &str = "kernel_gossip.birth.cgroups";
+    /// int.
+    pub const CGROUP_WRITES: &str = "kernel_gossip.birth.cgroup_writes";
+    /// int.
+    pub const MOUNTS: &str = "kernel_gossip.birth.mounts";
+    /// int.
+    pub const PROCESSES: &str = "kernel_gossip.birth.processes";
+    /// string[]: the phases in the order they began; the arrays below are parallel to it.
+    pub const PHASE_NAMES: &str = "kernel_gossip.birth.phase.names";
+    /// string[]: the container, or empty.
+    pub const PHASE_CONTAINERS: &str = "kernel_gossip.birth.phase.containers";
+    /// double[], seconds after the zero.
+    pub const PHASE_STARTS: &str = "kernel_gossip.birth.phase.starts";
+    /// double[], seconds.
+    pub const PHASE_DURATIONS: &str = "kernel_gossip.birth.phase.durations";
+    /// string[]: the parts that are not known.
+    pub const MISSING: &str = "kernel_gossip.birth.missing";
+    /// string: the status of the PodBirthCertificate, as JSON.
+    pub const CERTIFICATE: &str = "kernel_gossip.birth.certificate";
+
+    /// string, of spans and metrics: `scheduled`, `cgroup`, …
+    pub const PHASE: &str = "kernel_gossip.birth.phase.name";
+    /// string, of spans: `scheduler`, `kubelet`, `runtime`, `cni`, `kernel`, `container`.
+    pub const ACTOR: &str = "kernel_gossip.birth.actor";
+    /// double, of spans, seconds: how much earlier it may have been.
+    pub const UNCERTAINTY: &str = "kernel_gossip.birth.uncertainty";
+    /// double, of spans, seconds on a CPU.
+    pub const CPU: &str = "kernel_gossip.birth.cpu";
+    /// OpenTelemetry's, of spans of processes.
+    pub const PROCESS_ID: &str = "process.pid";
+    pub const PROGRAM: &str = "process.executable.name";
+}
 
 /// Attributes of [`WHISPER_EVENT`]. Absent is unknown, never zero.
 pub mod whisper {

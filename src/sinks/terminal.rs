@@ -1,4 +1,4 @@
-//! Whispers on stdout: one line each, for people or as JSON.
+//! Whispers and births on stdout: one line each, for people or as JSON.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
@@ -11,8 +11,9 @@ use anstyle::{AnsiColor, Style};
 use jiff::{SignedDuration, Timestamp};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::event::{AttrValue, resource_attributes, whisper_attributes};
+use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
 use super::names::{self, whisper as attr};
+use crate::birth::Certificate;
 use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper};
 
 /// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
@@ -29,11 +30,19 @@ pub enum Output {
     None,
 }
 
+/// What one line is about.
+#[derive(Debug)]
+enum Said {
+    Whisper(Box<Whisper>),
+    /// With the line for people.
+    Birth(Box<Certificate>, String),
+}
+
 /// Stdout, behind a bounded queue and a thread of its own: a reader that is slow or gone holds up
 /// nothing.
 #[derive(Debug)]
 pub struct Terminal {
-    queue: Option<SyncSender<Whisper>>,
+    queue: Option<SyncSender<Said>>,
     done: Receiver<()>,
     dropped: Arc<AtomicU64>,
 }
@@ -60,8 +69,8 @@ impl Terminal {
         std::thread::Builder::new().name("terminal".into()).spawn(move || {
             let _ends: SyncSender<()> = ends;
             let mut broken = false;
-            for whisper in whispers {
-                if !broken && let Err(error) = lines.write(&whisper) {
+            for said in whispers {
+                if !broken && let Err(error) = lines.write(&said) {
                     tracing::warn!(%error, "stdout cannot be written to: no more whispers are shown there");
                     broken = true;
                 }
@@ -73,8 +82,17 @@ impl Terminal {
 
     /// Shows a whisper, soon.
     pub fn say(&self, whisper: &Whisper) {
+        self.queue(|| Said::Whisper(Box::new(whisper.clone())));
+    }
+
+    /// Shows a birth, soon; `text` says it to people.
+    pub fn birth(&self, birth: &Certificate, text: &str) {
+        self.queue(|| Said::Birth(Box::new(birth.clone()), text.to_owned()));
+    }
+
+    fn queue(&self, said: impl FnOnce() -> Said) {
         let Some(queue) = &self.queue else { return };
-        if queue.try_send(whisper.clone()).is_err() {
+        if queue.try_send(said()).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -102,14 +120,23 @@ struct Lines<W> {
 
 impl<W: Write> Lines<W> {
     /// Writes one line and flushes it.
-    fn write(&mut self, whisper: &Whisper) -> io::Result<()> {
-        match self.output {
-            Output::Text => writeln!(self.out, "{}", Text { whisper, colour: self.colour })?,
-            Output::Json => {
+    fn write(&mut self, said: &Said) -> io::Result<()> {
+        match (self.output, said) {
+            (Output::Text, Said::Whisper(whisper)) => {
+                writeln!(self.out, "{}", Text { whisper, colour: self.colour })?;
+            }
+            (Output::Text, Said::Birth(birth, text)) => {
+                writeln!(self.out, "{:.0} birth {}", time(birth.at.unix_ns), Printable(text))?;
+            }
+            (Output::Json, Said::Whisper(whisper)) => {
                 serde_json::to_writer(&mut self.out, &Json { whisper, node: self.node.as_deref() })?;
                 self.out.write_all(b"\n")?;
             }
-            Output::None => {}
+            (Output::Json, Said::Birth(birth, _)) => {
+                serde_json::to_writer(&mut self.out, &BirthJson { birth, node: self.node.as_deref() })?;
+                self.out.write_all(b"\n")?;
+            }
+            (Output::None, _) => {}
         }
         self.out.flush()
     }
@@ -140,6 +167,30 @@ impl Serialize for Json<'_> {
                     map.serialize_entry(name, &times)?;
                 }
                 value => map.serialize_entry(name, &Value(value))?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// A birth likewise, its certificate not as text but as what it is.
+struct BirthJson<'a> {
+    birth: &'a Certificate,
+    node: Option<&'a str>,
+}
+
+impl Serialize for BirthJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &time(self.birth.at.unix_ns))?;
+        map.serialize_entry("event.name", names::BIRTH_EVENT)?;
+        for (name, value) in resource_attributes(&self.birth.who, self.node) {
+            map.serialize_entry(name, &Value(&value))?;
+        }
+        for (name, value) in birth_attributes(self.birth) {
+            match name {
+                names::birth::CERTIFICATE => map.serialize_entry(name, &self.birth.status)?,
+                name => map.serialize_entry(name, &Value(&value))?,
             }
         }
         map.end()

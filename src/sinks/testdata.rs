@@ -4,7 +4,12 @@
 
 use std::sync::Arc;
 
+use kernel_gossip::api::{
+    Actor, BirthFailure, BirthOutcome, BirthPhase, ContainerRestart, KernelStats, MissingPart,
+    PodBirthCertificateStatus, Source,
+};
 use kernel_gossip::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use kernel_gossip::birth::{Certificate, Phase, Process};
 use kernel_gossip::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
 use kernel_gossip::signals::{
     CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper,
@@ -168,5 +173,62 @@ pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, 
                 throttled_wall_ns: Some(second(i)),
             })
             .collect(),
+    }
+}
+
+/// A birth in which everything is known, with every phase and every actor.
+pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
+    let phase = |(n, phase): (usize, &Phase)| BirthPhase {
+        name: phase.as_str().into(),
+        container: (*phase >= Phase::Image && *phase < Phase::Ready).then(|| "app".into()),
+        start_ms: n as f64 * 50.0,
+        duration_ms: 40.0,
+        uncertainty_ms: matches!(phase, Phase::Scheduled | Phase::Ready).then_some(600.0),
+    };
+    let stats = KernelStats {
+        total_syscalls: Some(12_194),
+        namespaces_created: Some(7),
+        cgroups_created: Some(30),
+        cgroup_writes: Some(54),
+        mounts: Some(48),
+        processes: Some(18),
+        total_duration_ms: Some(607.0),
+        ..KernelStats::default()
+    };
+    let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+    status.outcome = outcome;
+    status.failure = (outcome == Some(BirthOutcome::Failed)).then(|| BirthFailure {
+        phase: "image".into(),
+        container: Some("app".into()),
+        reason: "ErrImagePull".into(),
+        message: Some("no such image".into()),
+    });
+    status.total = Some("607 ms".into());
+    status.phases = Phase::ALL.iter().enumerate().map(phase).collect();
+    status.kernel_stats = Some(stats);
+    status.missing = vec![MissingPart { part: "mounts".into(), why: "not readable".into() }];
+    status.restarts = vec![ContainerRestart { container: "app".into(), ..ContainerRestart::default() }];
+    status.trace_id = Some("c1ba2c4a4b4d4030b51cb8a48857f2a0".into());
+    let who =
+        Workload { container: None, container_id: None, ..Workload::clone(&container("shop", "web", "app")) };
+    let process = |actor| Process {
+        actor,
+        phase: Phase::Create,
+        container: Some("app".into()),
+        program: "runc".into(),
+        tgid: 4711,
+        start_ms: 300.5,
+        end_ms: 330.25,
+        failed: Some("exit status 1".into()),
+        syscalls: Some(1338),
+        cpu_ms: Some(12.5),
+    };
+    Certificate {
+        who: Workload { kind: WorkloadKind::Pod, ..who },
+        zero: moment(10),
+        at: moment(12),
+        status,
+        processes: [Actor::Kubelet, Actor::Runtime, Actor::Cni, Actor::Container].map(process).into(),
+        restart,
     }
 }

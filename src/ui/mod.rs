@@ -1,3 +1,4 @@
 //! What people see in a terminal: `check`.
 
+pub mod birth;
 pub mod check;

@@ -11,6 +11,7 @@ mod render;
 
 use std::collections::BTreeSet;
 
+use clap::Parser;
 use cluster::{Namespace, feed};
 use common::{kubectl, process, tool};
 use rbac::Use;
@@ -79,6 +80,34 @@ fn all_but_the_agent_are_restricted_and_the_agent_deviates_in_three_ways() {
             ["privileged", "allowPrivilegeEscalation", "seccompProfile", "hostPID", "hostNetwork", "hostPort"]
         {
             assert!(!named(&format!("{other} (")) && !named(&format!("{other}=")), "{complaint}");
+        }
+    }
+}
+
+#[derive(clap::Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: Subcommand,
+}
+
+#[derive(clap::Subcommand)]
+enum Subcommand {
+    Agent(kernel_gossip::agent::AgentArgs),
+    Reconciler(kernel_gossip::reconciler::ReconcilerOptions),
+}
+
+#[test]
+#[ignore = "needs kubectl: scripts/test cluster"]
+fn the_programs_take_their_arguments() {
+    for install in INSTALLS.into_iter().filter(|i| *i != "k8s/demo") {
+        let objects = kustomize(install);
+        for owner in ["DaemonSet kernel-observer", "Deployment kernel-gossip-operator"] {
+            let container = &template(&objects, owner)["spec"]["containers"][0];
+            let arguments = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
+            let program = Program::try_parse_from(std::iter::once("kernel-gossip").chain(arguments));
+            let program = program.unwrap_or_else(|e| panic!("{install}: {owner}: {e}"));
+            let agent = matches!(program.command, Subcommand::Agent(_));
+            assert_eq!(agent, owner.ends_with("observer"), "{install}: {owner}");
         }
     }
 }

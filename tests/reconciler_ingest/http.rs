@@ -38,16 +38,17 @@ fn services(anonymous: bool) -> Services {
     let (out, through) = mpsc::channel(10);
     intake.open(out);
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));
+    let births = Arc::new(Births::new(client));
     let (_role, role) = watch::channel(Role::Leader);
     let (open, opened) = watch::channel(true);
     let webhook = webhook::router(Webhook {
         intake: intake.clone(),
-        births: Arc::new(Births::new(client)),
+        births: births.clone(),
         gatekeeper: (!anonymous).then(|| gatekeeper.clone()),
         health: Arc::new(Health::new(role, opened)),
         telemetry: telemetry.clone(),
     });
-    Services { webhook, otlp: otlp::router(intake, gatekeeper, telemetry), through, _role, open }
+    Services { webhook, otlp: otlp::router(intake, births, gatekeeper, telemetry), through, _role, open }
 }
 
 async fn ask(app: &axum::Router, request: Request<Body>) -> (StatusCode, String) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::cluster::Namespace;
+use crate::common;
 use crate::common::cgroup::{Version, cpu_tree};
 use crate::render;
 
@@ -40,12 +41,45 @@ pub struct Container {
 
 /// The controller's numbers as of one moment.
 #[derive(Clone, Copy)]
-struct Numbers {
+pub struct Numbers {
     at: Timestamp,
     used: Duration,
     throttled: Duration,
     periods: u64,
     throttled_periods: u64,
+}
+
+/// What they say of the time between two moments. Every container here has one thread, so that time
+/// throttled is time stopped.
+#[derive(Debug)]
+pub struct Window {
+    begin: Timestamp,
+    end: Timestamp,
+    pub seconds: f64,
+    pub usage_cores: f64,
+    /// Seconds.
+    pub throttled: f64,
+    /// Of the window.
+    pub throttled_percent: f64,
+    periods: u64,
+    pub throttled_periods: u64,
+}
+
+impl Window {
+    fn between(a: Numbers, b: Numbers) -> Window {
+        let seconds = b.at.duration_since(a.at).as_secs_f64();
+        let throttled = (b.throttled - a.throttled).as_secs_f64();
+        Window {
+            begin: a.at,
+            end: b.at,
+            seconds,
+            usage_cores: (b.used - a.used).as_secs_f64() / seconds,
+            throttled,
+            throttled_percent: (throttled / seconds * 100.0).min(100.0),
+            periods: b.periods - a.periods,
+            throttled_periods: b.throttled_periods - a.throttled_periods,
+        }
+    }
 }
 
 impl Container {
@@ -74,7 +108,7 @@ impl Container {
         }
     }
 
-    fn numbers(&self) -> Numbers {
+    pub fn numbers(&self) -> Numbers {
         let stat = self.read("cpu.stat");
         let key = |key: &str| -> u64 {
             stat.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).unwrap().parse().unwrap()
@@ -96,23 +130,45 @@ impl Container {
         Numbers { at: Timestamp::now(), used, throttled, periods, throttled_periods }
     }
 
-    /// What the kernel says of `seconds` from now on. The share of the window comes from the time
-    /// throttled on all CPUs divided by `at_once`, the number of threads throttled together.
-    pub async fn watch(&self, seconds: u64, at_once: f64) -> Evidence {
-        let a = self.numbers();
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-        let b = self.numbers();
-        let window = b.at.duration_since(a.at).as_secs_f64();
-        let throttled = (b.throttled - a.throttled).as_secs_f64();
-        let usage = (b.used - a.used).as_secs_f64() / window;
+    /// What the kernel says of `seconds` from now on.
+    pub async fn watch(&self, seconds: u64) -> Evidence {
+        self.until(|w| w.seconds >= seconds as f64).await
+    }
+
+    /// What the kernel says from now on until it has stopped the container often enough to judge by:
+    /// on a busy machine a container that could run all the time may be kept waiting instead.
+    pub async fn throttled(&self) -> Evidence {
+        self.until(|w| w.seconds >= 6.0 && w.throttled_periods >= 20 && w.throttled_percent >= 5.0).await
+    }
+
+    /// A window from now on, closed as soon as `enough`.
+    pub async fn until(&self, enough: impl Fn(&Window) -> bool) -> Evidence {
+        self.since(self.numbers(), enough).await
+    }
+
+    /// A window from `begin` on, closed as soon as `enough`.
+    pub async fn since(&self, begin: Numbers, enough: impl Fn(&Window) -> bool) -> Evidence {
+        let end = Instant::now() + common::PATIENCE;
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let window = Window::between(begin, self.numbers());
+            if enough(&window) {
+                println!("{window:?}");
+                return self.evidence(&window);
+            }
+            assert!(Instant::now() < end, "not seen within {:?}: {window:?}", common::PATIENCE);
+        }
+    }
+
+    fn evidence(&self, w: &Window) -> Evidence {
         let limit = self.quota() as f64 / 1e5;
         let cpu = CpuNumbers {
-            throttled_percent: Some((throttled / at_once / window * 100.0).min(100.0)),
-            throttled_seconds: Some(throttled),
-            periods: Some((b.periods - a.periods) as i64),
-            throttled_periods: Some((b.throttled_periods - a.throttled_periods) as i64),
-            usage_cores: Some(usage),
-            demand_cores: Some(usage + throttled / window),
+            throttled_percent: Some(w.throttled_percent),
+            throttled_seconds: Some(w.throttled),
+            periods: Some(w.periods as i64),
+            throttled_periods: Some(w.throttled_periods as i64),
+            usage_cores: Some(w.usage_cores),
+            demand_cores: Some(w.usage_cores + w.throttled / w.seconds),
             limit_cores: Some(limit),
             request_cores: Some(0.1),
             ..CpuNumbers::default()
@@ -124,10 +180,10 @@ impl Container {
             source: Source::Kernel,
             severity: Severity::Critical,
             active: true,
-            since: a.at,
-            last_seen: b.at,
+            since: w.begin,
+            last_seen: w.end,
             numbers: SignalEvidence {
-                window_seconds: Some(window),
+                window_seconds: Some(w.seconds),
                 cpu: Some(cpu),
                 ..SignalEvidence::default()
             },

@@ -1,4 +1,4 @@
-//! From OTLP log records to [`Report`]s: pure, and total over whatever a peer may send.
+//! From OTLP log records to [`Report`]s and [`Certified`] births: pure, and total over whatever a peer may send.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,13 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 
+use super::certificate::{self, Certified};
 use super::check;
 use super::refusal::{Reason, Refusal};
 use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
 use crate::reconciler::report::{NamedNeighbour, Report};
 use crate::signals::HistoryPoint;
-use crate::sinks::names::{EVENT_NAME, WHISPER_EVENT, resource, whisper as attr};
+use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.
 pub const RECORDS_MAX: usize = 10_000;
@@ -22,12 +23,11 @@ const ATTRIBUTES_MAX: usize = 128;
 const NEIGHBOURS_MAX: usize = 8;
 /// History points of one report; an agent sends two minutes.
 const HISTORY_MAX: usize = 600;
-/// Some pipelines carry the event's name here and not in the record's own field.
-
 /// What one request held.
 #[derive(Debug, Default)]
 pub struct Decoded {
     pub reports: Vec<Report>,
+    pub births: Vec<Certified>,
     /// One per refused record, up to [`RECORDS_MAX`]; beyond that `unread` counts.
     pub refused: Vec<Refusal>,
     /// Records that are none of ours: other events, whispers of what is no pod.
@@ -38,11 +38,11 @@ pub struct Decoded {
 
 impl Decoded {
     fn read(&self) -> usize {
-        self.reports.len() + self.refused.len() + self.ignored as usize
+        self.reports.len() + self.births.len() + self.refused.len() + self.ignored as usize
     }
 }
 
-/// Reads the whispers among the records of one resource. What cannot be true is refused, record by
+/// Reads the whispers and births among the records of one resource. What cannot be true is refused, record by
 /// record; a refused record never hides its neighbours.
 pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
     let pod = logs.resource.as_ref().map(|r| r.attributes.as_slice()).unwrap_or_default();
@@ -52,8 +52,9 @@ pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
             out.unread += 1;
             continue;
         }
-        match whisper(record, &pod, now) {
-            Ok(Some(report)) => out.reports.push(report),
+        match said(record, &pod, now) {
+            Ok(Some(Said::Whisper(report))) => out.reports.push(*report),
+            Ok(Some(Said::Birth(certified))) => out.births.push(*certified),
             Ok(None) => out.ignored += 1,
             Err(refusal) => out.refused.push(refusal),
         }
@@ -88,22 +89,53 @@ impl Pod {
     }
 }
 
-fn whisper(
+/// What one record says.
+enum Said {
+    Whisper(Box<Report>),
+    Birth(Box<Certified>),
+}
+
+/// `Ok(None)`: it is none of ours, or about no pod.
+fn said(
     record: &LogRecord,
     pod: &Result<Option<Pod>, Refusal>,
     now: Timestamp,
-) -> Result<Option<Report>, Refusal> {
-    let named_here = record.event_name == WHISPER_EVENT;
-    if !named_here && !record.event_name.is_empty() {
+) -> Result<Option<Said>, Refusal> {
+    const OURS: [&str; 2] = [WHISPER_EVENT, BIRTH_EVENT];
+    let named = Some(record.event_name.as_str()).filter(|name| !name.is_empty());
+    if named.is_some_and(|name| !OURS.contains(&name)) {
         return Ok(None);
     }
     let a = Attributes::of(&record.attributes)?;
-    if !named_here && a.text(EVENT_NAME)? != Some(WHISPER_EVENT) {
-        return Ok(None);
-    }
-    let Some(pod) = pod.as_ref().map_err(Clone::clone)? else {
-        return Ok(None);
+    // Some pipelines carry the event's name in an attribute and not in the record's own field.
+    let name = match named {
+        Some(name) => Some(name),
+        None => a.text(EVENT_NAME)?,
     };
+    let Some(name) = name.filter(|name| OURS.contains(name)) else { return Ok(None) };
+    let Some(pod) = pod.as_ref().map_err(Clone::clone)? else { return Ok(None) };
+    let at = check::said_at(
+        "time_unix_nano",
+        check::unix_ns("time_unix_nano", record.time_unix_nano.into())?,
+        now,
+    )?;
+    Ok(Some(match name {
+        BIRTH_EVENT => Said::Birth(Box::new(certified(&a, pod, at)?)),
+        _ => Said::Whisper(Box::new(whisper(&a, pod, at, now)?)),
+    }))
+}
+
+fn certified(a: &Attributes<'_>, pod: &Pod, at: Timestamp) -> Result<Certified, Refusal> {
+    Ok(Certified {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        at,
+        status: certificate::status(a.need_text(birth::CERTIFICATE)?)?,
+    })
+}
+
+fn whisper(a: &Attributes<'_>, pod: &Pod, at: Timestamp, now: Timestamp) -> Result<Report, Refusal> {
     let signal = a.need_text(attr::SIGNAL)?;
     let kind = SignalKind::parse(signal).ok_or_else(|| {
         Refusal::of(
@@ -112,13 +144,8 @@ fn whisper(
             format!("{} is not known here", check::shown(signal)),
         )
     })?;
-    let at = check::said_at(
-        "time_unix_nano",
-        check::unix_ns("time_unix_nano", record.time_unix_nano.into())?,
-        now,
-    )?;
     let since = check::unix_ns(attr::SINCE, a.need_int(attr::SINCE)?.into())?;
-    Ok(Some(Report {
+    Ok(Report {
         source: Source::Kernel,
         namespace: pod.namespace.clone(),
         pod: pod.name.clone(),
@@ -139,12 +166,12 @@ fn whisper(
         at,
         numbers: SignalEvidence {
             window_seconds: a.double(attr::WINDOW, check::window)?,
-            cpu: cpu(&a)?,
+            cpu: cpu(a)?,
             ..Default::default()
         },
-        neighbours: neighbours(&a)?,
-        history: history(&a, now)?,
-    }))
+        neighbours: neighbours(a)?,
+        history: history(a, now)?,
+    })
 }
 
 /// The CPU numbers, if there are any.

@@ -2,6 +2,7 @@
 //! looked up, and only then it reaches the desired state.
 
 pub mod auth;
+pub mod certificate;
 pub mod check;
 pub mod decode;
 pub mod otlp;
@@ -146,15 +147,7 @@ impl Intake {
 
     async fn look_up(&self, report: Report, scope: &Scope) -> Result<Said, NotTaken> {
         let pod = self.pod(&report.namespace, &report.pod, report.uid.as_deref()).await?;
-        if let Scope::Node(node) = scope
-            && *node != pod.node
-        {
-            let why = format!(
-                "{}/{} runs on {}, the caller may speak for {node}",
-                pod.namespace, pod.name, pod.node
-            );
-            return Err(Refusal::of(Reason::OtherNode, "k8s.pod.name", why).into());
-        }
+        pod.may_be_told_of(scope)?;
         if !report.container.is_empty() && pod.container(&report.container).is_none() {
             let why = format!("{}/{} has no container {}", pod.namespace, pod.name, report.container);
             return Err(Refusal::of(Reason::NoSuchContainer, "container_name", why).into());
@@ -171,5 +164,21 @@ impl Intake {
     /// Advice can do without it: not waited for long.
     async fn node_cores(&self, node: &str) -> Option<f64> {
         tokio::time::timeout(Duration::from_millis(400), self.sizes.cores(node)).await.ok().flatten()
+    }
+}
+
+impl PodFacts {
+    /// Whether a caller with this scope may speak for the pod.
+    fn may_be_told_of(&self, scope: &Scope) -> Result<(), Refusal> {
+        match scope {
+            Scope::Node(node) if *node != self.node => {
+                let why = format!(
+                    "{}/{} runs on {}, the caller may speak for {node}",
+                    self.namespace, self.name, self.node
+                );
+                Err(Refusal::of(Reason::OtherNode, "k8s.pod.name", why))
+            }
+            _ => Ok(()),
+        }
     }
 }

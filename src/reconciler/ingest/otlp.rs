@@ -1,4 +1,4 @@
-//! The OTLP logs service: whispers from agents, directly or through a collector. Over gRPC here, over HTTP on
+//! The OTLP logs service: whispers and births from agents, directly or through a collector. Over gRPC here, over HTTP on
 //! the same port in [`super::otlp_http`].
 
 use std::sync::Arc;
@@ -18,9 +18,12 @@ use tonic::codec::CompressionEncoding;
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::auth::{Denied, Gatekeeper, Scope};
+use super::certificate::Certified;
 use super::decode::{Decoded, decode};
 use super::refusal::Reason;
 use super::{Intake, NotTaken, otlp_http};
+use crate::api::Source;
+use crate::reconciler::births::Births;
 use crate::reconciler::serve::VerifiedPeer;
 use crate::reconciler::telemetry::Telemetry;
 
@@ -32,8 +35,13 @@ pub const PATHS: [&str; 2] = ["/otlp/cluster", "/otlp/node"];
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The service, behind authentication.
-pub fn router(intake: Arc<Intake>, gatekeeper: Arc<Gatekeeper>, telemetry: Arc<Telemetry>) -> Router {
-    let logs = Logs { intake, telemetry: telemetry.clone() };
+pub fn router(
+    intake: Arc<Intake>,
+    births: Arc<Births>,
+    gatekeeper: Arc<Gatekeeper>,
+    telemetry: Arc<Telemetry>,
+) -> Router {
+    let logs = Logs { intake, births, telemetry: telemetry.clone() };
     let service = LogsServiceServer::new(logs.clone())
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
@@ -78,6 +86,7 @@ async fn admit(
 #[derive(Clone)]
 pub(super) struct Logs {
     intake: Arc<Intake>,
+    births: Arc<Births>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -102,12 +111,19 @@ impl Logs {
             decode(logs, now, &mut decoded);
         }
         drop(message);
-        let Decoded { reports, mut refused, ignored, unread } = decoded;
+        let Decoded { reports, births, mut refused, ignored, unread } = decoded;
         self.telemetry.ignored(ignored);
         match self.intake.take(reports, scope).await {
             Ok(more) => refused.extend(more),
             Err(NotTaken::Refused(refusal)) => refused.push(refusal),
             Err(later) => return Err(later.to_string()),
+        }
+        for certified in births {
+            match self.birth(&certified, scope).await {
+                Ok(()) => self.telemetry.taken(Source::Kernel),
+                Err(NotTaken::Refused(refusal)) => refused.push(refusal),
+                Err(later) => return Err(later.to_string()),
+            }
         }
         refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
         self.telemetry.refused("otlp", Reason::TooMuch, unread);
@@ -123,6 +139,12 @@ impl Logs {
             tracing::debug!(rejected, error = partial.error_message, "OTLP log records refused");
         }
         Ok(ExportLogsServiceResponse { partial_success: partial })
+    }
+
+    async fn birth(&self, certified: &Certified, scope: &Scope) -> Result<(), NotTaken> {
+        let pod = self.intake.pod(&certified.namespace, &certified.pod, Some(&certified.uid)).await?;
+        pod.may_be_told_of(scope)?;
+        self.births.certified(certified, &pod).await
     }
 }
 

@@ -198,7 +198,7 @@ impl Course<'_> {
             Next::Exhausted { steps } => {
                 let (pod, namespace) = self.subject().await?;
                 if !annotated(&pod, &namespace) {
-                    return self.quiet();
+                    return self.quiet(o.unasked);
                 }
                 let message =
                     format!("{steps} steps were taken and it is throttled still; a person should look.");
@@ -225,9 +225,8 @@ impl Course<'_> {
     }
 
     /// Not for remediation: not asked again for a while.
-    fn quiet(&mut self) -> Result<(), Stop> {
-        let cooldown = self.executor.options.cooldown;
-        self.quiet_until = Timestamp::now().saturating_add(cooldown).unwrap_or(Timestamp::MAX);
+    fn quiet(&mut self, how_long: Duration) -> Result<(), Stop> {
+        self.quiet_until = Timestamp::now().saturating_add(how_long).unwrap_or(Timestamp::MAX);
         Ok(())
     }
 
@@ -235,7 +234,7 @@ impl Course<'_> {
         let o = &self.executor.options;
         let (pod, namespace) = self.subject().await?;
         if !annotated(&pod, &namespace) {
-            return self.quiet();
+            return self.quiet(o.unasked);
         }
         let situation = Situation::gather(&self.executor.client, pod, namespace)
             .await
@@ -396,7 +395,7 @@ impl Course<'_> {
             && let Some(last) = &self.last
             && (last.state, &last.reason, &last.message) == (r.state, &r.reason, &r.message)
         {
-            return self.quiet();
+            return self.quiet(self.executor.options.cooldown);
         }
         let (written, stored) = oneshot::channel();
         let pod = &self.evidence.pod;

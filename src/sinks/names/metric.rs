@@ -1,7 +1,7 @@
 //! Every metric, in one table: [`WORKLOAD`] about workloads, [`AGENT`] about the agent itself.
 //! `docs/metrics.md` is written from the registry, which a test compares with this table.
 
-use super::{attribute, whisper};
+use super::{attribute, birth, whisper};
 
 /// What a metric's values are, in OpenTelemetry's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,11 +297,25 @@ pub static AGENT_EXPORTED_ITEMS: Metric = metric(
     "Data points or events that a receiver accepted",
     &[attribute::EXPORT_KIND],
 );
+pub static BIRTH_DURATION: Metric = metric(
+    "kernel_gossip.birth.duration",
+    "s",
+    Kind::Histogram,
+    "How long the births of this node's pods took",
+    &[birth::OUTCOME],
+);
+pub static BIRTH_PHASE_DURATION: Metric = metric(
+    "kernel_gossip.birth.phase.duration",
+    "s",
+    Kind::Histogram,
+    "How long the phases of complete births took",
+    &[birth::PHASE],
+);
 pub static AGENT_MEMORY: Metric =
     metric("process.memory.usage", "By", Kind::UpDownCounter, "The amount of physical memory in use", &[]);
 
 /// About the agent itself.
-pub static AGENT: [&Metric; 13] = [
+pub static AGENT: [&Metric; 15] = [
     &AGENT_BPF_RUN_TIME,
     &AGENT_BPF_RUNS,
     &AGENT_BPF_MAP_SIZE,
@@ -314,5 +328,7 @@ pub static AGENT: [&Metric; 13] = [
     &AGENT_QUEUE_LENGTH,
     &AGENT_EXPORTS,
     &AGENT_EXPORTED_ITEMS,
+    &BIRTH_DURATION,
+    &BIRTH_PHASE_DURATION,
     &AGENT_MEMORY,
 ];

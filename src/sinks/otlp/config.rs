@@ -15,7 +15,7 @@ use super::queue::Lane;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "OTLP")]
 pub struct OtlpArgs {
-    /// Send metrics and events to this OTLP/gRPC receiver, such as http://localhost:4317
+    /// Send metrics, events and traces to this OTLP/gRPC receiver, such as http://localhost:4317
     /// [env: OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
@@ -25,6 +25,9 @@ pub struct OtlpArgs {
     /// Send events here instead [env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub otlp_logs_endpoint: Option<String>,
+    /// Send the traces of births here instead [env: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub otlp_traces_endpoint: Option<String>,
     /// Send this header along; values percent-encoded [env: OTEL_EXPORTER_OTLP_HEADERS]
     #[arg(long, value_name = "KEY=VALUE")]
     pub otlp_header: Vec<String>,
@@ -66,6 +69,8 @@ pub struct OtlpConfig {
     pub metrics: Option<Signal>,
     /// `None`: events are not exported.
     pub events: Option<Signal>,
+    /// `None`: traces are not exported.
+    pub traces: Option<Signal>,
     /// The token of every request.
     pub token_file: Option<PathBuf>,
     /// Between two exports of metrics.
@@ -146,7 +151,8 @@ impl OtlpConfig {
     ) -> Result<Option<OtlpConfig>, ConfigError> {
         let source = Source { args, env: &env };
         let (metrics, events) = (source.signal(Lane::Metrics)?, source.signal(Lane::Events)?);
-        if metrics.is_none() && events.is_none() {
+        let traces = source.signal(Lane::Traces)?;
+        if metrics.is_none() && events.is_none() && traces.is_none() {
             return Ok(None);
         }
         if args.otlp_queue < MAX_REQUEST {
@@ -160,6 +166,7 @@ impl OtlpConfig {
         Ok(Some(OtlpConfig {
             metrics,
             events,
+            traces,
             token_file: args.otlp_token_file.clone(),
             interval: milliseconds(interval)?.unwrap_or(Duration::from_secs(60)),
             queue_bytes: args.otlp_queue,
@@ -180,6 +187,7 @@ impl Source<'_> {
         let (flag, own) = match lane {
             Lane::Metrics => ("--otlp-metrics-endpoint", a.otlp_metrics_endpoint.as_ref()),
             Lane::Events => ("--otlp-logs-endpoint", a.otlp_logs_endpoint.as_ref()),
+            Lane::Traces => ("--otlp-traces-endpoint", a.otlp_traces_endpoint.as_ref()),
         };
         let endpoint = match own {
             Some(url) => Some((flag.into(), url.clone())),
@@ -263,6 +271,7 @@ impl Source<'_> {
         let signal = match lane {
             Lane::Metrics => "METRICS",
             Lane::Events => "LOGS",
+            Lane::Traces => "TRACES",
         };
         self.found(flag, name, &format!("OTEL_EXPORTER_OTLP_{signal}_{variable}"))
             .or_else(|| self.found(None, "", &format!("OTEL_EXPORTER_OTLP_{variable}")))

@@ -1,8 +1,10 @@
-//! Accounts and whispers as encoded OTLP requests, none larger than a limit.
+//! Accounts, whispers and births as encoded OTLP requests, none larger than a limit.
 //!
 //! The SDK has one Resource per process and a metric per instrument; here is a Resource per container, so
 //! the messages are built directly. An encoded request is a sequence of its repeated field, so requests
 //! are joined by joining bytes.
+
+pub mod trace;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::{
@@ -15,13 +17,16 @@ use opentelemetry_proto::tonic::metrics::v1::{
     NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
 
+use crate::api::BirthOutcome;
 use crate::attribution::Workload;
+use crate::birth::Certificate;
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
 use crate::signals::{Severity, Whisper};
-use crate::sinks::event::{AttrValue, resource_attributes, whisper_attributes};
+use crate::sinks::event::{AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes};
 use crate::sinks::ledger::Account;
 use crate::sinks::names::metric::Kind;
 use crate::sinks::names::{self, resource};
@@ -31,14 +36,14 @@ use crate::sinks::points::{self, SOURCES, Source, Value};
 /// default.
 pub const MAX_REQUEST: usize = 1 << 20;
 
-/// The repeated field of `ExportMetricsServiceRequest` and of `ExportLogsServiceRequest`.
+/// The repeated field of `ExportMetricsServiceRequest`, `ExportLogsServiceRequest` and `ExportTraceServiceRequest`.
 const REQUEST_FIELD: u32 = 1;
 
 /// An encoded request, or the beginning of one: any number of them joined is a request too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub body: Bytes,
-    /// Data points or events in it.
+    /// Data points, events or spans in it.
     pub items: usize,
 }
 
@@ -74,6 +79,14 @@ impl Requests {
     pub fn event(&mut self, event: ResourceLogs) {
         if self.add(event, 1).is_err() {
             self.too_large += 1;
+        }
+    }
+
+    /// Adds the spans of one trace.
+    pub fn spans(&mut self, spans: ResourceSpans) {
+        let items = spans.scope_spans.iter().map(|s| s.spans.len()).sum();
+        if self.add(spans, items).is_err() {
+            self.too_large += items;
         }
     }
 
@@ -190,19 +203,52 @@ pub fn whisper_event(
         (true, Severity::Warning) => SeverityNumber::Warn,
         (true, Severity::Critical) => SeverityNumber::Error,
     };
-    let name = (names::EVENT_NAME, names::WHISPER_EVENT.into());
-    let record = LogRecord {
-        time_unix_nano: whisper.at.unix_ns,
-        observed_time_unix_nano: observed_unix_ns,
+    let times = (whisper.at.unix_ns, observed_unix_ns);
+    let record = record(names::WHISPER_EVENT, severity, text, times, whisper_attributes(whisper));
+    of_resource(&whisper.who, node, record)
+}
+
+/// One birth or restart, said at `birth.at` and seen by the sink at `observed_unix_ns`; `text` is for people.
+pub fn birth_event(
+    birth: &Certificate,
+    text: String,
+    node: Option<&str>,
+    observed_unix_ns: u64,
+) -> ResourceLogs {
+    let severity = match birth.status.outcome {
+        Some(BirthOutcome::Failed | BirthOutcome::Unfinished) => SeverityNumber::Warn,
+        Some(BirthOutcome::Complete) | None => SeverityNumber::Info,
+    };
+    let times = (birth.at.unix_ns, observed_unix_ns);
+    let mut record = record(names::BIRTH_EVENT, severity, text, times, birth_attributes(birth).into_iter());
+    record.trace_id = trace::id(birth).map(Vec::from).unwrap_or_default();
+    of_resource(&birth.who, node, record)
+}
+
+/// An event; `times`: when it was said and when it was seen by the sink.
+fn record(
+    event: &'static str,
+    severity: SeverityNumber,
+    text: String,
+    times: (u64, u64),
+    attributes: impl Iterator<Item = Attribute>,
+) -> LogRecord {
+    let name = (names::EVENT_NAME, event.into());
+    LogRecord {
+        time_unix_nano: times.0,
+        observed_time_unix_nano: times.1,
         severity_number: severity.into(),
         severity_text: severity.as_str_name().trim_start_matches("SEVERITY_NUMBER_").into(),
         body: Some(any(AttrValue::from(text))),
-        attributes: whisper_attributes(whisper).chain([name]).map(|(k, v)| attribute(k, v)).collect(),
-        event_name: names::WHISPER_EVENT.into(),
+        attributes: attributes.chain([name]).map(|(k, v)| attribute(k, v)).collect(),
+        event_name: event.into(),
         ..LogRecord::default()
-    };
+    }
+}
+
+fn of_resource(who: &Workload, node: Option<&str>, record: LogRecord) -> ResourceLogs {
     ResourceLogs {
-        resource: Some(workload_resource(&whisper.who, node)),
+        resource: Some(workload_resource(who, node)),
         scope_logs: vec![ScopeLogs {
             scope: Some(scope()),
             log_records: vec![record],

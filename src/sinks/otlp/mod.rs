@@ -1,4 +1,4 @@
-//! OTLP over gRPC: metrics with a Resource per container, whispers as events.
+//! OTLP over gRPC: metrics with a Resource per container, whispers and births as events, births as traces.
 
 pub mod config;
 pub mod encode;
@@ -22,6 +22,7 @@ use transport::Receiver;
 
 use super::ledger::Ledger;
 use super::lock;
+use crate::birth::Certificate;
 use crate::kernel::Instant;
 use crate::signals::Whisper;
 
@@ -38,16 +39,17 @@ pub struct OtlpError {
 pub struct Unsent {
     pub events: usize,
     pub data_points: usize,
+    pub spans: usize,
 }
 
-/// The way to one or two OTLP receivers. Publishing puts encoded bytes into a bounded queue and returns;
+/// The way to one or more OTLP receivers. Publishing puts encoded bytes into a bounded queue and returns;
 /// tasks of the runtime it was started in send them.
 #[derive(Debug)]
 pub struct OtlpSink {
     config: OtlpConfig,
     node: Option<String>,
     queue: Arc<Queue>,
-    outcomes: [Arc<Outcomes>; 2],
+    outcomes: [Arc<Outcomes>; Lane::COUNT],
     /// Items larger than any request may be. Cumulative.
     too_large: AtomicU64,
     /// Monotonic time from which the next export of metrics is due, ns.
@@ -71,7 +73,11 @@ impl OtlpSink {
             config,
         };
         let mut known: Vec<(String, Arc<Health>)> = Vec::new();
-        for (lane, signal) in [(Lane::Metrics, &sink.config.metrics), (Lane::Events, &sink.config.events)] {
+        for (lane, signal) in [
+            (Lane::Metrics, &sink.config.metrics),
+            (Lane::Events, &sink.config.events),
+            (Lane::Traces, &sink.config.traces),
+        ] {
             let Some(signal) = signal else { continue };
             let endpoint = signal.endpoint.to_string();
             let token = sink.config.token_file.as_deref();
@@ -138,11 +144,26 @@ impl OtlpSink {
         if self.config.events.is_none() {
             return;
         }
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let observed = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let mut requests = Requests::new(MAX_REQUEST);
-        requests.event(encode::whisper_event(whisper, text, self.node.as_deref(), observed));
+        requests.event(encode::whisper_event(whisper, text, self.node.as_deref(), unix_now()));
         self.push(Lane::Events, requests);
+    }
+
+    /// Exports a birth: as an event, and as a trace unless it is about a restart; `text` says it to people.
+    pub fn birth(&self, birth: &Certificate, text: String) {
+        let node = self.node.as_deref();
+        if self.config.events.is_some() {
+            let mut requests = Requests::new(MAX_REQUEST);
+            requests.event(encode::birth_event(birth, text, node, unix_now()));
+            self.push(Lane::Events, requests);
+        }
+        if self.config.traces.is_some()
+            && let Some(spans) = encode::trace::birth(birth, node)
+        {
+            let mut requests = Requests::new(MAX_REQUEST);
+            requests.spans(spans);
+            self.push(Lane::Traces, requests);
+        }
     }
 
     fn push(&self, lane: Lane, requests: Requests) {
@@ -181,12 +202,18 @@ impl OtlpSink {
         if tokio::time::timeout(within, futures::future::join_all(senders)).await.is_err() {
             stop.iter().for_each(tokio::task::AbortHandle::abort);
         }
-        let [data_points, events] = Lane::ALL.map(|lane| self.queue.size(lane).items);
-        if data_points + events > 0 {
+        let [data_points, events, spans] = Lane::ALL.map(|lane| self.queue.size(lane).items);
+        if data_points + events + spans > 0 {
             tracing::warn!(
-                "OTLP: {events} events and {data_points} data points were not delivered before the end"
+                "OTLP: {events} events, {data_points} data points and {spans} spans were not delivered before the end"
             );
         }
-        Unsent { events, data_points }
+        Unsent { events, data_points, spans }
     }
+}
+
+/// Now, ns since the Unix epoch.
+fn unix_now() -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -14,18 +14,22 @@ use crate::sinks::lock;
 pub enum Lane {
     /// Cumulative: a later point says again what a dropped one said.
     Metrics,
-    /// Said once: kept in preference to metrics.
+    /// Said once: kept in preference to metrics and traces.
     Events,
+    /// Said once, and in short by an event too: kept in preference to metrics.
+    Traces,
 }
 
 impl Lane {
-    pub const ALL: [Lane; 2] = [Lane::Metrics, Lane::Events];
+    pub const COUNT: usize = 3;
+    pub const ALL: [Lane; Lane::COUNT] = [Lane::Metrics, Lane::Events, Lane::Traces];
 
     /// The name in the agent's own telemetry.
     pub fn as_str(self) -> &'static str {
         match self {
             Lane::Metrics => "metrics",
             Lane::Events => "events",
+            Lane::Traces => "traces",
         }
     }
 }
@@ -34,21 +38,21 @@ impl Lane {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneSize {
     pub bytes: usize,
-    /// Data points or events.
+    /// Data points, events or spans.
     pub items: usize,
     /// Items dropped for want of room. Cumulative.
     pub dropped: u64,
 }
 
-/// Requests that wait, in one lane for metrics and one for events, with one limit for both.
+/// Requests that wait, in one lane for each kind of data, with one limit for all.
 ///
 /// A request being sent counts until [`Queue::done`]. Nothing here waits but [`Queue::take`].
 #[derive(Debug)]
 pub struct Queue {
     limit: usize,
-    lanes: Mutex<[Waiting; 2]>,
-    /// One each, so that either sender is woken by its own lane.
-    arrived: [Notify; 2],
+    lanes: Mutex<[Waiting; Lane::COUNT]>,
+    /// One each, so that each sender is woken by its own lane.
+    arrived: [Notify; Lane::COUNT],
     draining: AtomicBool,
 }
 
@@ -74,18 +78,19 @@ impl Queue {
         Queue {
             limit,
             lanes: Mutex::default(),
-            arrived: [Notify::new(), Notify::new()],
+            arrived: Default::default(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// Adds a request. Where it does not fit, the oldest metrics give way, then (to an event) the oldest
-    /// events; if that is not enough it is itself dropped.
+    /// Adds a request. Where it does not fit, the oldest metrics give way, then the oldest traces (to an event or a
+    /// trace), then (to an event) the oldest events; if that is not enough it is itself dropped.
     pub fn push(&self, lane: Lane, request: Request) {
         {
             let mut lanes = lock(&self.lanes);
-            while lanes[0].size.bytes + lanes[1].size.bytes + request.body.len() > self.limit {
+            while lanes.iter().map(|l| l.size.bytes).sum::<usize>() + request.body.len() > self.limit {
                 let gave_way = lanes[Lane::Metrics as usize].drop_oldest()
+                    || (lane != Lane::Metrics && lanes[Lane::Traces as usize].drop_oldest())
                     || (lane == Lane::Events && lanes[Lane::Events as usize].drop_oldest());
                 if !gave_way {
                     lanes[lane as usize].size.dropped += request.items as u64;
@@ -237,12 +242,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_limit_holds_and_every_drop_is_counted(
-            pushes in prop::collection::vec((any::<bool>(), 1usize..60), 1..60),
+            pushes in prop::collection::vec((0usize..Lane::COUNT, 1usize..60), 1..60),
         ) {
             let queue = Queue::new(100);
-            let (mut pushed, mut taken) = ([0u64; 2], [0u64; 2]);
-            for (i, (event, length)) in pushes.into_iter().enumerate() {
-                let lane = if event { Lane::Events } else { Lane::Metrics };
+            let (mut pushed, mut taken) = ([0u64; Lane::COUNT], [0u64; Lane::COUNT]);
+            for (i, (lane, length)) in pushes.into_iter().enumerate() {
+                let lane = Lane::ALL[lane];
                 queue.push(lane, request(0, length));
                 pushed[lane as usize] += 1;
                 let bytes: usize = Lane::ALL.iter().map(|l| queue.size(*l).bytes).sum();

@@ -11,6 +11,7 @@ use axum::http::uri::PathAndQuery;
 use bytes::{BufMut, Bytes};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -25,7 +26,7 @@ use crate::sinks::lock;
 /// What a receiver did not accept of a request it took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partial {
-    /// Data points or events.
+    /// Data points, events or spans.
     pub rejected: u64,
     /// Why; also a warning where nothing was rejected.
     pub message: String,
@@ -99,6 +100,14 @@ impl Receiver {
                 Ok(answer
                     .partial_success
                     .map_or_else(Partial::default, |p| partial(p.rejected_log_records, p.error_message)))
+            }
+            Lane::Traces => {
+                let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+                let answer = grpc.unary(request, PathAndQuery::from_static(path), Raw::new()).await?;
+                let answer: ExportTraceServiceResponse = answer.into_inner();
+                Ok(answer
+                    .partial_success
+                    .map_or_else(Partial::default, |p| partial(p.rejected_spans, p.error_message)))
             }
         }
     }

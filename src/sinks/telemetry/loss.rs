@@ -47,10 +47,18 @@ pub enum Loss {
     /// Data points rejected of requests that were accepted (partial success).
     MetricsRejected,
     EventsRejected,
+    /// Spans, likewise.
+    TracesQueueFull,
+    TracesRefused,
+    TracesRejected,
+    /// Births not watched because there were too many at once.
+    BirthDropped,
+    /// Records of births not kept because there were too many.
+    BirthRecord,
 }
 
 impl Loss {
-    pub const ALL: [Loss; 23] = [
+    pub const ALL: [Loss; 28] = [
         Loss::SlotsExhausted,
         Loss::SwitchMissed,
         Loss::UnreadableCgroup,
@@ -74,6 +82,11 @@ impl Loss {
         Loss::EventsRefused,
         Loss::MetricsRejected,
         Loss::EventsRejected,
+        Loss::TracesQueueFull,
+        Loss::TracesRefused,
+        Loss::TracesRejected,
+        Loss::BirthDropped,
+        Loss::BirthRecord,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -101,6 +114,11 @@ impl Loss {
             Loss::EventsRefused => "events_refused",
             Loss::MetricsRejected => "metrics_rejected",
             Loss::EventsRejected => "events_rejected",
+            Loss::TracesQueueFull => "traces_queue_full",
+            Loss::TracesRefused => "traces_refused",
+            Loss::TracesRejected => "traces_rejected",
+            Loss::BirthDropped => "birth_dropped",
+            Loss::BirthRecord => "birth_record",
         }
     }
 }

@@ -4,10 +4,12 @@
 mod loss;
 mod sdk;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 pub use loss::Loss;
@@ -18,7 +20,9 @@ use super::names::metric::{self, Metric};
 use super::otlp::queue::{Lane, LaneSize};
 use super::otlp::{OtlpSink, Outcomes};
 use super::points::Value;
+use crate::api::BirthOutcome;
 use crate::attribution::{Attributed, AttributionLosses};
+use crate::birth::{Certificate, Phase};
 use crate::kernel::{Log2Histogram, Losses, ProgramCost};
 
 /// The agent's numbers about itself. Shared; every part writes what it knows.
@@ -28,8 +32,12 @@ pub struct SelfStats {
     map_bytes: AtomicU64,
     latest: Mutex<Latest>,
     durations: Mutex<Durations>,
-    /// The SDK's histogram of the same durations.
-    duration_histogram: OnceLock<Histogram<f64>>,
+    /// Of births, by outcome.
+    births: Mutex<BTreeMap<&'static str, Durations>>,
+    /// Of the phases of those that were complete, by phase.
+    phases: Mutex<BTreeMap<&'static str, Durations>>,
+    /// The SDK's histograms of the same durations, by metric.
+    histograms: Mutex<BTreeMap<&'static str, Histogram<f64>>>,
     otlp: OnceLock<Arc<OtlpSink>>,
 }
 
@@ -47,6 +55,14 @@ struct Latest {
 struct Durations {
     histogram: Log2Histogram,
     sum_ns: u64,
+}
+
+impl Durations {
+    fn record(&mut self, time: Duration) {
+        let ns = nanos(time);
+        self.histogram.record(ns);
+        self.sum_ns = self.sum_ns.saturating_add(ns);
+    }
 }
 
 impl SelfStats {
@@ -89,14 +105,42 @@ impl SelfStats {
 
     /// Notes how long a reading took, from the kernel to the sinks.
     pub fn reading_took(&self, time: Duration) {
-        let ns = nanos(time);
-        {
-            let mut durations = lock(&self.durations);
-            durations.histogram.record(ns);
-            durations.sum_ns = durations.sum_ns.saturating_add(ns);
+        lock(&self.durations).record(time);
+        self.record(&metric::AGENT_READING_DURATION, time, &[]);
+    }
+
+    /// Notes how long a birth and its phases took.
+    pub fn birth(&self, birth: &Certificate) {
+        if birth.restart {
+            return;
         }
-        if let Some(histogram) = self.duration_histogram.get() {
-            histogram.record(time.as_secs_f64(), &[]);
+        let length = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
+        let status = &birth.status;
+        if let Some(outcome) = status.outcome
+            && let Some(ms) = status.kernel_stats.as_ref().and_then(|s| s.total_duration_ms)
+        {
+            lock(&self.births).entry(outcome.as_str()).or_default().record(length(ms));
+            self.record(&metric::BIRTH_DURATION, length(ms), &[outcome.as_str()]);
+        }
+        if status.outcome != Some(BirthOutcome::Complete) {
+            return;
+        }
+        for phase in &status.phases {
+            // Only names of the agent's own: there are as many series as phases.
+            let Some(name) = Phase::ALL.iter().map(|p| p.as_str()).find(|name| *name == phase.name) else {
+                continue;
+            };
+            lock(&self.phases).entry(name).or_default().record(length(phase.duration_ms));
+            self.record(&metric::BIRTH_PHASE_DURATION, length(phase.duration_ms), &[name]);
+        }
+    }
+
+    /// Tells the SDK's histogram of it, if there is one.
+    fn record(&self, metric: &Metric, time: Duration, values: &[&'static str]) {
+        if let Some(histogram) = lock(&self.histograms).get(metric.name) {
+            let names = metric.attributes.iter();
+            let attributes: Vec<_> = names.zip(values).map(|(name, v)| KeyValue::new(*name, *v)).collect();
+            histogram.record(time.as_secs_f64(), &attributes);
         }
     }
 
@@ -132,6 +176,7 @@ impl SelfStats {
             for (lane, [dropped, refused, rejected]) in [
                 (Lane::Metrics, [Loss::MetricsQueueFull, Loss::MetricsRefused, Loss::MetricsRejected]),
                 (Lane::Events, [Loss::EventsQueueFull, Loss::EventsRefused, Loss::EventsRejected]),
+                (Lane::Traces, [Loss::TracesQueueFull, Loss::TracesRefused, Loss::TracesRejected]),
             ] {
                 let outcomes = otlp.outcomes(lane);
                 self.set_lost(dropped, otlp.waiting(lane).dropped);
@@ -209,6 +254,8 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
             });
         },
     },
+    SelfSource { metric: &metric::BIRTH_DURATION, points: |stats, emit| by_name(&stats.births, emit) },
+    SelfSource { metric: &metric::BIRTH_PHASE_DURATION, points: |stats, emit| by_name(&stats.phases, emit) },
     SelfSource {
         metric: &metric::AGENT_MEMORY,
         points: |_, emit| {
@@ -218,6 +265,12 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
         },
     },
 ];
+
+fn by_name(all: &Mutex<BTreeMap<&'static str, Durations>>, emit: Emit<'_>) {
+    for (name, durations) in lock(all).iter() {
+        emit(&[name], Value::Durations(&durations.histogram, durations.sum_ns));
+    }
+}
 
 fn programs(stats: &SelfStats, emit: Emit<'_>, value: fn(&ProgramCost) -> Value<'static>) {
     for program in &lock(&stats.latest).programs {

@@ -16,6 +16,7 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use super::{SELF_SOURCES, SelfSource, SelfStats};
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::BUCKETS;
+use crate::sinks::lock;
 use crate::sinks::names::metric::Kind;
 use crate::sinks::names::{self, resource};
 use crate::sinks::otlp::OtlpSink;
@@ -86,8 +87,7 @@ fn instrument(meter: &Meter, source: &'static SelfSource, stats: &Arc<SelfStats>
             let bounds = (0..BUCKETS).map(Log2Histogram::upper_bound).collect();
             let builder = meter.f64_histogram(metric.name).with_unit(metric.unit);
             let histogram = builder.with_description(metric.description).with_boundaries(bounds).build();
-            // Set once: there is one provider.
-            let _ = stats.duration_histogram.set(histogram);
+            lock(&stats.histograms).insert(metric.name, histogram);
         }
     }
 }

@@ -303,6 +303,7 @@ fn birth(b: PodCreation, now: Timestamp) -> Result<Event, Refusal> {
             actor: s.actor,
             action: check::text("timeline.action", &s.action, 128)?.to_owned(),
             details: details.transpose()?,
+            uncertainty_ms: None,
         })
     });
     let timeline = steps.collect::<Result<Vec<_>, _>>()?;

@@ -1,0 +1,23 @@
+//! The start of a pod, from the kubelet's mkdir of its cgroup to Ready: what was done for it, by whom, and what it
+//! cost. Pure but for [`run`]: records and the API's word go in, a [`Certificate`] comes out.
+//!
+//! [`hints`] (what a program says of itself) -> [`log`] (whose each record is) -> [`story`] (one pod's part of
+//! it, container by container) -> [`certificate`]; [`watch`] says when a birth begins and ends.
+
+pub mod certificate;
+pub mod failure;
+pub mod hints;
+pub mod log;
+pub mod moment;
+pub mod run;
+pub mod story;
+#[cfg(test)]
+pub mod testdata;
+#[cfg(test)]
+mod tests;
+pub mod watch;
+
+pub use certificate::{Certificate, Process};
+pub use run::Watcher;
+pub use story::{Phase, Subject};
+pub use watch::{Births, Options};

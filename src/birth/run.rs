@@ -1,0 +1,178 @@
+//! Births on the agent's thread: turns the recorder on and off, and brings [`Births`] what it needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::certificate::Certificate;
+use super::story::Named;
+use super::watch::{Births, Drops, Options};
+use crate::api::MissingPart;
+use crate::attribution::bundle::Bundles;
+use crate::attribution::watch::{ApiStatus, Pods};
+use crate::kernel::birth::{By, CgroupMade, Entry, Record};
+use crate::kernel::driver::{Driver, now};
+use crate::kernel::facts::Facts;
+use crate::kernel::plan::Plan;
+use crate::kernel::{CgroupChange, Hierarchy, Instant};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Watcher {
+    births: Births,
+    bundles: Bundles,
+    /// Containers to ask the runtime about: so many times yet, not before (CLOCK_MONOTONIC, ns).
+    asking: Vec<(String, u32, u64)>,
+    records: Vec<Record>,
+    /// New cgroups come from readings, not from the recorder.
+    untriggered: bool,
+    /// The cgroups of the first reading were there before.
+    first: bool,
+    cpu_tree: u32,
+    failed: bool,
+}
+
+impl Watcher {
+    /// While a birth is under way the recorder's buffer is emptied so often.
+    pub const EVERY: Duration = Duration::from_millis(50);
+    /// The bundle is there within milliseconds of the cgroup.
+    const ATTEMPTS: u32 = 5;
+    const AGAIN: Duration = Duration::from_millis(200);
+
+    /// What the plan allows on the host of these facts; `recorder`: the recorder is loaded.
+    pub fn new(
+        options: Options,
+        facts: &Facts,
+        plan: &Plan,
+        runtime_roots: &[PathBuf],
+        recorder: bool,
+    ) -> Watcher {
+        let cpu_tree = facts.cgroups.v1_cpu.as_ref().map_or(0, |tree| tree.hierarchy);
+        let hook = plan.births.hook().filter(|_| recorder);
+        let mut missing: Vec<MissingPart> = Vec::new();
+        let mut part = |part: &str, why: &str| {
+            missing.push(MissingPart { part: part.to_owned(), why: super::certificate::clipped(why, 512) });
+        };
+        let why = plan.births.shortfalls().iter().map(|s| s.why.as_str());
+        match hook {
+            None => {
+                let why: Vec<_> = why.collect();
+                let why =
+                    if why.is_empty() { "the recorder could not be loaded".into() } else { why.join("; ") };
+                for what in ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"] {
+                    part(what, &why);
+                }
+            }
+            Some(_) => why.for_each(|why| part("recorder", why)),
+        }
+        let bare = hook.is_some_and(|h| h.entry == Entry::Bare);
+        let births = Births::new(options, cpu_tree, missing, hook.is_some());
+        Watcher {
+            births: if bare { births.without_writes() } else { births },
+            bundles: Bundles::new(runtime_roots),
+            asking: Vec::new(),
+            records: Vec::new(),
+            untriggered: hook.is_none_or(|h| !h.triggered),
+            first: true,
+            cpu_tree,
+            failed: false,
+        }
+    }
+
+    /// How long nothing needs to be done if nothing happens; `None`: for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        (self.births.recording() || !self.asking.is_empty()).then_some(Self::EVERY)
+    }
+
+    pub fn drops(&self) -> Drops {
+        self.births.drops()
+    }
+
+    /// Takes the cgroups that a reading found: where they are not told of at once, births begin by them.
+    pub fn found(&mut self, changes: &[CgroupChange], at: Instant) {
+        if std::mem::take(&mut self.first) || !self.untriggered {
+            return;
+        }
+        for change in changes {
+            let CgroupChange::Present { cgroup, path } = change else { continue };
+            let hierarchy_id = match cgroup.hierarchy {
+                Hierarchy::Unified => 0,
+                Hierarchy::V1Cpu => self.cpu_tree,
+                Hierarchy::V1Memory => continue,
+            };
+            let by = By { at_ns: at.mono_ns, segment: None, tgid: 0, comm: String::new() };
+            let made = CgroupMade { by, hierarchy_id, cgroup: cgroup.id, path: path.clone() };
+            self.births.record(Record::CgroupMade(made), at);
+        }
+    }
+
+    /// Takes what the recorder told, turns it on or off, and says which births are over.
+    pub fn poll(&mut self, driver: &mut Driver<'_>, pods: &Pods) -> Vec<Certificate> {
+        let mut records = std::mem::take(&mut self.records);
+        driver.read_births(&mut records);
+        let at = now();
+        let take = |births: &mut Births, records: &mut Vec<Record>| {
+            records.drain(..).for_each(|record| births.record(record, at));
+        };
+        take(&mut self.births, &mut records);
+        if let Some(recorder) = driver.recorder() {
+            let lost = recorder.losses();
+            self.births.lost(lost.segments + lost.events);
+            if self.births.recording() && !recorder.recording() {
+                match recorder.start() {
+                    Ok(()) => self.failed = false,
+                    Err(error) if !std::mem::replace(&mut self.failed, true) => {
+                        warn!("{error}: this birth is certified without system calls");
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        self.ask_runtime(at);
+        let index = pods.index();
+        let api = *pods.status() != ApiStatus::Unused;
+        let certificates = self.births.step(at, &index, api, &mut |ids| {
+            let Some(recorder) = driver.recorder() else { return Vec::new() };
+            recorder.tally();
+            let mut ended = Vec::new();
+            ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
+            ended
+                .into_iter()
+                .filter_map(|r| match r {
+                    Record::Ended(ended) => Some(ended),
+                    _ => None,
+                })
+                .collect()
+        });
+        if let Some(recorder) = driver.recorder()
+            && !self.births.recording()
+            && recorder.recording()
+        {
+            recorder.stop(&mut records);
+            take(&mut self.births, &mut records);
+        }
+        self.records = records;
+        certificates
+    }
+
+    /// Asks the runtime's files what new containers are called.
+    fn ask_runtime(&mut self, at: Instant) {
+        let fresh = self.births.unnamed();
+        self.asking.extend(fresh.into_iter().map(|id| (id, Self::ATTEMPTS, 0)));
+        let (bundles, births) = (&mut self.bundles, &mut self.births);
+        self.asking.retain_mut(|(id, left, not_before)| {
+            if at.mono_ns < *not_before {
+                return true;
+            }
+            if let Ok(names) = bundles.look_up(id) {
+                let name = names.container.or(names.name);
+                births.name(std::mem::take(id), Named { name, sandbox: names.sandbox, init: false });
+                return false;
+            }
+            *left -= 1;
+            *not_before = at.mono_ns + Self::AGAIN.as_nanos() as u64;
+            *left > 0
+        });
+    }
+}

@@ -1,0 +1,576 @@
+//! When a birth begins and ends: the births of one node. No clock of its own and no I/O: records, the API server's
+//! pods and time go in, [`Certificate`]s and whether to record come out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::certificate::{self, Certificate, Input, since};
+use super::failure;
+use super::hints::Role;
+use super::log::{Log, in_path};
+use super::story::{Named, Story, Subject};
+use crate::api::{BirthFailure, BirthOutcome, MissingPart, PodBirthCertificateStatus, Source};
+use crate::attribution::paths::{self, Kind, PodId};
+use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
+use crate::attribution::{Workload, WorkloadKind};
+use crate::kernel::Instant;
+use crate::kernel::birth::{CgroupMade, Ended, Record, SegmentId};
+
+/// How births are watched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// How long a pod that is Ready may take to listen, before it counts as one that does not.
+    pub settle: Duration,
+    /// A birth that takes longer ends unfinished.
+    pub wait: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { settle: Duration::from_secs(2), wait: Duration::from_secs(300) }
+    }
+}
+
+/// What was not taken in. Cumulative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Births not watched because there were too many.
+    pub births: u64,
+    /// Records not kept because there were too many.
+    pub records: u64,
+}
+
+/// Asks for what segments that live have done up to now.
+pub type Numbers<'a> = &'a mut dyn FnMut(&[SegmentId]) -> Vec<Ended>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Births {
+    options: Options,
+    log: Log,
+    births: HashMap<PodId, Birth>,
+    /// By the runtime's id.
+    names: HashMap<String, Named>,
+    unnamed: Vec<String>,
+    /// Why the recorder does not run, or what it does not tell.
+    missing: Vec<MissingPart>,
+    recorded: bool,
+    writes: bool,
+    /// Records the recorder lost so far.
+    lost: u64,
+    forgot_ns: u64,
+    drops: u64,
+}
+
+#[derive(Debug)]
+struct Birth {
+    zero: Instant,
+    path: String,
+    state: State,
+    /// The last thing that was done for it, CLOCK_MONOTONIC, ns.
+    last_ns: u64,
+    heard_of: Option<f64>,
+    heard_ready: Option<f64>,
+    /// When to look at it again, whatever happens.
+    look_ns: u64,
+    generation: u64,
+    /// Records lost before it began.
+    lost: u64,
+    /// Something in its records asks for a look.
+    suspect: bool,
+    record: Option<Arc<PodRecord>>,
+    said: Option<Certificate>,
+    restarts: BTreeMap<String, Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Being born; ends at the latest at this time.
+    Running(u64),
+    /// It failed, and may yet be tried again; remembered until this time.
+    Parked(u64),
+    Done,
+}
+
+impl Births {
+    /// Births watched at once: a node has a hundred pods or two.
+    const MAX: usize = 1024;
+    /// A failed birth that goes on within this time is the same one.
+    const PARKED: Duration = Duration::from_secs(600);
+    /// A container that is started again has this long to run its own program.
+    const RESTART: Duration = Duration::from_secs(60);
+    /// Between two looks at a birth that is about to end.
+    const LOOK: Duration = Duration::from_millis(200);
+    const FORGET: Duration = Duration::from_secs(5);
+    const RESTARTS_MAX: usize = 16;
+
+    /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell; `recorded`: it runs at all.
+    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, recorded: bool) -> Births {
+        Births {
+            options,
+            log: Log::new(cpu_tree),
+            births: HashMap::new(),
+            names: HashMap::new(),
+            unnamed: Vec::new(),
+            missing,
+            recorded,
+            writes: recorded,
+            lost: 0,
+            forgot_ns: 0,
+            drops: 0,
+        }
+    }
+
+    /// The recorder does not tell of writes to cgroup files.
+    pub fn without_writes(self) -> Births {
+        Births { writes: false, ..self }
+    }
+
+    /// So many records were lost in all.
+    pub fn lost(&mut self, total: u64) {
+        self.lost = total;
+    }
+
+    /// Something is being born: record.
+    pub fn recording(&self) -> bool {
+        let wanted = |b: &Birth| matches!(b.state, State::Running(_)) || !b.restarts.is_empty();
+        self.births.values().any(wanted)
+    }
+
+    pub fn drops(&self) -> Drops {
+        Drops { births: self.drops, records: self.log.dropped }
+    }
+
+    /// Containers whose names nobody has told yet.
+    pub fn unnamed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unnamed)
+    }
+
+    /// What the runtime calls a container.
+    pub fn name(&mut self, id: String, named: Named) {
+        self.names.insert(id, named);
+    }
+
+    /// Takes what the recorder told, at `now`.
+    pub fn record(&mut self, record: Record, now: Instant) {
+        match &record {
+            Record::CgroupMade(made) => self.made(made, now),
+            Record::Ended(ended) => self.ended(ended),
+            _ => {}
+        }
+        self.log.add(record);
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let failed = certificate::failed(ended.how).is_some();
+        let plugin = |l: &super::log::Life| l.hints.role == Role::Cni { add: true };
+        if failed
+            && self.log.life(ended.segment).is_some_and(plugin)
+            && let Some(birth) = self.log.owner(ended.segment).pod.and_then(|p| self.births.get_mut(&p))
+        {
+            birth.suspect = true;
+            birth.last_ns = birth.last_ns.max(ended.at_ns);
+        }
+    }
+
+    fn made(&mut self, made: &CgroupMade, now: Instant) {
+        let ns = made.by.at_ns;
+        let (Some(pod), container) = in_path(&made.path) else { return };
+        let at = |ns: u64| Instant {
+            mono_ns: ns,
+            unix_ns: now.unix_ns - now.mono_ns.saturating_sub(ns).min(now.unix_ns),
+        };
+        if !self.births.contains_key(&pod) {
+            if self.births.len() >= Self::MAX {
+                self.make_room();
+            }
+            if self.births.len() >= Self::MAX {
+                self.drops += 1;
+                return;
+            }
+            let whole = matches!(paths::classify(&made.path).kind, Kind::Pod);
+            // Of a pod that was there before only its new containers are of interest.
+            let state = match whole {
+                true => State::Running(ns + nanos(self.options.wait)),
+                false => State::Done,
+            };
+            let lost = self.lost;
+            self.births.insert(pod.clone(), Birth { lost, ..Birth::new(at(ns), made.path.clone(), state) });
+        }
+        let Some(birth) = self.births.get_mut(&pod) else { return };
+        birth.last_ns = birth.last_ns.max(ns);
+        let Some(container) = container else { return };
+        if self.names.contains_key(&container) {
+            return;
+        }
+        self.names.insert(container.clone(), Named::default());
+        self.unnamed.push(container.clone());
+        match birth.state {
+            State::Running(_) => {}
+            State::Parked(_) => birth.state = State::Running(ns + nanos(self.options.wait)),
+            State::Done if birth.restarts.len() < Self::RESTARTS_MAX => {
+                birth.restarts.entry(container).or_insert_with(|| at(ns));
+            }
+            State::Done => self.drops += 1,
+        }
+    }
+
+    /// Forgets the births that were over first.
+    fn make_room(&mut self) {
+        let done = |b: &Birth| b.state == State::Done && b.restarts.is_empty();
+        let mut over: Vec<_> =
+            self.births.iter().filter(|(_, b)| done(b)).map(|(pod, b)| (b.last_ns, pod.clone())).collect();
+        over.sort_by_key(|(ns, _)| *ns);
+        for (_, pod) in over.into_iter().take(Self::MAX / 4) {
+            self.births.remove(&pod);
+        }
+    }
+
+    /// Lets time pass: what is to be certified now. `api`: there is an API server to say more.
+    pub fn step(
+        &mut self,
+        now: Instant,
+        pods: &PodIndex,
+        api: bool,
+        mut numbers: Numbers<'_>,
+    ) -> Vec<Certificate> {
+        let mut out = Vec::new();
+        let ids: Vec<PodId> = self.births.keys().cloned().collect();
+        for pod in ids {
+            // Taken out for a moment, to look at the log beside it.
+            let Some(mut birth) = self.births.remove(&pod) else { continue };
+            birth.hear(pods, &pod, now);
+            if let State::Running(deadline) = birth.state
+                && birth.is_due(now, deadline, api)
+            {
+                out.extend(self.look(&pod, &mut birth, now, deadline, api, &mut numbers));
+            }
+            if !birth.restarts.is_empty() && now.mono_ns >= birth.look_ns {
+                out.extend(self.restarts(&mut birth, now, &mut numbers));
+            }
+            if matches!(birth.state, State::Parked(until) if now.mono_ns > until) {
+                birth.state = State::Done;
+            }
+            let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
+            let over = birth.state != State::Done || !birth.restarts.is_empty();
+            if over || !gone {
+                self.births.insert(pod, birth);
+            }
+        }
+        if now.mono_ns.saturating_sub(self.forgot_ns) > nanos(Self::FORGET) {
+            self.forget(now);
+        }
+        out
+    }
+
+    /// Forgets what no birth needs any more.
+    fn forget(&mut self, now: Instant) {
+        self.forgot_ns = now.mono_ns;
+        let needed = self.births.values().flat_map(|b| {
+            let whole = (b.state != State::Done).then_some(b.zero.mono_ns);
+            whole.into_iter().chain(b.restarts.values().map(|at| at.mono_ns))
+        });
+        let recent = now.mono_ns.saturating_sub(nanos(Self::FORGET));
+        self.log.forget(needed.min().unwrap_or(u64::MAX).min(recent));
+        if self.names.len() > 16 * Self::MAX {
+            self.names.clear();
+        }
+    }
+
+    /// Looks at a birth: is it over?
+    fn look(
+        &mut self,
+        pod: &PodId,
+        birth: &mut Birth,
+        now: Instant,
+        deadline: u64,
+        api: bool,
+        numbers: Numbers<'_>,
+    ) -> Option<Certificate> {
+        birth.look_ns = now.mono_ns + nanos(Self::LOOK);
+        let story = self.story(pod, birth, now);
+        let silent = now.mono_ns.saturating_sub(birth.last_ns) >= nanos(self.options.settle);
+        let (outcome, failure) = verdict(birth, &story, now, deadline, api, silent, &self.options)?;
+        birth.suspect = false;
+        let alive: Vec<SegmentId> = story.alive().collect();
+        self.log.settle(numbers(&alive));
+        let story = self.story(pod, birth, now);
+        let missing = self.missing(birth, api);
+        let input = Input {
+            story: &story,
+            zero: birth.zero,
+            until_ns: now.mono_ns,
+            record: birth.record.as_deref(),
+            heard_of: birth.heard_of,
+            heard_ready: birth.heard_ready,
+            outcome,
+            failure,
+            missing,
+            recorded: self.recorded,
+            writes: self.writes,
+        };
+        let (mut status, processes) = certificate::birth(&input);
+        let who = self.who(pod, birth, &story);
+        status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
+        let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
+        birth.said = Some(certificate.clone());
+        birth.state = match outcome {
+            BirthOutcome::Failed => State::Parked(now.mono_ns + nanos(Self::PARKED)),
+            BirthOutcome::Complete | BirthOutcome::Unfinished => State::Done,
+        };
+        Some(certificate)
+    }
+
+    fn story(&self, pod: &PodId, birth: &Birth, now: Instant) -> Story {
+        let first = self.log.cgroups().iter().find_map(|m| {
+            let ours = m.pod.as_ref() == Some(pod) && m.made.by.at_ns >= birth.zero.mono_ns;
+            m.container.as_deref().filter(|_| ours)
+        });
+        let named = |id: &str| self.named(id, birth.record.as_deref(), first);
+        Story::of(&self.log, &Subject::Pod(pod.clone()), birth.zero.mono_ns, now.mono_ns, named)
+    }
+
+    /// What is known of a container; `first`: the pod's first.
+    fn named(&self, id: &str, record: Option<&PodRecord>, first: Option<&str>) -> Named {
+        let runtime = self.names.get(id).cloned().unwrap_or_default();
+        let known = record.and_then(|r| r.container(Some(id), runtime.name.as_deref()));
+        if let Some(known) = known {
+            let init = known.kind == ContainerKind::Init;
+            return Named { name: Some(known.name.clone()), sandbox: false, init };
+        }
+        // The API names every container but the sandbox.
+        let others = record.is_some_and(|r| r.containers.iter().any(|c| c.ids[0].is_some()));
+        let sandbox = runtime.sandbox
+            || self.log.is_sandbox(id)
+            || runtime.name.is_none() && others && first == Some(id);
+        Named { sandbox, ..runtime }
+    }
+
+    fn missing(&self, birth: &Birth, api: bool) -> Vec<MissingPart> {
+        let mut missing = self.missing.clone();
+        if !api {
+            let why = "there is no API server to ask: no scheduling, no Ready";
+            missing.push(MissingPart { part: "api".into(), why: why.into() });
+        } else if birth.record.is_none() {
+            let why = "the API server has not told of this pod";
+            missing.push(MissingPart { part: "api".into(), why: why.into() });
+        }
+        let lost = self.lost.saturating_sub(birth.lost) + self.log.dropped;
+        if lost > 0 {
+            let why = format!("{lost} records were lost; some may have been this pod's");
+            missing.push(MissingPart { part: "records".into(), why });
+        }
+        missing
+    }
+
+    fn who(&self, pod: &PodId, birth: &Birth, story: &Story) -> Workload {
+        let uid = match pod {
+            PodId::Uid(uid) => Some(uid.clone()),
+            PodId::ConfigHash(_) => None,
+        };
+        let record = birth.record.as_deref();
+        let sandbox = story.sandbox().map(|c| c.id.clone());
+        Workload {
+            kind: WorkloadKind::Pod,
+            cgroup: birth.path.clone(),
+            namespace: record.map(|r| r.namespace.clone()),
+            pod: record.map(|r| r.name.clone()),
+            pod_uid: record.map(|r| r.uid.clone()).or(uid),
+            container: None,
+            container_id: if record.is_none() { sandbox } else { None },
+            owner: record.and_then(|r| r.owner.clone()),
+            unit: None,
+            cpu_limit: None,
+            cpu_request: None,
+            confirmed: record.is_some(),
+        }
+    }
+
+    fn restarts(&mut self, birth: &mut Birth, now: Instant, numbers: Numbers<'_>) -> Vec<Certificate> {
+        birth.look_ns = now.mono_ns + nanos(Self::LOOK);
+        let mut out = Vec::new();
+        for (id, zero) in birth.restarts.clone() {
+            let subject = Subject::Container(id.clone());
+            let story = |births: &Births| {
+                let named = |id: &str| births.named(id, birth.record.as_deref(), None);
+                Story::of(&births.log, &subject, zero.mono_ns, now.mono_ns, named)
+            };
+            let before = story(self);
+            let Some(container) = before.containers.first() else { continue };
+            let lasted = now.mono_ns.saturating_sub(zero.mono_ns);
+            let settled = container
+                .exec_ns
+                .is_some_and(|ns| now.mono_ns - ns.min(now.mono_ns) >= nanos(self.options.settle));
+            let failure = failure::exited(container);
+            let over =
+                container.listen.is_some() || settled || failure.is_some() || lasted >= nanos(Self::RESTART);
+            if container.named.sandbox {
+                birth.restarts.remove(&id);
+                continue;
+            }
+            if !over {
+                continue;
+            }
+            birth.restarts.remove(&id);
+            let alive: Vec<SegmentId> = before.alive().collect();
+            self.log.settle(numbers(&alive));
+            let story = story(self);
+            let never = container.exec_ns.is_none() && self.recorded;
+            let failure = failure.or_else(|| {
+                never.then(|| failure::failure(failure::furthest(&story), None, "NotStarted", None))
+            });
+            let input = Input {
+                story: &story,
+                zero,
+                until_ns: now.mono_ns,
+                record: None,
+                heard_of: None,
+                heard_ready: None,
+                outcome: BirthOutcome::Complete,
+                failure,
+                missing: Vec::new(),
+                recorded: self.recorded,
+                writes: self.writes,
+            };
+            let Some(restart) = certificate::restart(&input) else { continue };
+            let mut certificate = match birth.said.take() {
+                Some(said) => Certificate { at: now, restart: true, ..said },
+                None => Certificate {
+                    who: self.who_of(birth),
+                    zero: birth.zero,
+                    at: now,
+                    status: PodBirthCertificateStatus::of(Source::Kernel),
+                    processes: Vec::new(),
+                    restart: true,
+                },
+            };
+            let restarts = &mut certificate.status.restarts;
+            restarts.push(restart);
+            if restarts.len() > Self::RESTARTS_MAX {
+                restarts.remove(0);
+            }
+            birth.said = Some(certificate.clone());
+            out.push(certificate);
+        }
+        out
+    }
+
+    fn who_of(&self, birth: &Birth) -> Workload {
+        let pod = in_path(&birth.path).0;
+        self.who(&pod.unwrap_or(PodId::Uid(String::new())), birth, &Story::default())
+    }
+}
+
+impl Birth {
+    fn new(zero: Instant, path: String, state: State) -> Birth {
+        Birth {
+            zero,
+            path,
+            state,
+            last_ns: zero.mono_ns,
+            heard_of: None,
+            heard_ready: None,
+            look_ns: 0,
+            generation: u64::MAX,
+            lost: 0,
+            suspect: false,
+            record: None,
+            said: None,
+            restarts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what the API server says now.
+    fn hear(&mut self, pods: &PodIndex, pod: &PodId, now: Instant) {
+        if self.generation == pods.generation() {
+            return;
+        }
+        self.generation = pods.generation();
+        let Some(record) = pods.by_pod(pod) else { return };
+        if self.record.as_ref().is_some_and(|r| Arc::ptr_eq(r, record)) {
+            return;
+        }
+        let ms = since(self.zero, now.mono_ns);
+        self.heard_of.get_or_insert(ms);
+        if record.life.ready.is_some() {
+            self.heard_ready.get_or_insert(ms);
+        }
+        self.record = Some(record.clone());
+        self.look_ns = 0;
+    }
+
+    /// Whether it is worth looking through its records now.
+    fn is_due(&self, now: Instant, deadline: u64, api: bool) -> bool {
+        if now.mono_ns < self.look_ns {
+            return false;
+        }
+        let said = self.record.as_ref().is_some_and(|r| {
+            let told =
+                |c: &crate::attribution::pods::ContainerRecord| c.waiting.is_some() || c.terminated.is_some();
+            let life = &r.life;
+            life.ready.is_some()
+                || life.succeeded
+                || life.failed
+                || life.deleting
+                || r.containers.iter().any(told)
+        });
+        said || self.suspect || now.mono_ns >= deadline || !api
+    }
+}
+
+/// Whether a birth is over, and how it ended.
+fn verdict(
+    birth: &Birth,
+    story: &Story,
+    now: Instant,
+    deadline: u64,
+    api: bool,
+    silent: bool,
+    options: &Options,
+) -> Option<(BirthOutcome, Option<BirthFailure>)> {
+    let record = birth.record.as_deref();
+    if let Some(record) = record
+        && (record.life.ready.is_some() || record.life.succeeded)
+    {
+        let heard = birth.heard_ready.unwrap_or_default();
+        let settled = since(birth.zero, now.mono_ns) - heard >= options.settle.as_secs_f64() * 1e3;
+        let listened = story.containers().filter(|c| !c.named.init).all(|c| c.listen.is_some());
+        let some = story.containers().next().is_some();
+        let over = record.life.succeeded || settled || some && listened;
+        return over.then_some((BirthOutcome::Complete, None));
+    }
+    if let Some(failure) = failure::of(record, story, silent) {
+        return Some((BirthOutcome::Failed, Some(failure)));
+    }
+    if record.is_some_and(|r| r.life.deleting) {
+        let why = "the pod was deleted before it was born".to_owned();
+        let failure = failure::failure(failure::furthest(story), None, "Deleted", Some(why));
+        return Some((BirthOutcome::Unfinished, Some(failure)));
+    }
+    // Nobody says Ready: what runs undisturbed for a while is born.
+    if !api && story.containers().any(|c| c.exec_ns.is_some()) && silent {
+        let failed = story.containers().find_map(failure::exited);
+        let settled = story.containers().filter_map(|c| c.exec_ns).max();
+        let settled = settled.is_some_and(|ns| now.mono_ns.saturating_sub(ns) >= nanos(options.settle));
+        let outcome = if failed.is_some() { BirthOutcome::Failed } else { BirthOutcome::Complete };
+        return settled.then_some((outcome, failed));
+    }
+    (now.mono_ns >= deadline).then(|| {
+        let furthest = failure::furthest(story);
+        let why = format!("it was not Ready after {}", certificate::length(since(birth.zero, now.mono_ns)));
+        (BirthOutcome::Unfinished, Some(failure::failure(furthest, None, "TimedOut", Some(why))))
+    })
+}
+
+/// A pod's UID as the id of a trace: both are 128 bits. `None` for what is no UUID.
+pub fn trace_id(uid: &str) -> Option<String> {
+    let hex: String = uid.chars().filter(|c| *c != '-').collect();
+    let valid =
+        hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) && hex.bytes().any(|b| b != b'0');
+    valid.then(|| hex.to_ascii_lowercase())
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}

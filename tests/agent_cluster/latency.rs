@@ -1,0 +1,107 @@
+//! From the kernel crossing a threshold to the object: how long, over 50 whispers. Figures are printed
+//! (`--nocapture`); that each arrives, and that what lies behind the agent takes no eternity, is asserted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use kernel_gossip::api::{KernelWhisper, WhisperState};
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::Value;
+
+use crate::MEASURING;
+use crate::bed::{Namespace, Reconciler, client};
+use crate::common::PATIENCE;
+use crate::node::{Agent, Burners};
+
+const MANY: usize = 50;
+/// The rule's, as in the default configuration: this share of this window.
+const THRESHOLD: Duration = Duration::from_millis(2500);
+
+/// When throttled time since the burner began reached the threshold: between the last two readings, taken to
+/// run evenly between them.
+fn crossed(whisper: &Value) -> Timestamp {
+    let of = |name: &str| whisper[name].as_array().unwrap_or_else(|| panic!("no {name}: {whisper:#}"));
+    let time = |v: &Value| v.as_str().unwrap().parse::<Timestamp>().unwrap().as_nanosecond() as f64;
+    let points: Vec<_> = std::iter::zip(
+        of("kernel_gossip.history.time").iter().map(time),
+        of("kernel_gossip.history.throttled_wall").iter().map(|v| v.as_f64().unwrap()),
+    )
+    .collect();
+    let wanted = points[0].1 + THRESHOLD.as_nanos() as f64;
+    let next = points.iter().position(|p| p.1 >= wanted).unwrap_or_else(|| panic!("{points:?} {whisper:#}"));
+    let (a, b) = (points[next - 1], points[next]);
+    let ns = a.0 + (b.0 - a.0) * (wanted - a.1) / (b.1 - a.1);
+    Timestamp::from_nanosecond(ns as i128).unwrap()
+}
+
+fn print(what: &str, mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    let at = |percent: usize| all[(all.len() * percent).div_ceil(100) - 1];
+    let (p50, p90, p99, max) = (at(50), at(90), at(99), at(100));
+    println!(
+        "{what}: median {p50:.2} s, p90 {p90:.2}, p99 {p99:.2}, longest {max:.2} ({} whispers)",
+        all.len()
+    );
+    p99
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the test bed's cluster"]
+async fn from_the_kernel_to_the_object() {
+    let _alone = MEASURING.lock().await;
+    let (client, ns) = (client().await, Namespace::new("way"));
+    let r = Reconciler::ready(&ns, &[]).await;
+    let burners = Burners::start(&client, &ns, MANY, "100m").await;
+    // On a busy machine the neighbours would be told of first.
+    let agent = Agent::start(&ns, r.otlp, "signals: {cpu_contention: {enabled: false}}");
+    let api: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
+    let mut seen = Box::pin(watcher(api, watcher::Config::default()).default_backoff().applied_objects());
+
+    let mut visible: HashMap<String, (Instant, Timestamp)> = HashMap::new();
+    let mut next = tokio::time::interval(Duration::from_millis(400));
+    let (mut waiting, mut burning) = (burners.names.iter(), 0);
+    let end = tokio::time::Instant::now() + 4 * PATIENCE;
+    while visible.len() < MANY {
+        tokio::select! {
+            // More at once would keep each other from being throttled.
+            _ = next.tick(), if burning < 8 => if let Some(name) = waiting.next() {
+                burners.burn(name);
+                burning += 1;
+            },
+            kw = seen.try_next() => {
+                let kw = kw.unwrap().unwrap();
+                let active = kw.status.as_ref().is_some_and(|s| s.state == WhisperState::Active);
+                if active && !visible.contains_key(&kw.spec.pod_name) {
+                    burners.rest(&kw.spec.pod_name);
+                    burning -= 1;
+                    visible.insert(kw.spec.pod_name, (Instant::now(), Timestamp::now()));
+                }
+            }
+            () = tokio::time::sleep_until(end) => panic!("{} of {MANY} are there", visible.len()),
+        }
+    }
+
+    let (mut all, mut read, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+    for (said_at, w) in agent.whispers(&ns.0) {
+        let pod = w["k8s.pod.name"].as_str().unwrap();
+        if w["kernel_gossip.whisper.signal"] != "cpu_throttle"
+            || w["kernel_gossip.whisper.transition"] != "started"
+        {
+            continue;
+        }
+        let Some((at, wall)) = visible.get(pod).copied() else { continue };
+        let reading: Timestamp = w["timestamp"].as_str().unwrap().parse().unwrap();
+        all.push(wall.duration_since(crossed(&w)).as_secs_f64());
+        read.push(wall.duration_since(reading).as_secs_f64());
+        behind.push(at.saturating_duration_since(said_at).as_secs_f64());
+    }
+    assert_eq!(all.len(), MANY, "one whisper each: {:#?}", agent.process.lines().last());
+    print("from the threshold crossed in the kernel to the object in the API", all);
+    print("of which from the agent's reading that saw it", read);
+    let behind = print("of which from the agent's word", behind);
+    assert!(behind < 10.0, "a reconciler that is not stuck answers in milliseconds: {behind}");
+    assert_eq!(r.warnings(), Vec::<String>::new());
+}
