@@ -131,7 +131,7 @@ fn without_capabilities_it_runs_from_files() {
 fn a_cgroup_that_cannot_be_read_is_told_once() {
     let (closed, open) = (throttled("closed"), throttled("open"));
     for file in std::fs::read_dir(closed.dir()).expect("its files") {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o0);
         std::fs::set_permissions(file.expect("a file").path(), mode).expect("chmod");
     }
     let _burner = open.burn(1, None);
