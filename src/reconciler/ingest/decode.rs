@@ -23,6 +23,7 @@ const ATTRIBUTES_MAX: usize = 128;
 const NEIGHBOURS_MAX: usize = 8;
 /// History points of one report; an agent sends two minutes.
 const HISTORY_MAX: usize = 600;
+
 /// What one request held.
 #[derive(Debug, Default)]
 pub struct Decoded {
