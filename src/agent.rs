@@ -55,7 +55,7 @@ pub struct AgentArgs {
     /// A directory of a container runtime's bundles, before the usual ones; may be given again
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
-    /// Serve Prometheus /metrics and /health here: :9464 (every address), 127.0.0.1:9464, [::1]:9464
+    /// Serve Prometheus /metrics and /health here, such as 127.0.0.1:9464; :9464 is every address
     #[arg(long, value_name = "ADDR", value_parser = prometheus::address)]
     pub prometheus: Option<SocketAddr>,
     #[command(flatten)]
