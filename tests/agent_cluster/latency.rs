@@ -2,7 +2,7 @@
 //! (`--nocapture`); that each arrives, and that what lies behind the agent takes no eternity, is asserted.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -17,23 +17,38 @@ use crate::common::PATIENCE;
 use crate::node::{Agent, Burners};
 
 const MANY: usize = 50;
-/// The rule's, as in the default configuration: this share of this window.
-const THRESHOLD: Duration = Duration::from_millis(2500);
+/// The rule's, as in the default configuration: this share of this window, ns.
+const THRESHOLD: f64 = 2.5e9;
+const WINDOW: f64 = 10e9;
 
-/// When throttled time since the burner began reached the threshold: between the last two readings, taken to
-/// run evenly between them.
+/// A reading: when (ns), and the throttled time by the wall clock so far (ns).
+type Point = (f64, f64);
+
+/// The throttled time at a moment, taken to run evenly between readings.
+fn wall(points: &[Point], at: f64) -> f64 {
+    let next = points.partition_point(|p| p.0 < at);
+    match (next.checked_sub(1).map(|before| points[before]), points.get(next)) {
+        (None, Some(first)) => first.1,
+        (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (at - a.0) / (b.0 - a.0),
+        (Some(last), None) => last.1,
+        (None, None) => 0.0,
+    }
+}
+
+/// When the throttled time within the window reached the threshold: between two readings.
 fn crossed(whisper: &Value) -> Timestamp {
     let of = |name: &str| whisper[name].as_array().unwrap_or_else(|| panic!("no {name}: {whisper:#}"));
     let time = |v: &Value| v.as_str().unwrap().parse::<Timestamp>().unwrap().as_nanosecond() as f64;
-    let points: Vec<_> = std::iter::zip(
+    let points: Vec<Point> = std::iter::zip(
         of("kernel_gossip.history.time").iter().map(time),
         of("kernel_gossip.history.throttled_wall").iter().map(|v| v.as_f64().unwrap()),
     )
     .collect();
-    let wanted = points[0].1 + THRESHOLD.as_nanos() as f64;
-    let next = points.iter().position(|p| p.1 >= wanted).unwrap_or_else(|| panic!("{points:?} {whisper:#}"));
-    let (a, b) = (points[next - 1], points[next]);
-    let ns = a.0 + (b.0 - a.0) * (wanted - a.1) / (b.1 - a.1);
+    let within = |p: &Point| p.1 - wall(&points, p.0 - WINDOW);
+    let next = points.iter().position(|p| within(p) >= THRESHOLD);
+    let next = next.filter(|n| *n > 0).unwrap_or_else(|| panic!("{points:?} {whisper:#}"));
+    let (a, b) = (&points[next - 1], &points[next]);
+    let ns = a.0 + (b.0 - a.0) * (THRESHOLD - within(a)) / (within(b) - within(a));
     Timestamp::from_nanosecond(ns as i128).unwrap()
 }
 
