@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{SignalType, Transition};
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::{Lane, LaneSize};
@@ -340,6 +341,7 @@ async fn the_agents_own_telemetry_comes_from_the_sdk() {
     let provider = telemetry::start(&stats, &sink, Some("node-1"));
     stats.observe(&testdata::reading(&[testdata::unit("x.service")], 10));
     stats.reading_took(Duration::from_millis(3));
+    stats.birth(&testdata::birth(Some(BirthOutcome::Complete), false));
     provider.force_flush().expect("collected");
     let arrived = receiver.next().await;
     let mut found: Vec<_> = arrived.metrics().into_iter().map(|m| m.name).collect();
