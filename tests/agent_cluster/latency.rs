@@ -2,7 +2,7 @@
 //! (`--nocapture`); that each arrives, and that what lies behind the agent takes no eternity, is asserted.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use jiff::Timestamp;
