@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tempfile::TempDir;
 
+use crate::MEASURING;
 use crate::bed::{Namespace, Reconciler, client, status, whisper_of};
 use crate::common::process::Running;
 use crate::common::{free_address, repository, tool};
@@ -44,6 +45,7 @@ fn collector(dir: &Path, otlp: SocketAddr, reconciler: SocketAddr) -> Running {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster and otelcol"]
 async fn the_collector_is_away() {
+    let _alone = MEASURING.lock().await;
     let away = std::env::var("KG_OUTAGE_SECONDS").map_or(20, |s| s.parse().unwrap());
     let (client, ns) = (client().await, Namespace::new("collector"));
     let r = Reconciler::ready(&ns, &[]).await;
@@ -52,7 +54,7 @@ async fn the_collector_is_away() {
     std::fs::write(dir.path().join("token"), ns.caller("collector", &["/otlp/cluster"])).unwrap();
     let otlp = free_address();
     let first = collector(dir.path(), otlp, r.otlp);
-    let agent = Agent::start(&ns, otlp, "{}");
+    let agent = Agent::start(&ns, otlp, "signals: {cpu_contention: {enabled: false}}");
 
     // Every state an object was in.
     let states: Arc<Mutex<Vec<(String, WhisperState)>>> = Arc::default();
