@@ -180,26 +180,37 @@ fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
     let cgroup = Cgroup::new("fifth");
     cgroup.limit(Some(20 * MS), 100 * MS);
     let _burner = cgroup.burn(1, Some(0));
-    // From the end of one stall to the end of another: whole periods.
+    let points = 100.0 * tolerance();
+    // From the end of one stall to the end of another: whole periods. Measured again if the kernel left out switches
+    // meanwhile: what it does not tell of is in no sum.
     let mut next_stall = || {
         let seen = reader.of(&cgroup).stalls;
         until("a stall", || {
             let now = reader.of(&cgroup);
-            (now.stalls > seen).then(|| (now, Instant::now()))
+            (now.stalls > seen).then(|| (now, reader.losses.switches_missed, Instant::now()))
         })
     };
     next_stall();
-    let (first, start) = next_stall();
-    sleep(5 * SECOND);
-    let (last, end) = next_stall();
-    let elapsed = (end - start).as_secs_f64();
-    let percent = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first)) / elapsed * 100.0;
-    let (throttled, run, neighbour) =
-        (percent(|c| c.stall_wall), percent(|c| c.run), percent(|c| c.neighbour));
-    println!("throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %");
-    let points = 100.0 * tolerance();
-    // Whatever else this machine does, it ran, was throttled or waited for another.
-    assert!((throttled + neighbour + run - 100.0).abs() <= points, "{throttled} + {neighbour} + {run} %");
+    let (throttled, neighbour, last) = (0..5)
+        .find_map(|_| {
+            let (first, missed_before, start) = next_stall();
+            sleep(5 * SECOND);
+            let (last, missed, end) = next_stall();
+            let elapsed = (end - start).as_secs_f64();
+            let percent = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first)) / elapsed * 100.0;
+            let (throttled, run, neighbour) =
+                (percent(|c| c.stall_wall), percent(|c| c.run), percent(|c| c.neighbour));
+            println!(
+                "throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %, {} switches not \
+                 told of",
+                missed - missed_before
+            );
+            // Whatever else this machine does, it ran, was throttled or waited for another.
+            let whole = (throttled + neighbour + run - 100.0).abs() <= points;
+            assert!(whole || missed > missed_before, "{throttled} + {neighbour} + {run} %");
+            whole.then_some((throttled, neighbour, last))
+        })
+        .expect("a window without a gap");
     // While another cgroup has the CPU the quota is not used up: that time is not throttled.
     if neighbour < 1.0 {
         assert!((throttled - 80.0).abs() <= points + neighbour, "{throttled} %");

@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::Parser;
 use common::process::{Running, output};
 use common::{free_address, repository, tool, until};
+use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{SignalType, Transition};
 use kernel_gossip::sinks::names::metric;
 use kernel_gossip::sinks::otlp::config::Retry;
@@ -154,6 +155,7 @@ fn metrics_and_whispers_arrive_under_their_names() {
     reading.at = now();
     agent.sinks.publish(&reading);
     agent.sinks.stats().reading_took(Duration::from_millis(1));
+    agent.sinks.stats().birth(&testdata::birth(Some(BirthOutcome::Complete), false));
     agent.say(7);
     // The end exports once more, the whisper that is active now included.
     agent.flush();
