@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
@@ -205,11 +205,14 @@ pub fn say(metrics: &PodMetrics, pod: &PodFacts) -> Option<MetricsSay> {
     })
 }
 
+/// The API gives the end of its window in whole seconds, cut off: on average it was half a second later.
+const CUT_OFF: SignedDuration = SignedDuration::from_millis(500);
+
 /// Puts the kernel's count of one container over the metrics' own window beside them. False where the
-/// samples do not cover that window.
+/// samples do not cover that window. Its ends are known to half a second.
 pub fn beside(said: &mut MetricsSay, container: &str, history: &[HistoryPoint]) -> bool {
     let Some(entry) = said.containers.iter_mut().find(|c| c.name == container) else { return false };
-    let Some(usage) = usage_over(history, said.timestamp.0, said.window) else { return false };
+    let Some(usage) = usage_over(history, said.timestamp.0 + CUT_OFF, said.window) else { return false };
     entry.kernel_cpu_cores = Some(usage.cpu_cores);
     entry.kernel_throttled_cores = Some(usage.throttled_cores);
     true
