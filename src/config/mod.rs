@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::kernel::cpu::DEFAULT_CGROUPS;
 use crate::signals::Rules;
 use crate::sinks::terminal::Output;
 
@@ -58,7 +59,7 @@ impl Default for Agent {
     fn default() -> Self {
         Agent {
             interval: Duration::from_secs(1),
-            max_cgroups: 4096,
+            max_cgroups: DEFAULT_CGROUPS,
             node: None,
             kubernetes: Kubernetes::Auto,
             name_wait: Duration::from_secs(5),

@@ -30,7 +30,13 @@ unsafe impl Wire for slot_hist {}
 /// Pairs of victim and culprit kept at a time.
 const BLAME_ENTRIES: u32 = 16 * 1024;
 /// Histograms are kept per CPU up to this many, then CPUs share banks (a power of two).
-const MAX_HIST_BANKS: u32 = 8;
+const MAX_HIST_BANKS: u32 = 4;
+/// What the counters of all cgroups may take, bytes, unless more cgroups than by default are asked for.
+const COUNTERS_BYTES: usize = 16 << 20;
+/// So many cgroups have counters whatever that takes.
+const MIN_CGROUPS: u32 = 1024;
+/// Up to here `max_cgroups` is a bound; what is beyond, somebody has asked for.
+pub const DEFAULT_CGROUPS: u32 = 4096;
 /// What `max_cgroups` may be at most.
 pub const MAX_CGROUPS: u32 = 1 << 16;
 /// Readings a dead cgroup's slot rests before another cgroup may have it: by then no run of the
@@ -47,8 +53,26 @@ pub struct CpuOptions {
     pub atomics: bool,
     /// The hierarchy the scheduler's cgroups belong to.
     pub hierarchy: Hierarchy,
-    /// Cgroups with tasks counted at a time; the maps are sized for them.
+    /// Cgroups with tasks counted at a time; the maps are sized for them, see [`room`].
     pub max_cgroups: u32,
+}
+
+/// Histogram banks of a cgroup.
+fn hist_banks(cpus: u32) -> u32 {
+    cpus.next_power_of_two().min(MAX_HIST_BANKS)
+}
+
+/// How many cgroups have counters on a machine with so many possible CPUs: each takes memory for every CPU.
+#[must_use]
+pub fn room(max_cgroups: u32, cpus: u32) -> u32 {
+    let each = size_of::<slot_cpu>() * cpus as usize
+        + size_of::<slot_hist>() * hist_banks(cpus) as usize
+        + size_of::<slot_all>();
+    if max_cgroups > DEFAULT_CGROUPS {
+        return max_cgroups;
+    }
+    let fit = u32::try_from(COUNTERS_BYTES / each).unwrap_or(u32::MAX);
+    max_cgroups.min(fit.max(MIN_CGROUPS))
 }
 
 /// The probe could not be loaded or attached.
@@ -95,8 +119,8 @@ impl<'obj> CpuProbe<'obj> {
             return Err(CpuError::TooManyCgroups(options.max_cgroups));
         }
         let cpus = libbpf_rs::num_possible_cpus().map_err(bpf("count the CPUs"))? as u32;
-        let banks = cpus.next_power_of_two().min(MAX_HIST_BANKS);
-        let slots = options.max_cgroups + 1; // slot 0 is never handed out
+        let banks = hist_banks(cpus);
+        let slots = room(options.max_cgroups, cpus) + 1; // slot 0 is never handed out
 
         let mut open = CpuSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
@@ -332,5 +356,19 @@ impl<'obj> CpuProbe<'obj> {
         for program in self.programs() {
             out.extend(super::cost::of(program));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_fit_their_memory_where_cpus_are_many() {
+        for (cpus, cgroups) in [(1, 4096), (2, 4096), (8, 4096), (16, 3236), (32, 2032), (64, 1165), (256, 1024)] {
+            assert_eq!(room(DEFAULT_CGROUPS, cpus), cgroups, "{cpus} CPUs");
+        }
+        assert_eq!(room(64, 256), 64);
+        assert_eq!(room(MAX_CGROUPS, 256), MAX_CGROUPS, "as asked for");
     }
 }
