@@ -50,6 +50,8 @@ cleanup() {
   [ -n "$keep" ] || kubectl delete namespace "$namespace" --ignore-not-found --wait=false >/dev/null
 }
 trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 kubectl delete namespace "$namespace" --ignore-not-found >/dev/null
 kubectl create namespace "$namespace" >/dev/null
 
@@ -71,10 +73,12 @@ k wait --for=create --timeout=120s "kernelwhisper/$whisper"
 k wait --for=jsonpath='{.status.state}'=active --timeout=60s "kernelwhisper/$whisper"
 
 say "Waiting for the Metrics API's (it lags by a minute or so)"
-if k wait --for=jsonpath='{.status.metricsSay.cpuCores}' --timeout=180s "kernelwhisper/$whisper"; then
+if ! kubectl get --raw /apis/metrics.k8s.io/v1beta1 >/dev/null 2>&1; then
+  echo "There is none here: no metrics-server, so the left side stays empty."
+elif k wait --for=jsonpath='{.status.metricsSay.containers[0].kernelCpuCores}' --timeout=180s "kernelwhisper/$whisper"; then
   k top pod "$pod" --containers || true
 else
-  echo "There is none here: no metrics-server, so the left side stays empty."
+  echo "It has not said anything in three minutes, so the left side stays empty."
 fi
 
 say "The same pod, side by side"
@@ -82,10 +86,13 @@ cores() { awk -v c="$1" 'BEGIN {if (c == "") print "not said"; else printf "%.2f
 percent() { awk -v p="$1" 'BEGIN {if (p == "") print "not said"; else printf "%.0f %%", p}'; }
 row() { printf '  %-28s %-26s %s\n' "$@"; }
 row "" "Metrics API (kubectl top)" "the kernel"
-row "CPU used" "$(cores "$(field metricsSay.cpuCores)")" "$(cores "$(field kernelTruth.actualCpuCores)")"
-row "of its limit" "$(percent "$(field metricsSay.cpuPercent)")" "$(cores "$(field kernelTruth.cpuLimitCores)")"
+# The same seconds on both sides: the Metrics API's window.
+window=$(field metricsSay.window) used=$(field 'metricsSay.containers[0].kernelCpuCores') limit=$(field kernelTruth.cpuLimitCores)
+of_limit=$(awk -v u="$used" -v l="$limit" 'BEGIN {if (u != "" && l > 0) print 100 * u / l}')
+row "CPU used${window:+ in $window s}" "$(cores "$(field metricsSay.cpuCores)")" "$(cores "$used")"
+row "of its limit" "$(percent "$(field metricsSay.cpuPercent)")" "$(percent "$of_limit")"
 row "stopped by its limit" "not said" "$(percent "$(field kernelTruth.throttledPercent)") of the time"
-row "would have used" "not said" "$(cores "$(field kernelTruth.demandCpuCores)")"
+row "would have used" "not said" "$(cores "$(field kernelTruth.demandCpuCores)") of the $(cores "$limit") it may"
 
 say "kubectl get kernelwhispers"
 k get kernelwhispers
