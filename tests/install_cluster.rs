@@ -17,6 +17,7 @@ use kube::{Api, Client, ResourceExt};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use procfs::process::{Process, Status};
+use tonic::Code;
 
 const NAMESPACE: &str = "kernel-gossip";
 
@@ -77,28 +78,67 @@ fn processes(name: &str) -> Vec<Status> {
     pods.lines().map(of).collect()
 }
 
-/// As an agent sends it: to the collector, whose token lets it speak for any pod.
+/// The token an agent's pod has: bound to the pod, and so to its node.
+fn token_of(service_account: &str, pod: &str) -> String {
+    let bound = format!("--bound-object-name={pod}");
+    let create = ["-n", NAMESPACE, "create", "token", service_account, "--audience=kernel-gossip"];
+    process::output(kubectl().args(create).args(["--bound-object-kind=Pod", &bound])).trim().into()
+}
+
+/// By the collector a whisper gets as far as its sender's token.
 async fn a_whisper_goes_by_the_collector() {
     let client = Client::try_default().await.unwrap();
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let label = ListParams::default().labels("app.kubernetes.io/name=kernel-gossip-collector");
-    let pod = pods.list(&label).await.unwrap().items.remove(0);
+    let first = async |name: &str| {
+        let label = ListParams::default().labels(&format!("app.kubernetes.io/name={name}"));
+        pods.list(&label).await.unwrap().items.remove(0)
+    };
+    let pod = first("kernel-gossip-collector").await;
     let who = whisper::container(NAMESPACE, &pod.name_any(), &pod.uid().unwrap(), "collector");
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
     let service = services.get("kernel-gossip-collector").await.unwrap();
     let address = service.spec.unwrap().cluster_ip.unwrap();
     let mut collector = LogsServiceClient::connect(format!("http://{address}:4317")).await.unwrap();
     let event = whisper::event(&whisper::throttled(&who, Timestamp::now()), "kg-node");
-    collector.export(ExportLogsServiceRequest { resource_logs: vec![event] }).await.unwrap();
+    let message = ExportLogsServiceRequest { resource_logs: vec![event] };
 
-    let whispers: Api<KernelWhisper> = Api::namespaced(client, NAMESPACE);
+    let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), NAMESPACE);
     let name = object_name(&pod.name_any(), "kw");
+    let said = collector.export(message.clone()).await.expect_err("nobody's word");
+    assert_eq!(said.code(), Code::Unauthenticated, "{said}");
+    assert!(whispers.get_opt(&name).await.unwrap().is_none());
+
+    let agent = first("kernel-observer").await;
+    let mut request = tonic::Request::new(message);
+    let token = token_of("kernel-observer", &agent.name_any());
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    collector.export(request).await.expect("the agent's word");
     let there = await_condition(whispers, &name, |kw: Option<&KernelWhisper>| {
         kw.is_some_and(|kw| kw.status.is_some())
     });
     let kw = tokio::time::timeout(common::PATIENCE, there).await.expect("a whisper").unwrap().unwrap();
     assert_eq!(kw.spec.pod_uid, pod.uid().unwrap());
     assert_eq!(kw.status.unwrap().signals[0].source, Source::Kernel);
+}
+
+/// The role `view` of a namespace shows its whispers and certificates, and lets nobody write them.
+fn who_may_view_a_namespace_reads_its_objects() {
+    let binding =
+        ["-n", NAMESPACE, "create", "rolebinding", "kg-viewer", "--clusterrole=view", "--user=kg-viewer"];
+    process::output(kubectl().args(binding));
+    let can = |verb: &str, resource: &str| {
+        let ask = ["-n", NAMESPACE, "auth", "can-i", verb, resource, "--as=kg-viewer"];
+        // Its exit code is the answer as well.
+        let out = kubectl().args(ask).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    // The roles are put together by a controller, a moment after they are there.
+    for resource in ["kernelwhispers.kernel.gossip.io", "podbirthcertificates.kernel.gossip.io"] {
+        common::until("the right to read", || (can("list", resource) == "yes").then_some(()));
+        for verb in ["create", "patch", "delete"] {
+            assert_eq!(can(verb, resource), "no", "{verb} {resource}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -123,6 +163,7 @@ async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
     }
 
     a_whisper_goes_by_the_collector().await;
+    who_may_view_a_namespace_reads_its_objects();
 
     let demo = repository().join("scripts/demo-2-cpu-throttle.sh");
     let out = process::output(Command::new(demo).arg("--apply"));

@@ -365,7 +365,9 @@ mod tests {
 
     #[test]
     fn counters_fit_their_memory_where_cpus_are_many() {
-        for (cpus, cgroups) in [(1, 4096), (2, 4096), (8, 4096), (16, 3236), (32, 2032), (64, 1165), (256, 1024)] {
+        for (cpus, cgroups) in
+            [(1, 4096), (2, 4096), (8, 4096), (16, 3236), (32, 2032), (64, 1165), (256, 1024)]
+        {
             assert_eq!(room(DEFAULT_CGROUPS, cpus), cgroups, "{cpus} CPUs");
         }
         assert_eq!(room(64, 256), 64);

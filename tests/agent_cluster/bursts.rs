@@ -32,7 +32,7 @@ fn burst(name: &str, threads: usize, ticks: u32) -> Value {
     let demo = "while :; do burst 4 & burst 4 & wait; sleep 0.4; done";
     assert!(script.contains(demo), "the demo's script has changed");
     let several = format!("burst {ticks} & ").repeat(threads);
-    let script = script.replace(demo, &format!("while :; do {several}wait; sleep 0.15; done"));
+    let script = script.replace(demo, &format!("while :; do {several}wait; sleep 0.25; done"));
     container["command"][2] = script.into();
     pod["metadata"]["name"] = name.into();
     pod

@@ -18,17 +18,16 @@ use crate::common::process::Running;
 use crate::common::{free_address, repository, tool};
 use crate::node::{Agent, Burners, running};
 
-/// The collector as it is installed, but for addresses and where its token is.
+/// The collector as it is installed, but for addresses.
 fn collector(dir: &Path, otlp: SocketAddr, reconciler: SocketAddr) -> Running {
     let here = [free_address(), free_address(), free_address()];
     let changes = format!(
         "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '{otlp}'}}}}}}}}\n\
          exporters: {{prometheus: {{endpoint: '{}'}}}}\n\
-         extensions: {{health_check: {{endpoint: '{}'}}, bearertokenauth: {{filename: {}}}}}\n\
+         extensions: {{health_check: {{endpoint: '{}'}}}}\n\
          service: {{telemetry: {{metrics: {{readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {}}}}}}}}}]}}}}}}\n",
         here[0],
         here[1],
-        dir.join("token").display(),
         here[2].port()
     );
     let file = dir.join("changes.yaml");
@@ -51,7 +50,6 @@ async fn the_collector_is_away() {
     let r = Reconciler::ready(&ns, &[]).await;
     let burners = Burners::start(&client, &ns, 2, "100m").await;
     let dir = TempDir::new().unwrap();
-    std::fs::write(dir.path().join("token"), ns.caller("collector", &["/otlp/cluster"])).unwrap();
     let otlp = free_address();
     let first = collector(dir.path(), otlp, r.otlp);
     let agent = Agent::start(&ns, otlp, "signals: {cpu_contention: {enabled: false}}");

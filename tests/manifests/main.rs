@@ -188,9 +188,12 @@ fn declared(service_account: &str) -> BTreeSet<Use> {
     };
     let status = |resource| Use::new("kernel.gossip.io", resource, "patch");
     match service_account {
-        // src/attribution: a watch of the node's pods.
-        "kernel-observer" => [Use::new("", "pods", "list"), Use::new("", "pods", "watch")].into(),
-        "kernel-gossip-collector" => [Use::new("", "/otlp/cluster", "post")].into(),
+        // src/attribution: a watch of the node's pods. The reconciler asks whether it may speak of them.
+        "kernel-observer" => {
+            [Use::new("", "pods", "list"), Use::new("", "pods", "watch"), Use::new("", "/otlp/node", "post")]
+                .into()
+        }
+        "kernel-gossip-collector" => BTreeSet::new(),
         "kernel-gossip-operator" => [
             Use::new("", "pods", "get"),
             Use::new("", "nodes", "get"),
@@ -218,9 +221,7 @@ fn roles_grant_what_is_used_and_nothing_else() {
         assert_eq!(rbac::granted_to(&collected, who), declared(who), "{who}");
     }
     let direct = kustomize("k8s/overlays/direct");
-    let mut agent = declared("kernel-observer");
-    agent.insert(Use::new("", "/otlp/node", "post"));
-    assert_eq!(rbac::granted_to(&direct, "kernel-observer"), agent);
+    assert_eq!(rbac::granted_to(&direct, "kernel-observer"), declared("kernel-observer"));
     for (install, objects) in [("k8s", &collected), ("k8s/overlays/direct", &direct)] {
         for object in objects.iter().filter(|o| o["rules"].is_array()) {
             for Use { group, resource, verb } in rbac::grants(object) {
