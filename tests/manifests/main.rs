@@ -247,10 +247,10 @@ fn the_overlays_differ_in_what_they_say_they_do() {
         all.into_iter().find(|e| e["name"] == variable).map(|e| e["value"].as_str().unwrap().to_string())
     };
     let token = |objects: &[Value]| agent(objects).to_string().contains("serviceAccountToken");
-    // By the collector without a token, straight to the reconciler with one.
+    // By the collector or straight to the reconciler: with the agent's token.
     let (by, straight) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT");
     let service = |name: &str| Some(format!("http://{name}.kernel-gossip.svc:4317"));
-    assert_eq!((environment(&collected, by), token(&collected)), (service("kernel-gossip-collector"), false));
+    assert_eq!((environment(&collected, by), token(&collected)), (service("kernel-gossip-collector"), true));
     assert_eq!(environment(&collected, straight), None);
     assert_eq!((environment(&direct, straight), token(&direct)), (service("kernel-gossip-operator"), true));
     assert_eq!(environment(&direct, by), None);
@@ -264,4 +264,32 @@ fn the_overlays_differ_in_what_they_say_they_do() {
         rbac::granted_to(objects, "kernel-gossip-operator").contains(&Use::new("", "pods/resize", "patch"))
     };
     assert_eq!([&collected, &direct, &remediation].map(|o| may_resize(o)), [false, false, true]);
+}
+
+#[test]
+#[ignore = "needs kubectl: scripts/test cluster"]
+fn components_add_what_they_say() {
+    let objects = kustomize("tests/manifests/components");
+    let agent = &template(&objects, "DaemonSet kernel-observer")["spec"]["containers"][0];
+    let capabilities = json!(["BPF", "PERFMON", "SYS_RESOURCE"]);
+    assert_eq!(agent["securityContext"]["capabilities"]["add"], capabilities);
+
+    // Each monitor scrapes a port that the pods it selects have.
+    let monitors: Vec<_> = objects.iter().filter(|o| o["kind"] == "PodMonitor").collect();
+    assert_eq!(monitors.len(), 2);
+    for monitor in monitors {
+        let wanted = &monitor["spec"]["selector"]["matchLabels"];
+        let (_, pod) = templates(&objects)
+            .find(|(_, t)| {
+                wanted
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .all(|(label, value)| t["metadata"]["labels"][label] == *value)
+            })
+            .unwrap_or_else(|| panic!("{} selects nothing", name(monitor)));
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
+        let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
+        assert!(ports.iter().any(|p| p["name"] == *port), "{}: no port {port}", name(monitor));
+    }
 }

@@ -83,7 +83,8 @@ impl OtlpSink {
             let token = sink.config.token_file.as_deref();
             let receiver = Receiver::new(lane, signal.clone(), token)
                 .map_err(|message| OtlpError { endpoint: endpoint.clone(), message })?;
-            if token.is_some() && signal.tls.is_none() {
+            let first = known.iter().all(|(other, _)| *other != endpoint);
+            if first && token.is_some() && signal.tls.is_none() {
                 tracing::warn!(
                     "OTLP receiver {endpoint}: the token is sent without TLS, for all on the way to read"
                 );
