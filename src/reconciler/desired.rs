@@ -42,6 +42,8 @@ pub struct Rules {
     pub pods_max: usize,
     /// Withhold the names of neighbours in other namespaces.
     pub withhold_neighbours: bool,
+    /// Nobody goes on with the steps that objects tell of.
+    pub remediation_off: bool,
 }
 
 impl Default for Rules {
@@ -53,6 +55,7 @@ impl Default for Rules {
             refresh: Duration::from_secs(300),
             pods_max: 50_000,
             withhold_neighbours: false,
+            remediation_off: false,
         }
     }
 }
@@ -181,7 +184,7 @@ impl Desired {
         let (Some(namespace), Some(uid)) = (&kw.metadata.namespace, &kw.metadata.uid) else { return };
         let key = PodKey { namespace: namespace.clone(), pod: kw.spec.pod_name.clone() };
         let stored = Stored { uid: uid.clone(), generation: kw.metadata.generation.unwrap_or_default() };
-        self.pods.insert(key, PodState::restored(kw, stored, now));
+        self.pods.insert(key, PodState::restored(kw, stored, &self.rules, now));
     }
 
     /// Lets time pass: what is not said any more is over, what is long over is forgotten. Returns

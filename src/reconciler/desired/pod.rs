@@ -16,6 +16,7 @@ use crate::reconciler::metrics_api::{self, PodMetrics, Silence};
 use crate::reconciler::recommend::{Recommendation, recommend};
 use crate::reconciler::render;
 use crate::reconciler::report::{Evidence, Report};
+use crate::reconciler::resize::step;
 
 /// Signals of one pod; the schema allows 256.
 pub(super) const SIGNALS_MAX: usize = 128;
@@ -89,7 +90,7 @@ impl PodState {
     }
 
     /// The state an object tells of. What it says is active gets the full time to be said again.
-    pub(super) fn restored(kw: &KernelWhisper, stored: Stored, now: Now) -> PodState {
+    pub(super) fn restored(kw: &KernelWhisper, stored: Stored, rules: &Rules, now: Now) -> PodState {
         let mut state = PodState::new(kw.spec.pod_uid.clone(), kw.spec.node_name.clone(), now);
         state.stored = Some(stored);
         let Some(status) = &kw.status else {
@@ -116,7 +117,18 @@ impl PodState {
         state.restored_advice = status.recommendation.clone();
         state.remediation = status.remediation.clone();
         state.conditions = status.conditions.clone();
+        if rules.remediation_off {
+            state.step_is_left(now);
+        }
         state
+    }
+
+    /// A step under way that nobody goes on with: that is said at once.
+    fn step_is_left(&mut self, now: Now) {
+        if let Some(left) = self.remediation.as_ref().and_then(|r| step::off(r, now.wall)) {
+            self.remediation = Some(left);
+            self.changed = true;
+        }
     }
 
     /// Takes a report of this pod.

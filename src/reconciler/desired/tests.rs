@@ -352,32 +352,54 @@ fn the_headline_is_the_worst() {
     }
 }
 
+/// A step of 200m -> 400m that the kernel is to judge.
+fn verifying(b: &Bench) -> Remediation {
+    let cores = |n| Some(crate::api::ResourceStep { cpu_limit_cores: Some(n), ..Default::default() });
+    Remediation {
+        state: RemediationState::Verifying,
+        reason: "Actuated".into(),
+        message: String::new(),
+        container: Some("main".into()),
+        from: cores(0.2),
+        to: cores(0.4),
+        before_throttled_percent: Some(80.0),
+        after_throttled_percent: None,
+        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(b.wall(0)),
+        cooldown_until: None,
+        steps: 1,
+    }
+}
+
+/// What is written now, as it comes back from the API: times in whole seconds.
+fn stored(b: &mut Bench) -> KernelWhisper {
+    let mut kw = b.written().unwrap();
+    kw.metadata.uid = Some("k1".into());
+    kw.metadata.generation = Some(1);
+    serde_json::from_value(serde_json::to_value(&kw).unwrap()).unwrap()
+}
+
+#[test]
+fn a_step_under_way_when_remediation_is_turned_off_is_said_to_be_left() {
+    let mut b = Bench::new(Rules::default());
+    b.say(b.report());
+    b.d.remediated(&key(), "u1", verifying(&b));
+    let kw = stored(&mut b);
+    let mut after = Bench::new(Rules { remediation_off: true, ..Rules::default() });
+    let now = after.now();
+    after.d.restore(&kw, now);
+    let wants = after.pass(1);
+    let [Want::Apply { object, .. }] = wants.as_slice() else { panic!("{wants:?}") };
+    let r = status(object).remediation.as_ref().unwrap();
+    assert_eq!((r.state, r.reason.as_str(), r.steps), (RemediationState::Off, "RemediationOff", 1));
+    assert!(r.message.contains("200m -> 400m of main"), "{}", r.message);
+}
+
 #[test]
 fn a_restart_loses_nothing() {
     let mut b = Bench::new(Rules::default());
     b.say(b.report());
-    b.d.remediated(
-        &key(),
-        "u1",
-        Remediation {
-            state: RemediationState::Verifying,
-            reason: "Applied".into(),
-            message: String::new(),
-            container: Some("main".into()),
-            from: None,
-            to: None,
-            before_throttled_percent: Some(80.0),
-            after_throttled_percent: None,
-            last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(b.wall(0)),
-            cooldown_until: None,
-            steps: 1,
-        },
-    );
-    let mut kw = b.written().unwrap();
-    kw.metadata.uid = Some("k1".into());
-    kw.metadata.generation = Some(1);
-    // As it comes back from the API: times in whole seconds.
-    let kw: KernelWhisper = serde_json::from_value(serde_json::to_value(&kw).unwrap()).unwrap();
+    b.d.remediated(&key(), "u1", verifying(&b));
+    let kw = stored(&mut b);
 
     let mut after = Bench::new(three_minutes());
     after.seconds = 100;
