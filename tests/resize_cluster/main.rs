@@ -223,6 +223,29 @@ async fn a_step_that_did_not_help_is_undone() {
 
 #[tokio::test]
 #[ignore = "needs a cluster: scripts/test cluster"]
+async fn a_server_that_cannot_resize_is_said_to_be_one() {
+    let _node = NODE.read().await;
+    let namespace = Namespace::new("old");
+    namespace.apply(&pod("busy", BUSY, true));
+    namespace.running("busy");
+    let container = Container::of(&pods(&namespace).await, "busy").await;
+    // An older server, as far as this one answers for what it does not have: RBAC is asked first.
+    let mut role = remediation_role(&namespace);
+    let rules = role["rules"].as_array_mut().unwrap();
+    rules.push(json!({"apiGroups": [""], "resources": ["pods/unheard-of"], "verbs": ["patch"]}));
+    namespace.apply(&role);
+    let proxy = rbac::Proxy::start(&namespace.0, "default").await;
+    proxy.lacks("/resize", "/unheard-of");
+    let mut executor = Executor::with(proxy.client(), options());
+    executor.report(&container.throttled().await).await;
+    let (states, r) = executor.until(State::Refused).await;
+    assert_eq!((states.len(), r.reason.as_str()), (2, "NotSupported"));
+    assert!(executor.end().await.is_empty());
+    assert_eq!(container.quota(), 20_000);
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_nobody_permits_any_more_is_not_undone() {
     let _node = NODE.read().await;
     let namespace = Namespace::new("barred");

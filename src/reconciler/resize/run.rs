@@ -21,6 +21,7 @@ use super::step::{self, Bar, Helped, Next};
 use super::{ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
 use crate::quantity::from_milli;
+use crate::reconciler::faults::Fault;
 use crate::reconciler::report::Evidence;
 
 /// How long the writer may take to store what is about to be done.
@@ -285,6 +286,9 @@ impl Course<'_> {
         let Some(r) = self.last.clone() else { return Err(Stop::NotWritten) };
         match self.patch(pod, plan, plan.to).await {
             Ok(()) => {}
+            Err(error) if unsupported(&error) => {
+                return self.say(step::unsupported(r.steps, Timestamp::now(), &self.executor.options)).await;
+            }
             // Admission: a quota, a LimitRange or a policy that was not foreseen.
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
                 let o = &self.executor.options;
@@ -479,6 +483,12 @@ impl Course<'_> {
     }
 }
 
+/// Whether the API server has no `pods/resize` at all: a 404 that names no pod is about the path.
+fn unsupported(error: &kube::Error) -> bool {
+    let no_such_method = matches!(error, kube::Error::Api(status) if status.code == 405);
+    no_such_method || Fault::of(error) == Fault::NoSuchResource
+}
+
 /// Names of generated objects end in five characters more; a name may have 253.
 fn event_prefix(pod: &str) -> &str {
     let end = pod.len().min(240);
@@ -496,4 +506,27 @@ fn resize_patch(uid: &str, version: Option<&str>, container: &str, to: Cpu) -> V
         "metadata": {"uid": uid, "resourceVersion": version},
         "spec": {"containers": [{"name": container, "resources": resources}]},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_gone_is_no_missing_subresource() {
+        let error = |code, name: &str| {
+            let status = json!({"status": "Failure", "code": code, "details": {"name": name}});
+            kube::Error::Api(serde_json::from_value(status).unwrap())
+        };
+        for (error, expected) in [
+            (error(404, ""), true),
+            (error(405, ""), true),
+            (error(405, "web-0"), true),
+            (error(404, "web-0"), false),
+            (error(403, "web-0"), false),
+            (error(500, ""), false),
+        ] {
+            assert_eq!(unsupported(&error), expected, "{error:?}");
+        }
+    }
 }

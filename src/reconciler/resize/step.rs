@@ -172,6 +172,15 @@ pub fn refused(reason: &str, message: String, steps: i64, now: Timestamp, o: &Re
     cooling(record(RemediationState::Refused, reason, message, now, steps), now, o.cooldown)
 }
 
+/// The API server cannot resize pods in place; it is not upgraded within minutes.
+pub fn unsupported(steps: i64, now: Timestamp, o: &ResizeOptions) -> Remediation {
+    let message =
+        "this API server has no pods/resize (Kubernetes 1.33 and later do); follow the recommendation's \
+                   command, or upgrade and wait for the next try."
+            .to_string();
+    cooling(record(RemediationState::Refused, "NotSupported", message, now, steps), now, o.rollback_cooldown)
+}
+
 /// The mode is dry-run.
 pub fn dry_run(plan: &Plan, e: &Evidence, steps: i64, now: Timestamp, o: &ResizeOptions) -> Remediation {
     let message = format!("dry run: the CPU limit of {} would be resized {}.", plan.container, arrow(plan));
@@ -287,7 +296,9 @@ pub fn left(
         Bar::NotAsked => (
             RemediationState::Refused,
             "NotAskedAnyMore",
-            format!("{step} is left as it is, as nobody asks for remediation any more; set the limit back yourself: {why}"),
+            format!(
+                "{step} is left as it is, as nobody asks for remediation any more; set the limit back yourself: {why}"
+            ),
         ),
     };
     let mut r = moved(r, state, reason, message, now);
