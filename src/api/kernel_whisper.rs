@@ -351,6 +351,9 @@ pub struct NeighbourShare {
     /// name is withheld.
     #[schemars(length(min = 1, max = 512))]
     pub name: String,
+    /// The name is withheld: one or several neighbours in other namespaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
     /// Wait blamed on it, percent of the window (over 100 where several threads waited).
     #[schemars(range(min = 0))]
     pub percent: f64,

@@ -120,6 +120,9 @@ impl PodState {
         if rules.remediation_off {
             state.step_is_left(now);
         }
+        if rules.withhold_neighbours {
+            state.withhold(kw.metadata.namespace.as_deref().unwrap_or_default());
+        }
         state
     }
 
@@ -127,6 +130,19 @@ impl PodState {
     fn step_is_left(&mut self, now: Now) {
         if let Some(left) = self.remediation.as_ref().and_then(|r| step::off(r, now.wall)) {
             self.remediation = Some(left);
+            self.changed = true;
+        }
+    }
+
+    /// The names are withheld only since: they leave the object at once, and the advice that may have
+    /// one in its text with them.
+    fn withhold(&mut self, namespace: &str) {
+        let mut any = false;
+        for s in self.signals.values_mut() {
+            any |= render::withhold(&mut s.numbers, namespace);
+        }
+        if any {
+            self.restored_advice = None;
             self.changed = true;
         }
     }

@@ -497,6 +497,57 @@ fn neighbours_of_other_namespaces_are_withheld() {
 }
 
 #[test]
+fn names_withheld_from_now_on_leave_the_objects_that_are_there() {
+    let mut b = Bench::new(Rules::default());
+    let neighbour = |name: &str, namespace: &str, percent| NamedNeighbour {
+        name: name.into(),
+        namespace: namespace.into(),
+        pod: String::new(),
+        percent,
+    };
+    let neighbours = vec![
+        neighbour("bank/p/c", "bank", 40.0),
+        neighbour("shop/p/c", "shop", 30.0),
+        neighbour("kubelet.service", "", 20.0),
+        neighbour("/system.slice/x", "", 10.0),
+        neighbour("/kubepods/pod1/x", "", 5.0),
+    ];
+    b.say_with(|r| {
+        r.kind = SignalKind::CpuContention;
+        r.neighbours = neighbours;
+        let cpu = r.numbers.cpu.as_mut().unwrap();
+        (cpu.wait_neighbour_seconds, cpu.request_cores) = (Some(7.0), Some(1.5));
+    });
+    let kw = stored(&mut b);
+    assert!(serde_json::to_string(&kw).unwrap().contains("bank/p"));
+    let mut after = Bench::new(Rules { withhold_neighbours: true, ..Rules::default() });
+    let now = after.now();
+    after.d.restore(&kw, now);
+    let wants = after.pass(1);
+    let [Want::Apply { object, .. }] = wants.as_slice() else { panic!("{wants:?}") };
+    let shares = &status(object).signals[0].evidence.neighbours;
+    let shown: Vec<_> = shares.iter().map(|n| (n.name.as_str(), n.percent, n.withheld)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("another namespace", 45.0, true),
+            ("shop/p/c", 30.0, false),
+            ("kubelet.service", 20.0, false),
+            ("/system.slice/x", 10.0, false),
+        ]
+    );
+    let all = serde_json::to_string(object).unwrap();
+    assert!(!all.contains("bank") && !all.contains("pod1"), "{all}");
+    // Nothing left to take out: nothing is written.
+    let mut redacted = (**object).clone();
+    redacted.metadata.uid = Some("k1".into());
+    let mut again = Bench::new(Rules { withhold_neighbours: true, ..Rules::default() });
+    let now = again.now();
+    again.d.restore(&redacted, now);
+    assert!(again.pass(1).is_empty());
+}
+
+#[test]
 fn metrics_stand_beside_the_kernel() {
     let mut b = Bench::new(Rules::default());
     b.seconds = 100;

@@ -99,7 +99,7 @@ fn contention(wait: f64, usage: f64, request: Option<f64>, neighbours: &[(&str, 
         }),
         neighbours: neighbours
             .iter()
-            .map(|(name, percent)| NeighbourShare { name: (*name).into(), percent: *percent })
+            .map(|(name, percent)| NeighbourShare { name: (*name).into(), withheld: false, percent: *percent })
             .collect(),
         ..SignalEvidence::default()
     };
@@ -337,8 +337,15 @@ fn contended_requests() {
     }
     let spread = recommend(&contention(8.0, 0.2, Some(1.5), &[crunch]), None);
     assert_eq!(spread.command.unwrap(), "kubectl -n batch get pod crunch-0 --show-labels");
-    let withheld = recommend(&contention(8.0, 0.2, Some(1.5), &[("another namespace", 63.0)]), None);
-    assert_eq!(withheld.kind, Kind::None, "{}", withheld.text);
+    // Who it is may not be said: neither is it said that it is nobody, or no pod.
+    for (request, kind) in [(0.4, Kind::RaiseRequest), (1.5, Kind::None)] {
+        let mut e = contention(8.0, 0.2, Some(request), &[("another namespace", 63.0)]);
+        e.numbers.neighbours[0].withheld = true;
+        let r = recommend(&e, None);
+        assert_eq!(r.kind, kind, "{}", r.text);
+        assert!(r.text.contains("other namespaces, whose names are withheld"), "{}", r.text);
+        assert!(!r.text.contains("no pod") && !r.text.contains("no single pod"), "{}", r.text);
+    }
 }
 
 #[test]
