@@ -6,7 +6,7 @@ use super::command::{self, Change};
 use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, window};
 use crate::api::{CpuNumbers, NeighbourShare, ResourceStep};
 use crate::quantity::{from_milli, to_milli};
-use crate::reconciler::report::{Evidence, PodFacts};
+use crate::reconciler::report::{ContainerKind, Evidence, PodFacts};
 use crate::signals::HistoryPoint;
 
 /// The kubelet's default enforcement period, seconds (`--cpu-cfs-quota-period`).
@@ -113,10 +113,11 @@ fn own_limit(evidence: &Evidence, binding: f64) -> Result<f64, String> {
 }
 
 /// Whether every container has requests equal to limits, for CPU and memory: the QoS class that a
-/// new limit must not break.
+/// new limit must not break. Ephemeral containers do not count, those of the init kind do.
 fn guaranteed(pod: &PodFacts) -> bool {
-    !pod.containers.is_empty()
-        && pod.containers.iter().all(|c| {
+    let mut counted = pod.containers.iter().filter(|c| c.kind != ContainerKind::Ephemeral).peekable();
+    counted.peek().is_some()
+        && counted.all(|c| {
             c.cpu_limit_cores.is_some()
                 && c.cpu_limit_cores == c.cpu_request_cores
                 && c.memory_limit_bytes.is_some()
