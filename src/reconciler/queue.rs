@@ -71,7 +71,7 @@ struct Entry<W> {
 pub struct Job<K, W> {
     pub key: K,
     pub work: W,
-    /// Told true when it is written.
+    /// Told true when it is written, false when it cannot be for now: dropped, the queue is gone.
     pub waiters: Vec<oneshot::Sender<bool>>,
     /// How often it has failed.
     pub attempts: u32,
@@ -123,6 +123,8 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
     pub fn push(&mut self, key: K, work: W, waiter: Option<oneshot::Sender<bool>>, now: Instant) -> bool {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.work = work;
+            // Who sends again while it cannot be written has given up the wait before.
+            entry.waiters.retain(|w| !w.is_closed());
             entry.waiters.extend(waiter);
             return true;
         }
@@ -319,6 +321,11 @@ mod tests {
         assert_eq!((a.key, a.work, a.waiters.len()), ("a", 3, 2), "keeps its place, tells both");
         a.waiters.into_iter().for_each(|w| w.send(true).unwrap());
         assert!(rx1.try_recv().unwrap() && rx2.try_recv().unwrap());
+        // Who does not wait any more is forgotten, however often it is said again.
+        for _ in 0..9 {
+            assert!(q.push("b", 2, Some(oneshot::channel().0), now));
+        }
+        assert_eq!(q.entries["b"].waiters.len(), 1);
         assert_eq!(job(q.pop(now)).key, "b");
         assert!(matches!(q.pop(now), Next::Empty));
     }

@@ -116,7 +116,7 @@ impl Writer {
         }
     }
 
-    async fn failed(&self, job: Job<ObjectKey, Work>, error: &kube::Error, began: Instant) {
+    async fn failed(&self, mut job: Job<ObjectKey, Work>, error: &kube::Error, began: Instant) {
         let fault = Fault::of(error);
         let (hint, wait, again) = match fault {
             Fault::NoSuchResource => {
@@ -142,6 +142,12 @@ impl Writer {
         let first_conflicts = fault == Fault::Conflict && job.attempts < 3;
         if !gone && !first_conflicts {
             self.log.failed(fault, error, hint);
+        }
+        // What somebody has to set right takes longer than anybody waits.
+        if !matches!(fault, Fault::Conflict | Fault::Unavailable | Fault::TooMany(_)) {
+            for waiter in job.waiters.drain(..) {
+                let _ = waiter.send(false);
+            }
         }
         if again {
             self.queue.failed(job, wait);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use kernel_gossip::api::{BirthOutcome, PodBirthCertificate, PodBirthCertificateStatus, Source};
 use kernel_gossip::signals::Whisper;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -114,6 +115,34 @@ async fn the_api_server_goes_away() {
     assert!(about(&warnings, "watching KernelWhispers").len() <= 1, "{warnings:#?}");
     let says: Vec<_> = r.process.lines().into_iter().map(|l| l.text).collect();
     assert!(says.iter().any(|l| l.contains("writing objects: works again")), "{says:#?}");
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn a_birth_that_is_taken_outlives_the_reconciler() {
+    let (client, ns) = (client().await, Namespace::new("births"));
+    let road = Road::new().await;
+    let r = Reconciler::start(&ns, &[], &[("KUBECONFIG", road.config.path())]);
+    r.until_ready().await;
+    let pod = ns.pod(&client, "web").await;
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    // So that pod and token are known while nobody can be asked.
+    agent.say(&[throttled(&pod)]).await;
+
+    road.open.send_replace(false);
+    let mut birth = PodBirthCertificateStatus::of(Source::Kernel);
+    birth.outcome = Some(BirthOutcome::Complete);
+    birth.total = Some("607 ms".into());
+    let early = agent.certify(&pod, &birth).await.unwrap_err();
+    assert_eq!(early.code(), tonic::Code::Unavailable, "taken, and not written: {early}");
+    // What it had in memory goes with it; the sender has the birth still.
+    let r = r.killed_and_started();
+    road.open.send_replace(true);
+    r.until_ready().await;
+    eventually("the certificate's taking", async || agent.clone().certify(&pod, &birth).await.ok()).await;
+    let api: kube::Api<PodBirthCertificate> = kube::Api::namespaced(client, &ns.0);
+    let there = api.get("web-pbc").await.expect("written, as it is taken");
+    assert_eq!(there.status.and_then(|s| s.total).as_deref(), Some("607 ms"));
 }
 
 #[tokio::test]
