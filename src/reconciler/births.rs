@@ -79,9 +79,9 @@ impl Births {
         self.queue.store(Some(queue));
     }
 
-    /// From here on births are not taken.
-    pub fn close(&self) {
-        self.queue.store(None);
+    /// From here on births are not taken. Returns where they went.
+    pub fn close(&self) -> Option<Arc<WriteQueue>> {
+        self.queue.swap(None)
     }
 
     /// Takes a birth that others saw, of a pod that exists, and waits until it is written.

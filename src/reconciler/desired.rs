@@ -217,6 +217,11 @@ impl Desired {
         wants
     }
 
+    /// So long nobody could say anything: it does not count as silence.
+    pub fn slept(&mut self, how_long: Duration) {
+        self.pods.values_mut().for_each(|state| state.slept(how_long));
+    }
+
     /// What is to be written for this pod now, if anything.
     pub fn want(&mut self, key: &PodKey, now: Now) -> Option<Want> {
         let rules = &self.rules;

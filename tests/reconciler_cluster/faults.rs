@@ -119,6 +119,61 @@ async fn the_api_server_goes_away() {
 
 #[tokio::test]
 #[ignore = "needs the test bed's cluster"]
+async fn the_api_server_goes_away_for_longer_than_the_lease() {
+    let (client, ns) = (client().await, Namespace::new("lease"));
+    let road = Road::new().await;
+    let arguments = ["--leader-election=true", "--namespace", &ns.0, "--lease-name", "test"];
+    let r = Reconciler::start(&ns, &arguments, &[("KUBECONFIG", road.config.path())]);
+    r.until_ready().await;
+    let (pod, other) = (ns.pod(&client, "web").await, ns.pod(&client, "other").await);
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    let (w, over) = (throttled(&pod), throttled(&other));
+    agent.say(&[w.clone(), over.clone()]).await;
+    whisper_of(&client, &pod, "a whisper", |_| true).await;
+    whisper_of(&client, &other, "a whisper", |_| true).await;
+
+    // For a moment: it leads on, and what is said is taken.
+    road.open.send_replace(false);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(r.metric("kernel_gossip_reconciler_leading ").await, 1.0);
+    let mut over = Whisper { transition: kernel_gossip::signals::Transition::Resolved, ..over };
+    over.at.unix_ns += 1_000_000;
+    let mut news = Whisper { severity: kernel_gossip::signals::Severity::Warning, ..w };
+    news.at.unix_ns += 1_000_000;
+    agent.say(&[news, over]).await;
+
+    // For longer: another might lead, so nothing is taken.
+    eventually("a pause", async || {
+        (r.metric("kernel_gossip_reconciler_leading ").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(r.get("/ready").await.unwrap().0, 503);
+    let refused = agent.send(&[throttled(&pod)]).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+
+    // Nobody did: what was taken is written, though nobody says it again.
+    road.open.send_replace(true);
+    whisper_of(&client, &pod, "the news", |kw| status(kw).severity == kernel_gossip::api::Severity::Warning)
+        .await;
+    whisper_of(&client, &other, "its end", |kw| {
+        status(kw).state == kernel_gossip::api::WhisperState::Resolved
+    })
+    .await;
+    r.until_ready().await;
+    agent.say(&[throttled(&pod)]).await;
+    let says: Vec<_> = r.process.lines().into_iter().map(|l| l.text).collect();
+    let count = |what: &str| says.iter().filter(|l| l.contains(what)).count();
+    assert_eq!((count("this replica leads"), count("the Lease ran out")), (1, 1), "{says:#?}");
+    let warnings = r.warnings();
+    for what in ["holding the Lease", "writing objects"] {
+        assert_eq!(about(&warnings, what).len(), 1, "{what}: {warnings:#?}");
+    }
+    assert_eq!(count("holding the Lease: works again"), 1, "{says:#?}");
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
 async fn a_birth_that_is_taken_outlives_the_reconciler() {
     let (client, ns) = (client().await, Namespace::new("births"));
     let road = Road::new().await;

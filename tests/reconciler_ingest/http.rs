@@ -39,7 +39,7 @@ fn services(anonymous: bool) -> Services {
     intake.open(out);
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));
     let births = Arc::new(Births::new(client));
-    let (_role, role) = watch::channel(Role::Leader);
+    let (_role, role) = watch::channel(Role::Leader { term: 0 });
     let (open, opened) = watch::channel(true);
     let webhook = webhook::router(Webhook {
         intake: intake.clone(),

@@ -302,6 +302,11 @@ impl PodState {
         (r.source == Source::Kernel).then(|| (evidence, advice, self.remediation.clone()))
     }
 
+    pub(super) fn slept(&mut self, how_long: Duration) {
+        self.signals.values_mut().for_each(|s| s.heard += how_long);
+        self.found_empty = self.found_empty.map(|at| at + how_long);
+    }
+
     pub(super) fn age(&mut self, rules: &Rules, now: Now) {
         for s in self.signals.values_mut().filter(|s| s.active) {
             // Others may report less often than once a minute, at their own period.

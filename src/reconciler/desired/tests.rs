@@ -256,6 +256,20 @@ fn what_is_not_said_any_more_is_over_then_forgotten() {
 }
 
 #[test]
+fn while_nobody_can_say_anything_nobody_is_silent() {
+    let mut b = Bench::new(three_minutes());
+    b.say(b.report());
+    b.written();
+    b.pass(170);
+    b.seconds += 600;
+    b.d.slept(Duration::from_secs(600));
+    b.pass(10);
+    assert_eq!(b.d.active(), 1);
+    b.pass(1);
+    assert_eq!(b.d.active(), 0, "the rest of its time, no more");
+}
+
+#[test]
 fn forgotten_sooner_than_silence_would_end_it() {
     let mut b = Bench::new(Rules { keep_resolved: Duration::from_secs(2), ..Rules::default() });
     let since = b.wall(0);

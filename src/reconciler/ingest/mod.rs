@@ -79,13 +79,13 @@ impl Intake {
     }
 
     /// From here on reports go to `out`.
-    pub fn open(&self, out: mpsc::Sender<Said>) {
-        self.out.store(Some(Arc::new(out)));
+    pub fn open(&self, out: impl Into<Arc<mpsc::Sender<Said>>>) {
+        self.out.store(Some(out.into()));
     }
 
-    /// From here on reports are not taken.
-    pub fn close(&self) {
-        self.out.store(None);
+    /// From here on reports are not taken. Returns where they went.
+    pub fn close(&self) -> Option<Arc<mpsc::Sender<Said>>> {
+        self.out.swap(None)
     }
 
     /// Takes the reports of one sender in their order. The answer has one entry per refused report;
