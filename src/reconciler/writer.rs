@@ -100,7 +100,7 @@ impl Writer {
         let kind = kind(&job);
         match result {
             Ok(stored) => {
-                self.log.succeeded();
+                self.log.succeeded_in(kind, &key_of(&job.key).namespace);
                 self.telemetry.written(kind, "ok", began.elapsed());
                 self.queue.done(&job.key);
                 if let (Some(stored), ObjectKey::Whisper(key), Some(pod_uid)) =
@@ -141,7 +141,7 @@ impl Writer {
         // One conflict is the business of server-side apply; many are worth a line. A pod that went is none.
         let first_conflicts = fault == Fault::Conflict && job.attempts < 3;
         if !gone && !first_conflicts {
-            self.log.failed(fault, error, hint);
+            self.log.failed_in(kind(&job), &key_of(&job.key).namespace, fault, error, hint);
         }
         // What somebody has to set right takes longer than anybody waits.
         if !matches!(fault, Fault::Conflict | Fault::Unavailable | Fault::TooMany(_)) {
