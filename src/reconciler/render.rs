@@ -74,7 +74,8 @@ pub fn withhold(numbers: &mut SignalEvidence, namespace: &str) -> bool {
 
 /// The object this state wants; `None` without a signal.
 pub(crate) fn object(key: &PodKey, state: &PodState, now: Timestamp) -> Option<KernelWhisper> {
-    let ((container, kind), head) = state.headline()?;
+    let (about, head) = state.headline()?;
+    let (container, kind) = about;
     let active = state.signals.values().any(|s| s.active);
     let metrics = state.metrics.clone().map(tidy_metrics);
     let spec = KernelWhisperSpec {
@@ -95,9 +96,9 @@ pub(crate) fn object(key: &PodKey, state: &PodState, now: Timestamp) -> Option<K
         recommendation: head
             .advice
             .as_ref()
-            .map(|a| a.text.clone())
-            .or_else(|| state.restored_advice.clone())
-            .map(|text| cut(text, 4096)),
+            .map(|a| &a.text)
+            .or_else(|| state.restored_advice.as_ref().filter(|(of, _)| of == about).map(|(_, text)| text))
+            .map(|text| cut(text.clone(), 4096)),
         kernel_evidence: cut(evidence(container, *kind, head), 2048),
         kernel_truth: Some(truth(container, *kind, head)),
         conditions: conditions(state, *kind, active, now),

@@ -30,8 +30,8 @@ pub(crate) struct PodState {
     pub(crate) silence: Silence,
     /// The last two answers of the Metrics API, newest first: the newest may end after the history.
     snapshots: VecDeque<Arc<PodMetrics>>,
-    /// The advice a restart found in the object, until a report brings new.
-    pub(crate) restored_advice: Option<String>,
+    /// The advice a restart found in the object and the signal it was for, until a report brings new.
+    pub(crate) restored_advice: Option<((String, SignalKind), String)>,
     pub(crate) remediation: Option<Remediation>,
     pub(crate) conditions: Vec<Condition>,
     pub(super) stored: Option<Stored>,
@@ -114,7 +114,9 @@ impl PodState {
         });
         state.signals = signals.collect();
         state.metrics = status.metrics_say.clone();
-        state.restored_advice = status.recommendation.clone();
+        // It is for the signal that the status is about.
+        let about = status.kernel_truth.as_ref().map(|t| (t.container.clone(), status.signal));
+        state.restored_advice = about.zip(status.recommendation.clone());
         state.remediation = status.remediation.clone();
         state.conditions = status.conditions.clone();
         if rules.remediation_off {

@@ -511,6 +511,32 @@ fn neighbours_of_other_namespaces_are_withheld() {
 }
 
 #[test]
+fn restored_advice_is_given_for_its_own_signal_alone() {
+    let mut b = Bench::new(Rules::default());
+    b.say_with(|r| {
+        r.kind = SignalKind::MemoryPressure;
+        r.severity = Severity::Warning;
+        r.numbers.cpu = None;
+    });
+    b.say(b.report());
+    let kw = stored(&mut b);
+    let advice = status(&kw).recommendation.clone().unwrap();
+    assert!(advice.contains("CPU limit"), "{advice}");
+
+    let mut after = Bench::new(Rules::default());
+    after.d.restore(&kw, after.now());
+    after.seconds = 5;
+    after.say_with(|r| {
+        r.since = kw.status.as_ref().unwrap().signals[0].since.0;
+        r.active = false;
+    });
+    // The other signal is the worst now; nobody has said what to do about it.
+    let kw = after.written().unwrap();
+    assert_eq!(status(&kw).signal, SignalKind::MemoryPressure);
+    assert_eq!(status(&kw).recommendation, None);
+}
+
+#[test]
 fn names_withheld_from_now_on_leave_the_objects_that_are_there() {
     let mut b = Bench::new(Rules::default());
     let neighbour = |name: &str, namespace: &str, percent| NamedNeighbour {
