@@ -197,10 +197,9 @@ impl Desired {
             // One found empty has as long to be said again as any other.
             let waits = state.found_empty.is_some_and(|at| now.mono.duration_since(at) <= rules.unsaid);
             if state.signals.is_empty() && !waits {
-                let name = crate::api::object_name(&key.pod, render::SUFFIX);
                 match &state.stored {
                     Some(Stored { uid, .. }) => {
-                        wants.push((key.clone(), Want::Delete { name, uid: uid.clone() }));
+                        wants.push((key.clone(), deletion(key, uid.clone())));
                         return false;
                     }
                     // Nothing is there and nothing is on its way.
@@ -228,11 +227,18 @@ impl Desired {
         self.pods.get_mut(key)?.want(key, rules, now)
     }
 
-    /// The object is stored. Ignored where the pod has been replaced since.
-    pub fn stored(&mut self, key: &PodKey, pod_uid: &str, stored: Stored, now: Now) {
-        if let Some(state) = self.pods.get_mut(key).filter(|s| s.uid == pod_uid) {
-            state.stored = Some(stored);
-            state.stored_at = now.mono;
+    /// The object is stored. Ignored where the pod has been replaced since: the new one's object replaces it.
+    /// Where nothing is known of the pod any more (the object was deleted while this write was on its way) it is to
+    /// be deleted again: nobody would ever say that it is over.
+    pub fn stored(&mut self, key: &PodKey, pod_uid: &str, stored: Stored, now: Now) -> Option<Want> {
+        match self.pods.get_mut(key) {
+            Some(state) if state.uid == pod_uid => {
+                state.stored = Some(stored);
+                state.stored_at = now.mono;
+                None
+            }
+            Some(_) => None,
+            None => Some(deletion(key, stored.uid)),
         }
     }
 
@@ -274,6 +280,11 @@ impl Desired {
         state.changed = true;
         true
     }
+}
+
+/// The end of a pod's object; of another object of the name it is none.
+fn deletion(key: &PodKey, uid: String) -> Want {
+    Want::Delete { name: crate::api::object_name(&key.pod, render::SUFFIX), uid }
 }
 
 #[cfg(test)]

@@ -90,7 +90,9 @@ impl Engine {
     fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Stored { key, pod_uid, stored } => {
-                self.desired.stored(&key, &pod_uid, stored, Now::read())
+                if let Some(want) = self.desired.stored(&key, &pod_uid, stored, Now::read()) {
+                    self.push(&key, want, None);
+                }
             }
             Outcome::GivenUp { key, pod_uid } => self.desired.given_up(&key, &pod_uid),
         }

@@ -464,6 +464,40 @@ fn objects_deleted_while_nobody_watched() {
 }
 
 #[test]
+fn an_object_written_after_its_deletion_is_deleted_again() {
+    let known = |b: &mut Bench| {
+        b.say(b.report());
+        b.written();
+        let first = Stored { uid: "k1".into(), generation: 1 };
+        assert_eq!(b.d.stored(&key(), "u1", first, b.now()), None);
+        // A write on its way.
+        b.seconds = 2;
+        let since = b.start.wall;
+        b.say_with(|r| {
+            r.severity = Severity::Warning;
+            r.since = since;
+        });
+        b.written();
+    };
+    let again = || Stored { uid: "k2".into(), generation: 1 };
+    let deletion = Some(Want::Delete { name: "web-kw".into(), uid: "k2".into() });
+    let mut b = Bench::new(Rules::default());
+    known(&mut b);
+    b.d.deleted(&key(), "k1");
+    assert_eq!(b.d.stored(&key(), "u1", again(), b.now()), deletion, "deleted");
+    let mut b = Bench::new(Rules::default());
+    known(&mut b);
+    b.d.given_up(&key(), "u1");
+    assert_eq!(b.d.stored(&key(), "u1", again(), b.now()), deletion, "given up");
+    // Said again meanwhile it is its object.
+    let mut b = Bench::new(Rules::default());
+    known(&mut b);
+    b.d.deleted(&key(), "k1");
+    b.say(b.report());
+    assert_eq!(b.d.stored(&key(), "u1", again(), b.now()), None);
+}
+
+#[test]
 fn bounded() {
     let mut b = Bench::new(Rules { pods_max: 2, ..Rules::default() });
     for (pod, verdict) in [("a", Verdict::Changed), ("b", Verdict::Changed), ("c", Verdict::Full)] {
