@@ -72,7 +72,8 @@ pub struct KernelWhisperStatus {
     /// One sentence: what is wrong, in numbers.
     #[schemars(length(max = 2048))]
     pub insight: String,
-    /// What to do, with the command that does it; absent where the evidence is too thin to say.
+    /// What to do, with the command that does it; `No advice: …` and why where there is none to give. Absent
+    /// where a restarted reconciler has not heard of the signal again yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub recommendation: Option<String>,

@@ -52,7 +52,10 @@ fn services(anonymous: bool) -> Services {
 }
 
 async fn ask(app: &axum::Router, request: Request<Body>) -> (StatusCode, String) {
-    let answer = app.clone().oneshot(request).await.unwrap();
+    read(app.clone().oneshot(request).await.unwrap()).await
+}
+
+async fn read(answer: axum::response::Response) -> (StatusCode, String) {
     let status = answer.status();
     let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -89,7 +92,10 @@ async fn without_a_good_token_nothing_comes_through() {
         let mut headers = vec![JSON];
         headers.extend(token.map(|t| ("authorization", t)));
         for path in ["/webhook/pixie", "/webhook/ebpf"] {
-            let (status, line) = ask(&s.webhook, post(path, &headers, throttle_now())).await;
+            let answer = s.webhook.clone().oneshot(post(path, &headers, throttle_now())).await.unwrap();
+            let later = *wanted == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(answer.headers().contains_key("retry-after"), later, "{path} {token:?}");
+            let (status, line) = read(answer).await;
             assert_eq!(status, *wanted, "{path} {token:?}: {line}");
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line:?}");
         }
