@@ -21,16 +21,16 @@ use tower::ServiceExt;
 
 use crate::common::whisper::{container, event, throttled};
 
-struct Services {
-    webhook: axum::Router,
-    otlp: axum::Router,
+pub struct Services {
+    pub webhook: axum::Router,
+    pub otlp: axum::Router,
     /// What came through: must stay empty.
-    through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
+    pub through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
     _role: watch::Sender<Role>,
     open: watch::Sender<bool>,
 }
 
-fn services(anonymous: bool) -> Services {
+pub fn services(anonymous: bool) -> Services {
     let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(nowhere).unwrap();
     let telemetry = Telemetry::register(&mut Default::default());
@@ -72,7 +72,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<
 const JSON: (&str, &str) = ("content-type", "application/json");
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
-fn throttle_now() -> String {
+pub fn throttle_now() -> String {
     let mut body = crate::webhook::throttle();
     body["timestamp"] = jiff::Timestamp::now().to_string().into();
     body.to_string()
