@@ -172,6 +172,33 @@ async fn the_api_server_goes_away_for_longer_than_the_lease() {
     assert_eq!(count("holding the Lease: works again"), 1, "{says:#?}");
 }
 
+fn complete() -> PodBirthCertificateStatus {
+    let mut birth = PodBirthCertificateStatus::of(Source::Kernel);
+    birth.outcome = Some(BirthOutcome::Complete);
+    birth.total = Some("607 ms".into());
+    birth
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn a_birth_that_may_not_be_written_holds_up_no_whisper() {
+    let (client, ns) = (client().await, Namespace::new("barred"));
+    let config = restricted(&ns, "births").await;
+    let r = Reconciler::start(&ns, &[], &[("KUBECONFIG", config.path())]);
+    r.until_ready().await;
+    let pod = ns.pod(&client, "web").await;
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    agent.certify(&pod, &complete()).await.expect("taken: to send it again would not help");
+    agent.say(&[throttled(&pod)]).await;
+    whisper_of(&client, &pod, "a whisper", |_| true).await;
+    let warnings = r.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("birth in"), "{warnings:#?}");
+
+    apply_in(None, &rights(&ns.0, "none"));
+    let api: kube::Api<PodBirthCertificate> = kube::Api::namespaced(client, &ns.0);
+    eventually("the certificate", async || api.get_opt("web-pbc").await.unwrap()).await;
+}
+
 #[tokio::test]
 #[ignore = "needs the test bed's cluster"]
 async fn a_birth_that_is_taken_outlives_the_reconciler() {
@@ -185,9 +212,7 @@ async fn a_birth_that_is_taken_outlives_the_reconciler() {
     agent.say(&[throttled(&pod)]).await;
 
     road.open.send_replace(false);
-    let mut birth = PodBirthCertificateStatus::of(Source::Kernel);
-    birth.outcome = Some(BirthOutcome::Complete);
-    birth.total = Some("607 ms".into());
+    let birth = complete();
     let early = agent.certify(&pod, &birth).await.unwrap_err();
     assert_eq!(early.code(), tonic::Code::Unavailable, "taken, and not written: {early}");
     // What it had in memory goes with it; the sender has the birth still.
