@@ -72,7 +72,8 @@ pub struct KernelWhisperStatus {
     /// One sentence: what is wrong, in numbers.
     #[schemars(length(max = 2048))]
     pub insight: String,
-    /// What to do, with the command that does it; absent where the evidence is too thin to say.
+    /// What to do, with the command that does it; `No advice: …` and why where there is none to give. Absent
+    /// where a restarted reconciler has not heard of the signal again yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub recommendation: Option<String>,
@@ -351,6 +352,9 @@ pub struct NeighbourShare {
     /// name is withheld.
     #[schemars(length(min = 1, max = 512))]
     pub name: String,
+    /// The name is withheld: one or several neighbours in other namespaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
     /// Wait blamed on it, percent of the window (over 100 where several threads waited).
     #[schemars(range(min = 0))]
     pub percent: f64,

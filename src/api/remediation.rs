@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RemediationState {
-    /// The reconciler runs with remediation off.
+    /// Remediation was turned off while a step was under way: it is left as it is.
     Off,
-    /// It would have been done; the mode is dry-run.
+    /// It would have been done, or undone; the mode is dry-run.
     DryRun,
     /// To be done next.
     Proposed,

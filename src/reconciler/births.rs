@@ -9,6 +9,8 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::desired::PodKey;
 use super::faults::Fault;
@@ -20,8 +22,8 @@ use super::render;
 use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{
-    BirthOutcome, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus, Source,
-    object_name,
+    BirthOutcome, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus,
+    Source, object_name,
 };
 use crate::birth::watch::trace_id;
 
@@ -32,10 +34,32 @@ const RESTARTS_MAX: usize = 16;
 /// Certified births remembered until they are surely written.
 const CERTIFIED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 const CERTIFIED_FOR: Duration = Duration::from_secs(600);
+/// How long a sender waits for its births to be written. An agent says one once: what it was told is taken
+/// must outlive this replica. Less than its own patience of 10 s.
+pub const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 /// Condition: the pod was born.
 const BORN: &str = "Born";
 /// Condition: nothing is missing in the certificate.
 const MEASURED: &str = "Measured";
+
+/// A birth on its way to the API server.
+#[must_use = "an answer before it is written may be forgotten"]
+pub struct OnItsWay(oneshot::Receiver<bool>);
+
+impl OnItsWay {
+    /// Until it is written. What cannot be written until somebody sets right why is taken: the writer says so and
+    /// tries again, and a sender that came again would hold up the whispers behind it.
+    ///
+    /// # Errors
+    /// Later where it is not written by then.
+    pub async fn written(self, by: Instant) -> Result<(), NotTaken> {
+        match timeout_at(by, self.0).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(NotTaken::Later("this replica does not lead any more")),
+            Err(_) => Err(NotTaken::Later("the birth is not written yet")),
+        }
+    }
+}
 
 /// The way of a birth to the writer.
 pub struct Births {
@@ -55,12 +79,12 @@ impl Births {
         self.queue.store(Some(queue));
     }
 
-    /// From here on births are not taken.
-    pub fn close(&self) {
-        self.queue.store(None);
+    /// From here on births are not taken. Returns where they went.
+    pub fn close(&self) -> Option<Arc<WriteQueue>> {
+        self.queue.swap(None)
     }
 
-    /// Takes a birth that others saw, of a pod that exists.
+    /// Takes a birth that others saw, of a pod that exists, and waits until it is written.
     ///
     /// # Errors
     /// Refused where the kernel's own certificate is there already; later where nothing can be said now.
@@ -78,19 +102,21 @@ impl Births {
             kernel_stats: Some(birth.stats.clone()),
             ..PodBirthCertificateStatus::of(Source::Reported)
         };
-        write(&queue, status, pod)
+        write(&queue, status, pod)?.written(Instant::now() + WRITTEN_WITHIN).await
     }
 
     /// Takes a birth, or a restart, that an agent certifies, of a pod that exists.
     ///
     /// # Errors
     /// Later where nothing can be said now.
-    pub async fn certified(&self, birth: &Certified, pod: &PodFacts) -> Result<(), NotTaken> {
+    pub async fn certified(&self, birth: &Certified, pod: &PodFacts) -> Result<Option<OnItsWay>, NotTaken> {
         let queue = self.queue.load_full().ok_or(NotTaken::Later("this replica does not lead"))?;
         let mut status = birth.status.clone();
         if status.outcome.is_none() {
             // An agent that did not see the birth tells of a restart alone: it belongs to what was certified before.
-            let Some(mut there) = self.kernels(pod).await? else { return Ok(()) };
+            let Some(mut there) = self.kernels(pod).await? else { return Ok(None) };
+            // Sent again, as its answer was lost, it may be there already.
+            status.restarts.retain(|r| !there.restarts.iter().any(|t| same_restart(t, r)));
             there.restarts.append(&mut status.restarts);
             let excess = there.restarts.len().saturating_sub(RESTARTS_MAX);
             there.restarts.drain(..excess);
@@ -99,7 +125,7 @@ impl Births {
         status.trace_id = trace_id(&pod.uid);
         status.conditions = conditions(&status, birth.at);
         self.certified.put(pod.uid.clone(), ());
-        write(&queue, status, pod)
+        write(&queue, status, pod).map(Some)
     }
 
     /// What the kernel has certified of this pod.
@@ -118,7 +144,17 @@ impl Births {
     }
 }
 
-fn write(queue: &WriteQueue, status: PodBirthCertificateStatus, pod: &PodFacts) -> Result<(), NotTaken> {
+/// Of one container at one time, in the whole seconds that an object keeps.
+fn same_restart(a: &ContainerRestart, b: &ContainerRestart) -> bool {
+    let second = |r: &ContainerRestart| r.at.as_ref().map(|t| t.0.as_second());
+    a.container == b.container && second(a) == second(b)
+}
+
+fn write(
+    queue: &WriteQueue,
+    status: PodBirthCertificateStatus,
+    pod: &PodFacts,
+) -> Result<OnItsWay, NotTaken> {
     let name = object_name(&pod.name, SUFFIX);
     let spec = PodBirthCertificateSpec {
         pod_name: pod.name.clone(),
@@ -131,8 +167,9 @@ fn write(queue: &WriteQueue, status: PodBirthCertificateStatus, pod: &PodFacts) 
     pbc.labels_mut().extend(render::labels(&pod.name));
     pbc.status = Some(status);
     let key = PodKey { namespace: pod.namespace.clone(), pod: pod.name.clone() };
-    match queue.push(ObjectKey::Birth(key), Work::Birth(Box::new(pbc)), None) {
-        true => Ok(()),
+    let (waiter, written) = oneshot::channel();
+    match queue.push(ObjectKey::Birth(key), Work::Birth(Box::new(pbc)), Some(waiter)) {
+        true => Ok(OnItsWay(written)),
         false => Err(NotTaken::Later("the reconciler is overloaded")),
     }
 }
@@ -174,4 +211,65 @@ fn conditions(status: &PodBirthCertificateStatus, at: Timestamp) -> Vec<Conditio
 /// As the API wants a condition's reason: letters and digits, a letter first.
 fn camel(reason: &str) -> String {
     reason.chars().filter(char::is_ascii_alphanumeric).skip_while(char::is_ascii_digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconciler::queue::{Queue, Rates};
+
+    fn certified(outcome: Option<BirthOutcome>) -> Certified {
+        let status = PodBirthCertificateStatus { outcome, ..PodBirthCertificateStatus::of(Source::Kernel) };
+        Certified {
+            namespace: "shop".into(),
+            pod: "web".into(),
+            uid: "0e9fa5a1-8c4b-4e0e-9d5c-5ad1a2f2b0c1".into(),
+            at: "2026-11-21T06:00:00Z".parse().unwrap(),
+            status,
+        }
+    }
+
+    fn pod() -> PodFacts {
+        let c = certified(None);
+        PodFacts { namespace: c.namespace, name: c.pod, uid: c.uid, node: "n".into(), ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_birth_is_taken_once_it_is_written() {
+        // Nobody answers there, and nobody is asked: the birth is whole.
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let births = Births::new(Client::try_from(nowhere).unwrap());
+        let queue: Arc<WriteQueue> = Arc::new(Queue::new(Rates::default()));
+        births.open(queue.clone());
+        let birth = certified(Some(BirthOutcome::Complete));
+        let say = async || births.certified(&birth, &pod()).await.unwrap().unwrap();
+
+        let soon = || Instant::now() + Duration::from_millis(1);
+        assert!(matches!(say().await.written(soon()).await, Err(NotTaken::Later(_))), "nobody writes");
+        let second = say().await;
+        let job = queue.next().await;
+        let waiters: Vec<_> = job.waiters.into_iter().filter(|w| !w.is_closed()).collect();
+        assert_eq!(waiters.len(), 1, "said again, it is one to write");
+        waiters.into_iter().for_each(|w| w.send(true).unwrap());
+        assert_eq!(second.written(soon()).await, Ok(()));
+        queue.done(&job.key);
+
+        // The term ends with the birth unwritten.
+        let third = say().await;
+        queue.clear();
+        assert!(matches!(third.written(soon()).await, Err(NotTaken::Later(_))));
+    }
+
+    #[test]
+    fn a_restart_said_again_is_the_same() {
+        let restart = |container: &str, at: &str| ContainerRestart {
+            container: container.into(),
+            at: Some(Time(at.parse().unwrap())),
+            ..ContainerRestart::default()
+        };
+        let a = restart("web", "2026-11-21T06:00:00.25Z");
+        assert!(same_restart(&a, &restart("web", "2026-11-21T06:00:00Z")));
+        assert!(!same_restart(&a, &restart("web", "2026-11-21T06:00:10Z")));
+        assert!(!same_restart(&a, &restart("log", "2026-11-21T06:00:00Z")));
+    }
 }

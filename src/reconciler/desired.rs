@@ -42,6 +42,8 @@ pub struct Rules {
     pub pods_max: usize,
     /// Withhold the names of neighbours in other namespaces.
     pub withhold_neighbours: bool,
+    /// Nobody goes on with the steps that objects tell of.
+    pub remediation_off: bool,
 }
 
 impl Default for Rules {
@@ -53,6 +55,7 @@ impl Default for Rules {
             refresh: Duration::from_secs(300),
             pods_max: 50_000,
             withhold_neighbours: false,
+            remediation_off: false,
         }
     }
 }
@@ -181,7 +184,7 @@ impl Desired {
         let (Some(namespace), Some(uid)) = (&kw.metadata.namespace, &kw.metadata.uid) else { return };
         let key = PodKey { namespace: namespace.clone(), pod: kw.spec.pod_name.clone() };
         let stored = Stored { uid: uid.clone(), generation: kw.metadata.generation.unwrap_or_default() };
-        self.pods.insert(key, PodState::restored(kw, stored, now));
+        self.pods.insert(key, PodState::restored(kw, stored, &self.rules, now));
     }
 
     /// Lets time pass: what is not said any more is over, what is long over is forgotten. Returns
@@ -194,10 +197,9 @@ impl Desired {
             // One found empty has as long to be said again as any other.
             let waits = state.found_empty.is_some_and(|at| now.mono.duration_since(at) <= rules.unsaid);
             if state.signals.is_empty() && !waits {
-                let name = crate::api::object_name(&key.pod, render::SUFFIX);
                 match &state.stored {
                     Some(Stored { uid, .. }) => {
-                        wants.push((key.clone(), Want::Delete { name, uid: uid.clone() }));
+                        wants.push((key.clone(), deletion(key, uid.clone())));
                         return false;
                     }
                     // Nothing is there and nothing is on its way.
@@ -214,17 +216,29 @@ impl Desired {
         wants
     }
 
+    /// So long nobody could say anything: it does not count as silence.
+    pub fn slept(&mut self, how_long: Duration) {
+        self.pods.values_mut().for_each(|state| state.slept(how_long));
+    }
+
     /// What is to be written for this pod now, if anything.
     pub fn want(&mut self, key: &PodKey, now: Now) -> Option<Want> {
         let rules = &self.rules;
         self.pods.get_mut(key)?.want(key, rules, now)
     }
 
-    /// The object is stored. Ignored where the pod has been replaced since.
-    pub fn stored(&mut self, key: &PodKey, pod_uid: &str, stored: Stored, now: Now) {
-        if let Some(state) = self.pods.get_mut(key).filter(|s| s.uid == pod_uid) {
-            state.stored = Some(stored);
-            state.stored_at = now.mono;
+    /// The object is stored. Ignored where the pod has been replaced since: the new one's object replaces it.
+    /// Where nothing is known of the pod any more (the object was deleted while this write was on its way) it is to
+    /// be deleted again: nobody would ever say that it is over.
+    pub fn stored(&mut self, key: &PodKey, pod_uid: &str, stored: Stored, now: Now) -> Option<Want> {
+        match self.pods.get_mut(key) {
+            Some(state) if state.uid == pod_uid => {
+                state.stored = Some(stored);
+                state.stored_at = now.mono;
+                None
+            }
+            Some(_) => None,
+            None => Some(deletion(key, stored.uid)),
         }
     }
 
@@ -266,6 +280,11 @@ impl Desired {
         state.changed = true;
         true
     }
+}
+
+/// The end of a pod's object; of another object of the name it is none.
+fn deletion(key: &PodKey, uid: String) -> Want {
+    Want::Delete { name: crate::api::object_name(&key.pod, render::SUFFIX), uid }
 }
 
 #[cfg(test)]

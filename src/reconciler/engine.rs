@@ -1,7 +1,7 @@
 //! The one task that owns the desired state: reports and time go in, writes come out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +14,9 @@ use super::writer::{ObjectKey, Outcome, Work, WriteQueue};
 
 /// How often time passes for the desired state.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A longer time between two of them: the term was paused, or the machine was, and nobody could say anything.
+const ASLEEP: Duration = Duration::from_secs(5);
 
 /// What the engine listens to.
 pub struct Inputs {
@@ -38,6 +41,7 @@ impl Engine {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut updates_open = true;
+        let mut ticked = Instant::now();
         loop {
             tokio::select! {
                 Some(said) = inputs.said.recv() => self.said(&said),
@@ -47,7 +51,13 @@ impl Engine {
                     Some(update) => self.update(update),
                     None => updates_open = false,
                 },
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {
+                    let asleep = std::mem::replace(&mut ticked, Instant::now()).elapsed();
+                    if asleep > ASLEEP {
+                        self.desired.slept(asleep);
+                    }
+                    self.tick();
+                }
                 else => return,
             }
         }
@@ -80,7 +90,9 @@ impl Engine {
     fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Stored { key, pod_uid, stored } => {
-                self.desired.stored(&key, &pod_uid, stored, Now::read())
+                if let Some(want) = self.desired.stored(&key, &pod_uid, stored, Now::read()) {
+                    self.push(&key, want, None);
+                }
             }
             Outcome::GivenUp { key, pod_uid } => self.desired.given_up(&key, &pod_uid),
         }

@@ -19,8 +19,9 @@ impl Health {
     /// `None`: ready. A follower is ready once it knows a leader to hand connections to.
     pub fn not_ready(&self) -> Option<&'static str> {
         match &*self.role.borrow() {
-            Role::Leader if *self.open.borrow() => None,
-            Role::Leader => Some("this replica leads and reads the objects that are there"),
+            Role::Leader { .. } if *self.open.borrow() => None,
+            Role::Paused { .. } => Some("the API server does not answer, so nobody can be leader"),
+            Role::Leader { .. } => Some("this replica leads and reads the objects that are there"),
             Role::Follower { leader: Some(_) } => None,
             Role::Follower { leader: None } => Some("no replica leads"),
         }

@@ -28,6 +28,7 @@ pub mod tls;
 pub mod writer;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use tokio_util::task::TaskTracker;
 use births::Births;
 use desired::{Desired, Now};
 use engine::{Engine, Inputs};
-use ingest::{Gatekeeper, Intake, otlp, webhook};
+use ingest::{Gatekeeper, Intake, Said, otlp, webhook};
 use leader::Role;
 pub use options::ReconcilerOptions;
 use queue::Queue;
@@ -53,7 +54,7 @@ use resize::ResizeMetrics;
 use serve::{Forward, Port};
 use telemetry::Telemetry;
 use tls::Tls;
-use writer::{WRITERS, Writer};
+use writer::{WRITERS, WriteQueue, Writer};
 
 /// Reports between the ingest and the engine.
 const SAID_MAX: usize = 4096;
@@ -80,7 +81,8 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     let intake = Arc::new(Intake::new(client.clone(), options.only_namespace.clone(), telemetry.clone()));
     let births = Arc::new(Births::new(client.clone()));
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), options.token_audience.clone()));
-    let first = if options.leader_election { Role::Follower { leader: None } } else { Role::Leader };
+    let first =
+        if options.leader_election { Role::Follower { leader: None } } else { Role::Leader { term: 0 } };
     let (role, roles) = watch::channel(first);
     let (open, opens) = watch::channel(false);
     let health = Arc::new(health::Health::new(roles.clone(), opens));
@@ -140,14 +142,19 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
         () = replica.lead(roles) => {}
         () = shutdown => {}
     }
-    // No new reports from here on. What was taken and not written yet is said again within a minute
-    // to whoever leads next.
+    // No new reports from here on. What was taken and not written yet: docs/reconciler.md, "A restart".
     replica.intake.close();
     replica.births.close();
     stop.cancel();
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// Where reports and births go while a term takes them.
+struct Doors {
+    reports: Option<Arc<mpsc::Sender<Said>>>,
+    births: Option<Arc<WriteQueue>>,
 }
 
 /// What a term as leader is made of.
@@ -166,17 +173,40 @@ struct Replica {
 impl Replica {
     /// Leads whenever this replica is the leader.
     async fn lead(&self, mut roles: watch::Receiver<Role>) {
-        while roles.wait_for(|r| *r == Role::Leader).await.is_ok() {
-            self.telemetry.leading.set(1);
-            tokio::select! {
-                () = self.term() => {}
-                _ = roles.wait_for(|r| *r != Role::Leader) => {}
+        loop {
+            let Ok(role) = roles.wait_for(Role::leads).await.map(|r| r.clone()) else { return };
+            let mut term = pin!(self.term());
+            loop {
+                self.telemetry.leading.set(1);
+                tokio::select! {
+                    () = term.as_mut() => break,
+                    _ = roles.wait_for(|r| *r != role) => {}
+                }
+                // From here on the term stands still, with all that was taken and is not written yet.
+                let doors = self.close();
+                let now = roles.wait_for(|r| !matches!(r, Role::Paused { .. })).await.map(|r| r.clone());
+                if now.ok().as_ref() != Some(&role) {
+                    break;
+                }
+                self.reopen(doors);
             }
-            self.intake.close();
-            self.births.close();
-            self.open.send_replace(false);
-            self.telemetry.leading.set(0);
+            self.close();
         }
+    }
+
+    /// No reports from here on.
+    fn close(&self) -> Doors {
+        self.open.send_replace(false);
+        self.telemetry.leading.set(0);
+        Doors { reports: self.intake.close(), births: self.births.close() }
+    }
+
+    /// Opens what was open before. A term that had not come so far opens by itself.
+    fn reopen(&self, doors: Doors) {
+        let Doors { reports: Some(reports), births: Some(births) } = doors else { return };
+        self.births.open(births);
+        self.intake.open(reports);
+        self.open.send_replace(true);
     }
 
     /// One term: takes over what the API knows, then takes reports and writes until dropped.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
+use super::faults::{Fault, FaultLog};
 use crate::quantity;
 
 /// A node's allocatable CPU changes only when its kubelet is reconfigured.
@@ -15,16 +16,18 @@ const KEEP: Duration = Duration::from_secs(3600);
 const KEEP_UNKNOWN: Duration = Duration::from_secs(60);
 /// The largest cluster has 5,000 to 10,000 nodes; an entry is about 100 bytes.
 const NODES_MAX: usize = 16_384;
+const HINT: &str = "no limit is recommended to be dropped meanwhile; the role needs get on nodes";
 
 /// Allocatable CPU by node: one GET an hour and node, only for nodes that whisper.
 pub struct NodeSizes {
     client: Client,
     known: Mutex<HashMap<String, (Option<f64>, Instant)>>,
+    log: FaultLog,
 }
 
 impl NodeSizes {
     pub fn new(client: Client) -> NodeSizes {
-        NodeSizes { client, known: Mutex::new(HashMap::new()) }
+        NodeSizes { client, known: Mutex::new(HashMap::new()), log: FaultLog::new("reading nodes") }
     }
 
     /// Cores that pods may have on the node; `None` where the API server does not say (it cannot be
@@ -37,9 +40,16 @@ impl NodeSizes {
             return *cores;
         }
         let cores = match Api::<Node>::all(self.client.clone()).get(node).await {
-            Ok(node) => allocatable_cpu(&node),
+            Ok(node) => {
+                self.log.succeeded();
+                allocatable_cpu(&node)
+            }
             Err(error) => {
-                tracing::warn!(node, %error, "allocatable CPU unknown: no limit will be recommended to be dropped");
+                match Fault::of(&error) {
+                    // It went, and its pods go.
+                    Fault::NotFound => tracing::debug!(node, "the node is gone"),
+                    fault => self.log.failed(fault, &error, HINT),
+                }
                 None
             }
         };

@@ -88,6 +88,7 @@ impl ReconcilerOptions {
             keep_resolved: self.keep_resolved,
             pods_max: self.max_pods,
             withhold_neighbours: self.withhold_neighbours,
+            remediation_off: self.remediation == Mode::Off,
             ..Rules::default()
         }
     }

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::memo::Memo;
-use super::report::{ContainerFacts, PodFacts};
+use super::report::{ContainerFacts, ContainerKind, PodFacts};
 use crate::quantity;
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
@@ -76,9 +76,15 @@ impl Pods {
 pub fn facts(pod: &Pod) -> PodFacts {
     let mut containers = Vec::new();
     if let Some(spec) = &pod.spec {
-        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        containers.extend(all.map(|c| container(&c.name, c.resources.as_ref())));
-        containers.extend(spec.ephemeral_containers.iter().flatten().map(|c| container(&c.name, None)));
+        use ContainerKind as Kind;
+        let main = spec.containers.iter().map(|c| (c, Kind::Main));
+        let init = spec.init_containers.iter().flatten().map(|c| match c.restart_policy.as_deref() {
+            Some("Always") => (c, Kind::Sidecar),
+            _ => (c, Kind::Init),
+        });
+        containers.extend(main.chain(init).map(|(c, kind)| container(&c.name, kind, c.resources.as_ref())));
+        let ephemeral = spec.ephemeral_containers.iter().flatten();
+        containers.extend(ephemeral.map(|c| container(&c.name, Kind::Ephemeral, None)));
     }
     let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
     PodFacts {
@@ -93,12 +99,13 @@ pub fn facts(pod: &Pod) -> PodFacts {
     }
 }
 
-fn container(name: &str, resources: Option<&ResourceRequirements>) -> ContainerFacts {
+fn container(name: &str, kind: ContainerKind, resources: Option<&ResourceRequirements>) -> ContainerFacts {
     let get = |which: fn(&ResourceRequirements) -> Option<&std::collections::BTreeMap<_, _>>, key: &str| {
         resources.and_then(which).and_then(|r| r.get(key)).and_then(quantity::value)
     };
     ContainerFacts {
         name: name.to_owned(),
+        kind,
         cpu_limit_cores: get(|r| r.limits.as_ref(), "cpu"),
         cpu_request_cores: get(|r| r.requests.as_ref(), "cpu"),
         memory_limit_bytes: get(|r| r.limits.as_ref(), "memory").map(|b| b as i64),
@@ -126,7 +133,7 @@ mod tests {
                 "nodeName": "n1",
                 "containers": [{"name": "web", "resources": {"limits": {"cpu": "200m", "memory": "64Mi"},
                                                               "requests": {"cpu": "0.1"}}}],
-                "initContainers": [{"name": "init"}],
+                "initContainers": [{"name": "init"}, {"name": "mesh", "restartPolicy": "Always"}],
                 "ephemeralContainers": [{"name": "debug"}]
             }
         }))
@@ -142,8 +149,12 @@ mod tests {
         let web = f.container("web").unwrap();
         assert_eq!((web.cpu_limit_cores, web.cpu_request_cores), (Some(0.2), Some(0.1)));
         assert_eq!((web.memory_limit_bytes, web.memory_request_bytes), (Some(64 << 20), None));
-        assert!(
-            f.container("init").is_some() && f.container("debug").is_some() && f.container("no").is_none()
+        let kind = |name: &str| f.container(name).map(|c| c.kind);
+        assert_eq!((kind("web"), kind("mesh")), (Some(ContainerKind::Main), Some(ContainerKind::Sidecar)));
+        assert_eq!(
+            (kind("init"), kind("debug")),
+            (Some(ContainerKind::Init), Some(ContainerKind::Ephemeral))
         );
+        assert_eq!(kind("no"), None);
     }
 }

@@ -37,6 +37,30 @@ impl Default for Rates {
 
 /// First and longest wait before a failed write is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The longest where somebody must act first, so that many such do not take the rate that is for all.
+const BACKOFF_BARRED: Duration = Duration::from_secs(60);
+
+/// When a write that failed is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// What was wrong passes.
+    Soon,
+    /// After so long: the API server says so.
+    After(Duration),
+    /// Once somebody has set it right: a right, a definition.
+    Barred,
+}
+
+impl Again {
+    fn wait(self, attempts: u32) -> Duration {
+        let backoff = BACKOFF.0.saturating_mul(1 << attempts.min(16));
+        match self {
+            Again::Soon => backoff.min(BACKOFF.1),
+            Again::After(wait) => wait,
+            Again::Barred => backoff.min(BACKOFF_BARRED),
+        }
+    }
+}
 
 /// A token bucket as one moment: when it would be full again (GCRA).
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +95,7 @@ struct Entry<W> {
 pub struct Job<K, W> {
     pub key: K,
     pub work: W,
-    /// Told true when it is written.
+    /// Told true when it is written, false when it cannot be for now: dropped, the queue is gone.
     pub waiters: Vec<oneshot::Sender<bool>>,
     /// How often it has failed.
     pub attempts: u32,
@@ -123,14 +147,15 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
     pub fn push(&mut self, key: K, work: W, waiter: Option<oneshot::Sender<bool>>, now: Instant) -> bool {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.work = work;
+            // Who sends again while it cannot be written has given up the wait before.
+            entry.waiters.retain(|w| !w.is_closed());
             entry.waiters.extend(waiter);
             return true;
         }
         if self.len() >= self.rates.capacity && !self.in_flight.contains(&key) {
             return false;
         }
-        let bucket = self.objects.get(&key).copied().unwrap_or(Bucket::FULL);
-        let at = bucket.ready_at(self.rates.object_interval, self.rates.object_burst, now);
+        let at = self.ready_at(&key, now);
         self.enter(key, work, waiter.into_iter().collect(), 0, at);
         true
     }
@@ -158,13 +183,15 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
         self.forget_full_buckets(now);
     }
 
-    /// It failed: again after a while, or after `wait` if the API server says so. What came for the
-    /// same object meanwhile takes its place.
-    pub fn failed(&mut self, job: Job<K, W>, wait: Option<Duration>, now: Instant) {
+    /// It failed: again after a while. What somebody must set right first waits for the object's own rate as well;
+    /// a conflict is still the same write. What came for the same object meanwhile takes its place.
+    pub fn failed(&mut self, job: Job<K, W>, again: Again, now: Instant) {
         let Job { key, work, waiters, attempts } = job;
         self.in_flight.remove(&key);
-        let backoff = BACKOFF.0.saturating_mul(1 << attempts.min(16)).min(BACKOFF.1);
-        let at = now + wait.unwrap_or(backoff);
+        let mut at = now + again.wait(attempts);
+        if again == Again::Barred {
+            at = at.max(self.ready_at(&key, now));
+        }
         let attempts = attempts.saturating_add(1);
         match self.entries.get_mut(&key) {
             Some(newer) => {
@@ -182,6 +209,12 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
         self.order.clear();
     }
 
+    /// When the object's own rate allows a write.
+    fn ready_at(&self, key: &K, now: Instant) -> Instant {
+        let bucket = self.objects.get(key).copied().unwrap_or(Bucket::FULL);
+        bucket.ready_at(self.rates.object_interval, self.rates.object_burst, now)
+    }
+
     fn every(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rates.per_second.max(0.001))
     }
@@ -197,8 +230,7 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
     /// What came for an object while it was written may go now.
     fn admit(&mut self, key: &K, now: Instant) {
         if self.entries.get(key).is_some_and(|e| e.place.is_none()) {
-            let bucket = self.objects.get(key).copied().unwrap_or(Bucket::FULL);
-            let at = bucket.ready_at(self.rates.object_interval, self.rates.object_burst, now);
+            let at = self.ready_at(key, now);
             self.place(key, at);
         }
     }
@@ -265,8 +297,8 @@ impl<K: Clone + Eq + Hash + Ord, W> Queue<K, W> {
     }
 
     /// See [`Schedule::failed`].
-    pub fn failed(&self, job: Job<K, W>, wait: Option<Duration>) {
-        self.lock().failed(job, wait, Instant::now());
+    pub fn failed(&self, job: Job<K, W>, again: Again) {
+        self.lock().failed(job, again, Instant::now());
         self.news.notify_one();
     }
 
@@ -319,6 +351,11 @@ mod tests {
         assert_eq!((a.key, a.work, a.waiters.len()), ("a", 3, 2), "keeps its place, tells both");
         a.waiters.into_iter().for_each(|w| w.send(true).unwrap());
         assert!(rx1.try_recv().unwrap() && rx2.try_recv().unwrap());
+        // Who does not wait any more is forgotten, however often it is said again.
+        for _ in 0..9 {
+            assert!(q.push("b", 2, Some(oneshot::channel().0), now));
+        }
+        assert_eq!(q.entries["b"].waiters.len(), 1);
         assert_eq!(job(q.pop(now)).key, "b");
         assert!(matches!(q.pop(now), Next::Empty));
     }
@@ -375,27 +412,48 @@ mod tests {
 
     #[test]
     fn failures_wait_longer_and_longer_and_give_way_to_news() {
-        let (mut q, mut now) = (Schedule::new(rates()), Instant::now());
+        let (mut q, mut now) =
+            (Schedule::new(Rates { object_interval: SEC / 100, ..rates() }), Instant::now());
         q.push("a", 1, None, now);
-        let mut waits = Vec::new();
-        for _ in 0..8 {
-            let j = job(q.pop(now));
-            q.failed(j, None, now);
-            let Next::Wait(at) = q.pop(now) else { panic!("no wait") };
-            waits.push((at - now).as_millis());
-            now = at;
-        }
-        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        let waits = waits(&mut q, Again::Soon, &mut now);
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000, 10_000]);
         let j = job(q.pop(now));
         let (tx, _rx) = oneshot::channel();
         q.push("a", 2, Some(tx), now);
-        q.failed(j, Some(3 * SEC), now);
+        q.failed(j, Again::After(3 * SEC), now);
         let Next::Wait(at) = q.pop(now) else { panic!("no wait") };
         assert_eq!(at - now, 3 * SEC, "as the API server says");
         let j = job(q.pop(at));
-        assert_eq!((j.work, j.attempts, j.waiters.len()), (2, 9, 1));
+        assert_eq!((j.work, j.attempts, j.waiters.len()), (2, 11, 1));
         q.done(&"a", at);
         assert!(q.is_empty());
+
+        now = at;
+        q.push("b", 1, None, now);
+        let waits = self::waits(&mut q, Again::Barred, &mut now);
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+    }
+
+    /// What the one object waits for while all of its writes fail.
+    fn waits(q: &mut Schedule<&'static str, i32>, again: Again, now: &mut Instant) -> Vec<u128> {
+        let wait = |_| {
+            let j = job(q.pop(*now));
+            q.failed(j, again, *now);
+            let Next::Wait(at) = q.pop(*now) else { panic!("no wait") };
+            let wait = (at - *now).as_millis();
+            *now = at;
+            wait
+        };
+        (0..10).map(wait).collect()
+    }
+
+    #[test]
+    fn a_write_that_is_barred_is_not_tried_faster_than_its_object_may_be_written() {
+        let (mut q, mut now) = (Schedule::new(rates()), Instant::now());
+        q.push("a", 1, None, now);
+        let waits = waits(&mut q, Again::Barred, &mut now);
+        assert_eq!(waits[0], 250, "of its two at once");
+        assert_eq!(waits[1..5], [19_750, 20_000, 20_000, 20_000], "then one in 20 s");
     }
 
     #[test]
@@ -443,14 +501,14 @@ mod tests {
                     }
                     _ => {
                         if let Some(j) = held.pop() {
-                            q.failed(j, None, now);
+                            q.failed(j, Again::Soon, now);
                         }
                     }
                 }
                 proptest::prop_assert!(q.len() <= 10);
             }
             for j in held {
-                q.failed(j, None, now);
+                q.failed(j, Again::Soon, now);
             }
             while !q.is_empty() {
                 match q.pop(now) {

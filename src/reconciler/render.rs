@@ -30,12 +30,8 @@ pub fn numbers(report: &Report, withhold: bool) -> SignalEvidence {
     for n in &report.neighbours {
         // A service of the node belongs to no namespace; a pod's cgroup not resolved to its pod may.
         let nobodys = n.namespace.is_empty() && n.pod.is_empty() && !n.name.contains("pod");
-        let named = !withhold || nobodys || n.namespace == report.namespace;
-        let name = if named { n.name.as_str() } else { WITHHELD };
-        match shares.iter_mut().find(|s| s.name == name) {
-            Some(share) => share.percent += n.percent,
-            None => shares.push(NeighbourShare { name: name.to_owned(), percent: n.percent }),
-        }
+        let withheld = withhold && !nobodys && n.namespace != report.namespace;
+        add(&mut shares, &n.name, withheld, n.percent);
     }
     shares.sort_by(|a, b| b.percent.total_cmp(&a.percent));
     for s in &mut shares {
@@ -49,9 +45,37 @@ pub fn numbers(report: &Report, withhold: bool) -> SignalEvidence {
     numbers
 }
 
+/// Adds to the share of this neighbour, or of all that are withheld.
+fn add(shares: &mut Vec<NeighbourShare>, name: &str, withheld: bool, percent: f64) {
+    let name = if withheld { WITHHELD } else { name };
+    match shares.iter_mut().find(|s| s.withheld == withheld && s.name == name) {
+        Some(share) => share.percent += percent,
+        None => shares.push(NeighbourShare { name: name.to_owned(), withheld, percent }),
+    }
+}
+
+/// Takes the names of neighbours in other namespaces out of what an object told; whether there were any.
+/// An object has names alone: what is no pod's (`namespace/pod/container`) and no cgroup of one is the node's.
+pub fn withhold(numbers: &mut SignalEvidence, namespace: &str) -> bool {
+    let others = |n: &NeighbourShare| match n.name.split_once('/') {
+        Some((of, _)) if !of.is_empty() => of != namespace,
+        _ => n.name.contains("pod"),
+    };
+    let before = std::mem::take(&mut numbers.neighbours);
+    let mut any = false;
+    for n in before {
+        let now = !n.withheld && others(&n);
+        any |= now;
+        add(&mut numbers.neighbours, &n.name, n.withheld || now, n.percent);
+    }
+    numbers.neighbours.sort_by(|a, b| b.percent.total_cmp(&a.percent));
+    any
+}
+
 /// The object this state wants; `None` without a signal.
 pub(crate) fn object(key: &PodKey, state: &PodState, now: Timestamp) -> Option<KernelWhisper> {
-    let ((container, kind), head) = state.headline()?;
+    let (about, head) = state.headline()?;
+    let (container, kind) = about;
     let active = state.signals.values().any(|s| s.active);
     let metrics = state.metrics.clone().map(tidy_metrics);
     let spec = KernelWhisperSpec {
@@ -72,9 +96,9 @@ pub(crate) fn object(key: &PodKey, state: &PodState, now: Timestamp) -> Option<K
         recommendation: head
             .advice
             .as_ref()
-            .map(|a| a.text.clone())
-            .or_else(|| state.restored_advice.clone())
-            .map(|text| cut(text, 4096)),
+            .map(|a| &a.text)
+            .or_else(|| state.restored_advice.as_ref().filter(|(of, _)| of == about).map(|(_, text)| text))
+            .map(|text| cut(text.clone(), 4096)),
         kernel_evidence: cut(evidence(container, *kind, head), 2048),
         kernel_truth: Some(truth(container, *kind, head)),
         conditions: conditions(state, *kind, active, now),

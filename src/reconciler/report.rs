@@ -45,10 +45,24 @@ pub struct NamedNeighbour {
     pub percent: f64,
 }
 
+/// Where a pod's spec has a container: what may be done to it goes by that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContainerKind {
+    #[default]
+    Main,
+    /// An init container that is restarted for as long as the pod runs.
+    Sidecar,
+    /// An init container that runs to its end before the others.
+    Init,
+    /// Put into the running pod by a person; it has no resources of its own.
+    Ephemeral,
+}
+
 /// Resources of one container, as its pod's spec has them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ContainerFacts {
     pub name: String,
+    pub kind: ContainerKind,
     pub cpu_limit_cores: Option<f64>,
     pub cpu_request_cores: Option<f64>,
     pub memory_limit_bytes: Option<i64>,

@@ -124,9 +124,10 @@ async fn connection(port: &Port, mut stream: TcpStream, stop: CancellationToken)
     };
     match role_now {
         _ if ours => serve_connection(port, stream, stop, std::future::pending()).await,
-        Role::Leader => {
+        // A paused leader answers as well: come again.
+        Role::Leader { .. } | Role::Paused { .. } => {
             let lost = async {
-                let _ = role.wait_for(|r| *r != Role::Leader).await;
+                let _ = role.wait_for(Role::follows).await;
             };
             serve_connection(port, stream, stop, lost).await;
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::desired::{PodKey, Stored, Want};
 use super::faults::{Fault, FaultLog};
-use super::queue::{Job, Queue};
+use super::queue::{Again, Job, Queue};
 use super::telemetry::Telemetry;
 use crate::api::{FIELD_MANAGER, KernelWhisper, PodBirthCertificate};
 
@@ -100,7 +100,7 @@ impl Writer {
         let kind = kind(&job);
         match result {
             Ok(stored) => {
-                self.log.succeeded();
+                self.log.succeeded_in(kind, &key_of(&job.key).namespace);
                 self.telemetry.written(kind, "ok", began.elapsed());
                 self.queue.done(&job.key);
                 if let (Some(stored), ObjectKey::Whisper(key), Some(pod_uid)) =
@@ -116,35 +116,40 @@ impl Writer {
         }
     }
 
-    async fn failed(&self, job: Job<ObjectKey, Work>, error: &kube::Error, began: Instant) {
+    async fn failed(&self, mut job: Job<ObjectKey, Work>, error: &kube::Error, began: Instant) {
         let fault = Fault::of(error);
-        let (hint, wait, again) = match fault {
+        let (hint, again) = match fault {
             Fault::NoSuchResource => {
-                ("install the CRDs: kernel-gossip crds | kubectl apply -f -", None, true)
+                ("install the CRDs: kernel-gossip crds | kubectl apply -f -", Some(Again::Barred))
             }
             Fault::Forbidden | Fault::Unauthorized => {
-                ("see docs/reconciler.md for the rights the role needs; trying again", None, true)
+                ("see docs/reconciler.md for the rights the role needs; trying again", Some(Again::Barred))
             }
-            Fault::TooMany(wait) => ("trying again later", wait, true),
-            Fault::Conflict | Fault::Unavailable => ("trying again", None, true),
+            Fault::TooMany(wait) => ("trying again later", Some(wait.map_or(Again::Soon, Again::After))),
+            Fault::Conflict | Fault::Unavailable => ("trying again", Some(Again::Soon)),
             // The namespace is gone or going: the pod goes with it.
-            Fault::NotFound | Fault::Terminating => ("given up", None, false),
+            Fault::NotFound | Fault::Terminating => ("given up", None),
             Fault::Invalid => (
                 "given up; are the installed CRDs those of this version? kernel-gossip crds prints them",
                 None,
-                false,
             ),
         };
-        let result = if again { "retried" } else { "given_up" };
+        let result = if again.is_some() { "retried" } else { "given_up" };
         self.telemetry.written(kind(&job), result, began.elapsed());
         let gone = matches!(fault, Fault::NotFound | Fault::Terminating);
         // One conflict is the business of server-side apply; many are worth a line. A pod that went is none.
         let first_conflicts = fault == Fault::Conflict && job.attempts < 3;
         if !gone && !first_conflicts {
-            self.log.failed(fault, error, hint);
+            self.log.failed_in(kind(&job), &key_of(&job.key).namespace, fault, error, hint);
         }
-        if again {
-            self.queue.failed(job, wait);
+        // What somebody has to set right takes longer than anybody waits.
+        if matches!(again, None | Some(Again::Barred)) {
+            for waiter in job.waiters.drain(..) {
+                let _ = waiter.send(false);
+            }
+        }
+        if let Some(again) = again {
+            self.queue.failed(job, again);
             return;
         }
         self.queue.done(&job.key);

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use kernel_gossip::api::PodBirthCertificateStatus;
 use kernel_gossip::attribution::{Workload, WorkloadKind};
+use kernel_gossip::birth::certificate::Certificate;
 use kernel_gossip::kernel::Instant;
 use kernel_gossip::signals::{
     CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper,
 };
-use kernel_gossip::sinks::event::{AttrValue, Attribute, resource_attributes, whisper_attributes};
-use kernel_gossip::sinks::names::WHISPER_EVENT;
+use kernel_gossip::sinks::event::{
+    AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes,
+};
+use kernel_gossip::sinks::names::{BIRTH_EVENT, WHISPER_EVENT};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -77,13 +81,38 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
 
 /// The event of it.
 pub fn event(whisper: &Whisper, node: &str) -> ResourceLogs {
+    let attributes = whisper_attributes(whisper).collect();
+    logs(&whisper.who, node, WHISPER_EVENT, whisper.at, attributes)
+}
+
+/// The event of a birth that is said now.
+pub fn birth(who: &Arc<Workload>, status: &PodBirthCertificateStatus, now: jiff::Timestamp) -> ResourceLogs {
+    let at = Instant { mono_ns: 0, unix_ns: u64::try_from(now.as_nanosecond()).unwrap() };
+    let certificate = Certificate {
+        who: (**who).clone(),
+        zero: at,
+        at,
+        status: status.clone(),
+        processes: Vec::new(),
+        restart: false,
+    };
+    logs(who, "kg-node", BIRTH_EVENT, at, birth_attributes(&certificate))
+}
+
+fn logs(
+    who: &Workload,
+    node: &str,
+    event_name: &str,
+    at: Instant,
+    attributes: Vec<Attribute>,
+) -> ResourceLogs {
     let record = LogRecord {
-        time_unix_nano: whisper.at.unix_ns,
-        event_name: WHISPER_EVENT.into(),
-        attributes: whisper_attributes(whisper).map(key_value).collect(),
+        time_unix_nano: at.unix_ns,
+        event_name: event_name.into(),
+        attributes: attributes.into_iter().map(key_value).collect(),
         ..Default::default()
     };
-    let attributes = resource_attributes(&whisper.who, Some(node)).map(key_value).collect();
+    let attributes = resource_attributes(who, Some(node)).map(key_value).collect();
     ResourceLogs {
         resource: Some(Resource { attributes, ..Default::default() }),
         scope_logs: vec![ScopeLogs { log_records: vec![record], ..Default::default() }],

@@ -180,13 +180,10 @@ fn kube_score_finds_nothing() {
 }
 
 /// What each program asks of the API server, and where. The remediation's is not here: a test records what it
-/// really asks (tests/resize_cluster).
+/// really asks (tests/resize_cluster). So does one for the reconciler (tests/reconciler_cluster/rights.rs), which
+/// needs a cluster; this one says it without.
 fn declared(service_account: &str) -> BTreeSet<Use> {
-    let both = |verb| {
-        let of = move |resource| Use::new("kernel.gossip.io", resource, verb);
-        [of("kernelwhispers"), of("podbirthcertificates")]
-    };
-    let status = |resource| Use::new("kernel.gossip.io", resource, "patch");
+    let of = |resource| move |verb| Use::new("kernel.gossip.io", resource, verb);
     match service_account {
         // src/attribution: a watch of the node's pods. The reconciler asks whether it may speak of them.
         "kernel-observer" => {
@@ -203,11 +200,12 @@ fn declared(service_account: &str) -> BTreeSet<Use> {
             Use::new("coordination.k8s.io", "leases", "get"),
             Use::new("coordination.k8s.io", "leases", "create"),
             Use::new("coordination.k8s.io", "leases", "patch"),
-            status("kernelwhispers/status"),
-            status("podbirthcertificates/status"),
+            of("kernelwhispers/status")("patch"),
+            of("podbirthcertificates/status")("patch"),
         ]
         .into_iter()
-        .chain(["get", "list", "watch", "create", "patch", "delete"].into_iter().flat_map(both))
+        .chain(["get", "list", "watch", "create", "patch", "delete"].map(of("kernelwhispers")))
+        .chain(["get", "create", "patch", "delete"].map(of("podbirthcertificates")))
         .collect(),
         other => panic!("who is {other}?"),
     }

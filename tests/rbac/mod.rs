@@ -41,6 +41,8 @@ struct Shared {
     upstream: Client,
     used: Mutex<BTreeSet<Use>>,
     denied: Mutex<BTreeSet<Use>>,
+    /// A subresource that the server is to lack, and what is asked for in its place.
+    absent: Mutex<Option<(&'static str, &'static str)>>,
 }
 
 impl Proxy {
@@ -51,7 +53,12 @@ impl Proxy {
         // Watches end when the program ends them.
         config.read_timeout = None;
         let upstream = Client::try_from(config).expect("a client");
-        let state = Arc::new(Shared { upstream, used: Mutex::default(), denied: Mutex::default() });
+        let state = Arc::new(Shared {
+            upstream,
+            used: Mutex::default(),
+            denied: Mutex::default(),
+            absent: Mutex::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let router = Router::new().fallback(forward).with_state(state.clone());
@@ -78,6 +85,11 @@ impl Proxy {
         file
     }
 
+    /// From here on the server answers for `subresource` as it does for one it does not have.
+    pub fn lacks(&self, subresource: &'static str, asked_instead: &'static str) {
+        *self.state.absent.lock().unwrap() = Some((subresource, asked_instead));
+    }
+
     /// What was asked for and permitted, so far.
     pub fn used(&self) -> BTreeSet<Use> {
         self.state.used.lock().unwrap().clone()
@@ -101,7 +113,11 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     let Ok(bytes) = to_bytes(body, 16 << 20).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let path = parts.uri.path_and_query().expect("a path").as_str();
+    let mut path = parts.uri.path_and_query().expect("a path").to_string();
+    let absent = *state.absent.lock().unwrap();
+    if let Some((subresource, instead)) = absent.filter(|(sub, _)| parts.uri.path().ends_with(sub)) {
+        path = path.replacen(subresource, instead, 1);
+    }
     let mut upstream = axum::http::Request::builder().method(parts.method.clone()).uri(path);
     for name in ["accept", "content-type"] {
         if let Some(value) = parts.headers.get(name) {

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kernel_gossip::api::{KernelWhisper, KernelWhisperStatus};
+use kernel_gossip::api::{KernelWhisper, KernelWhisperStatus, PodBirthCertificateStatus};
 use kernel_gossip::attribution::Workload;
 use kernel_gossip::signals::Whisper;
 use kube::{Api, Client, ResourceExt};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -290,7 +291,22 @@ impl Agent {
     }
 
     pub async fn send(&mut self, whispers: &[Whisper]) -> Result<ExportLogsServiceResponse, Status> {
-        let resource_logs = whispers.iter().map(|w| whisper::event(w, "kg-node")).collect();
+        self.export(whispers.iter().map(|w| whisper::event(w, "kg-node")).collect()).await
+    }
+
+    /// Says the pod's birth, as its agent does: once, unless it is told to come again.
+    pub async fn certify(
+        &mut self,
+        pod: &Pod,
+        birth: &PodBirthCertificateStatus,
+    ) -> Result<ExportLogsServiceResponse, Status> {
+        self.export(vec![whisper::birth(&main_of(pod), birth, Timestamp::now())]).await
+    }
+
+    async fn export(
+        &mut self,
+        resource_logs: Vec<ResourceLogs>,
+    ) -> Result<ExportLogsServiceResponse, Status> {
         let mut request = Request::new(ExportLogsServiceRequest { resource_logs });
         if !self.token.is_empty() {
             let value: MetadataValue<_> = format!("Bearer {}", self.token).parse().unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use kernel_gossip::api::{BirthOutcome, PodBirthCertificate, PodBirthCertificateStatus, Source};
 use kernel_gossip::signals::Whisper;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -114,6 +115,114 @@ async fn the_api_server_goes_away() {
     assert!(about(&warnings, "watching KernelWhispers").len() <= 1, "{warnings:#?}");
     let says: Vec<_> = r.process.lines().into_iter().map(|l| l.text).collect();
     assert!(says.iter().any(|l| l.contains("writing objects: works again")), "{says:#?}");
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn the_api_server_goes_away_for_longer_than_the_lease() {
+    let (client, ns) = (client().await, Namespace::new("lease"));
+    let road = Road::new().await;
+    let arguments = ["--leader-election=true", "--namespace", &ns.0, "--lease-name", "test"];
+    let r = Reconciler::start(&ns, &arguments, &[("KUBECONFIG", road.config.path())]);
+    r.until_ready().await;
+    let (pod, other) = (ns.pod(&client, "web").await, ns.pod(&client, "other").await);
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    let (w, over) = (throttled(&pod), throttled(&other));
+    agent.say(&[w.clone(), over.clone()]).await;
+    whisper_of(&client, &pod, "a whisper", |_| true).await;
+    whisper_of(&client, &other, "a whisper", |_| true).await;
+
+    // For a moment: it leads on, and what is said is taken.
+    road.open.send_replace(false);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(r.metric("kernel_gossip_reconciler_leading ").await, 1.0);
+    let mut over = Whisper { transition: kernel_gossip::signals::Transition::Resolved, ..over };
+    over.at.unix_ns += 1_000_000;
+    let mut news = Whisper { severity: kernel_gossip::signals::Severity::Warning, ..w };
+    news.at.unix_ns += 1_000_000;
+    agent.say(&[news, over]).await;
+
+    // For longer: another might lead, so nothing is taken.
+    eventually("a pause", async || {
+        (r.metric("kernel_gossip_reconciler_leading ").await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(r.get("/ready").await.unwrap().0, 503);
+    let refused = agent.send(&[throttled(&pod)]).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+
+    // Nobody did: what was taken is written, though nobody says it again.
+    road.open.send_replace(true);
+    whisper_of(&client, &pod, "the news", |kw| status(kw).severity == kernel_gossip::api::Severity::Warning)
+        .await;
+    whisper_of(&client, &other, "its end", |kw| {
+        status(kw).state == kernel_gossip::api::WhisperState::Resolved
+    })
+    .await;
+    r.until_ready().await;
+    agent.say(&[throttled(&pod)]).await;
+    let says: Vec<_> = r.process.lines().into_iter().map(|l| l.text).collect();
+    let count = |what: &str| says.iter().filter(|l| l.contains(what)).count();
+    assert_eq!((count("this replica leads"), count("the Lease ran out")), (1, 1), "{says:#?}");
+    let warnings = r.warnings();
+    for what in ["holding the Lease", "writing objects"] {
+        assert_eq!(about(&warnings, what).len(), 1, "{what}: {warnings:#?}");
+    }
+    assert_eq!(count("holding the Lease: works again"), 1, "{says:#?}");
+}
+
+fn complete() -> PodBirthCertificateStatus {
+    let mut birth = PodBirthCertificateStatus::of(Source::Kernel);
+    birth.outcome = Some(BirthOutcome::Complete);
+    birth.total = Some("607 ms".into());
+    birth
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn a_birth_that_may_not_be_written_holds_up_no_whisper() {
+    let (client, ns) = (client().await, Namespace::new("barred"));
+    let config = restricted(&ns, "births").await;
+    let r = Reconciler::start(&ns, &[], &[("KUBECONFIG", config.path())]);
+    r.until_ready().await;
+    let pod = ns.pod(&client, "web").await;
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    agent.certify(&pod, &complete()).await.expect("taken: to send it again would not help");
+    agent.say(&[throttled(&pod)]).await;
+    whisper_of(&client, &pod, "a whisper", |_| true).await;
+    let warnings = r.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("birth in"), "{warnings:#?}");
+
+    apply_in(None, &rights(&ns.0, "none"));
+    let api: kube::Api<PodBirthCertificate> = kube::Api::namespaced(client, &ns.0);
+    eventually("the certificate", async || api.get_opt("web-pbc").await.unwrap()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn a_birth_that_is_taken_outlives_the_reconciler() {
+    let (client, ns) = (client().await, Namespace::new("births"));
+    let road = Road::new().await;
+    let r = Reconciler::start(&ns, &[], &[("KUBECONFIG", road.config.path())]);
+    r.until_ready().await;
+    let pod = ns.pod(&client, "web").await;
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    // So that pod and token are known while nobody can be asked.
+    agent.say(&[throttled(&pod)]).await;
+
+    road.open.send_replace(false);
+    let birth = complete();
+    let early = agent.certify(&pod, &birth).await.unwrap_err();
+    assert_eq!(early.code(), tonic::Code::Unavailable, "taken, and not written: {early}");
+    // What it had in memory goes with it; the sender has the birth still.
+    let r = r.killed_and_started();
+    road.open.send_replace(true);
+    r.until_ready().await;
+    eventually("the certificate's taking", async || agent.clone().certify(&pod, &birth).await.ok()).await;
+    let api: kube::Api<PodBirthCertificate> = kube::Api::namespaced(client, &ns.0);
+    let there = api.get("web-pbc").await.expect("written, as it is taken");
+    assert_eq!(there.status.and_then(|s| s.total).as_deref(), Some("607 ms"));
 }
 
 #[tokio::test]

@@ -214,10 +214,15 @@ async fn an_object_somebody_deletes_or_changes_is_put_right() {
     }
 
     output(kubectl().args(["-n", &ns.0, "delete", "kw", "web-kw"]));
-    let mut again = Whisper { transition: Transition::Repeated, ..w };
-    again.at.unix_ns = Timestamp::now().as_nanosecond() as u64;
-    agent.say(&[again]).await;
-    let after = whisper_of(&client, &pod, "the whisper again", |_| true).await;
+    // What is said before the reconciler hears of the deletion goes with the object, so it is said again, as agents do.
+    let after = eventually("the whisper again", async || {
+        let mut again = Whisper { transition: Transition::Repeated, ..w.clone() };
+        again.at.unix_ns = Timestamp::now().as_nanosecond() as u64;
+        agent.clone().say(&[again]).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        api.get_opt("web-kw").await.unwrap().filter(|kw| kw.status.is_some())
+    })
+    .await;
     assert_ne!(after.uid(), before.uid());
     assert_eq!(status(&after).state, WhisperState::Active);
     assert_eq!(r.warnings(), Vec::<String>::new());

@@ -8,5 +8,10 @@ mod common;
 mod faults;
 mod life;
 mod metrics;
+#[path = "../rbac/mod.rs"]
+mod rbac;
+#[path = "../manifests/render.rs"]
+mod render;
 mod replicas;
+mod rights;
 mod speed;

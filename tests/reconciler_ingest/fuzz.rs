@@ -1,18 +1,22 @@
 //! Hostile input: a million cases over both ways in (`KG_FUZZ_CASES`, fewer by default). Nothing may
-//! panic, and what is taken must be an object the API server would take too.
+//! panic, what is taken must be an object the API server would take too, and nobody gets in without a token.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::{Body, to_bytes};
+use http::{HeaderValue, Request};
 use jiff::Timestamp;
-use kernel_gossip::api::KernelWhisper;
+use kernel_gossip::api::{KernelWhisper, Source};
 use kernel_gossip::reconciler::desired::{Desired, Now, PodKey, Rules, Want};
 use kernel_gossip::reconciler::ingest::Said;
+use kernel_gossip::reconciler::ingest::certificate::Certified;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, decode};
 use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
 use kernel_gossip::reconciler::metrics_api::Silence;
 use kernel_gossip::reconciler::report::{PodFacts, Report};
 use kernel_gossip::signals::{SignalType, Whisper};
+use kernel_gossip::sinks::names::birth::CERTIFICATE as BIRTH_CERTIFICATE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
@@ -21,8 +25,10 @@ use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
+use tower::ServiceExt;
 
-use crate::common::whisper::{container, event, throttled};
+use crate::common::whisper::{any, birth, container, event, throttled};
+use crate::http::{services, throttle_now};
 use crate::{now, webhook};
 
 /// Cases of each of the two ways in.
@@ -97,6 +103,159 @@ fn numbers(value: &Value) {
     }
 }
 
+/// A certificate may be stored as it is: no text or list longer than the schema has it, no number that is none, and
+/// none below zero but moments before the zero of the timeline.
+fn may_be_stored(birth: &Certified) {
+    let status = &birth.status;
+    assert_eq!(status.source, Source::Kernel, "whatever its sender says");
+    assert!(status.timeline.len() <= 512 && status.phases.len() <= 64 && status.restarts.len() <= 16);
+    assert!(status.timeline.iter().all(|s| (1..=128).contains(&s.action.chars().count())));
+    bounded("", &serde_json::to_value(status).unwrap());
+}
+
+fn bounded(field: &str, value: &Value) {
+    const MOMENTS: [&str; 4] = ["timestampMs", "startMs", "execMs", "listenMs"];
+    match value {
+        Value::Null => panic!("{field} is a number that is none"),
+        Value::Number(n) => assert!(n.as_f64().unwrap() >= 0.0 || MOMENTS.contains(&field), "{field}: {n}"),
+        Value::String(s) => assert!(s.chars().count() <= 512, "{field}"),
+        Value::Array(all) => all.iter().for_each(|v| bounded(field, v)),
+        Value::Object(all) => all.iter().for_each(|(field, v)| bounded(field, v)),
+        Value::Bool(_) => {}
+    }
+}
+
+/// A birth as its agent certifies it.
+fn certificate() -> Value {
+    json!({
+        "source": "kernel", "outcome": "complete", "total": "521 ms", "startedAt": "2026-11-21T05:59:58Z",
+        "slow": {"severity": "warning", "phase": "image", "tookMs": 5000.0, "usualMs": 900.0},
+        "failure": {"phase": "sandbox", "container": "main", "reason": "Exited", "message": "exit status 1"},
+        "phases": [{"name": "sandbox", "startMs": 0.0, "durationMs": 409.5, "uncertaintyMs": 12.0}],
+        "timeline": [
+            {"timestampMs": -3.5, "actor": "scheduler", "action": "bound"},
+            {"timestampMs": 0.0, "actor": "kubelet", "action": "mkdir", "details": "pod cgroup"},
+        ],
+        "kernelStats": {
+            "totalSyscalls": 4711, "bySyscall": {"openat": 900}, "namespacesCreated": 5, "byNamespace": {"net": 1},
+            "cgroupWrites": 37, "mounts": 22, "processes": 9, "cpuMs": 80.5, "totalDurationMs": 521.5,
+        },
+        "breakdown": [{"actor": "cni", "phase": "sandbox", "processes": 4, "syscalls": 300, "cpuMs": 8.0}],
+        "containers": [{"name": "main", "program": "/bin/web", "execMs": 518.0, "listenMs": 521.0, "port": 8080}],
+        "restarts": [{"container": "main", "at": "2026-11-21T05:59:59Z", "execMs": 40.0}],
+        "missing": [{"part": "mounts", "why": "the tracepoint is not there"}],
+    })
+}
+
+#[test]
+fn births() {
+    let mut rng = rng();
+    let mut down = Downstream::new();
+    let who = container("shop", "web-0", "0e9fa5a1-8c4b-4e0e-9d5c-5ad1a2f2b0c1", "main");
+    let seed = birth(&who, &serde_json::from_value(certificate()).unwrap(), now());
+    // Each is some kilobytes of JSON.
+    let (start, mut taken, cases) = (Instant::now(), 0, cases() / 5);
+    for _ in 0..cases {
+        let mut own = certificate();
+        for _ in 0..rng.random_range(0..4) {
+            mutate_json(&mut own, &mut rng);
+        }
+        let mut logs = seed.clone();
+        let attributes = &mut logs.scope_logs[0].log_records[0].attributes;
+        let json = attributes.iter_mut().find(|kv| kv.key == BIRTH_CERTIFICATE).unwrap();
+        json.value = Some(any(own.to_string().into()));
+        let mut request = ExportLogsServiceRequest { resource_logs: vec![logs] };
+        if rng.random_ratio(1, 4) {
+            mutate_request(&mut request, &mut rng);
+        }
+        let mut out = Decoded::default();
+        for logs in &request.resource_logs {
+            decode(logs, now(), &mut out);
+        }
+        out.refused.iter().for_each(|r| one_line(&r.to_string()));
+        for certified in out.births {
+            taken += 1;
+            may_be_stored(&certified);
+            certified.slow().into_iter().for_each(|slow| down.take(slow));
+        }
+    }
+    done("births", cases, start, taken);
+    assert!(down.taken > cases / 20, "{} whispers of slow births", down.taken);
+}
+
+/// Values of `Authorization` that are no valid token of anybody: nobody reviews one here.
+fn authorization(rng: &mut StdRng) -> Vec<u8> {
+    let mut value = ["Bearer a.b.c", "bearer  e30.e30.x", "Basic YTpi", "Bearer", "Negotiate x", ""]
+        [rng.random_range(0..6)]
+    .as_bytes()
+    .to_vec();
+    match rng.random_range(0..4) {
+        0 => mutate_bytes(&mut value, rng),
+        1 => value = text(rng).into_bytes(),
+        2 => value.extend(text(rng).into_bytes()),
+        _ => {}
+    }
+    value
+}
+
+/// Says what a request could be let in by, in this place or another: a header or two.
+fn hostile(path: &str, kind: &str, body: Vec<u8>, rng: &mut StdRng) -> Request<Body> {
+    const NAMES: [&str; 6] = [
+        "authorization",
+        "proxy-authorization",
+        "x-forwarded-client-cert",
+        "x-remote-user",
+        "impersonate-user",
+        "cookie",
+    ];
+    let mut request = Request::post(path).header("content-type", kind).header("te", "trailers");
+    for _ in 0..rng.random_range(0..3) {
+        if let Ok(value) = HeaderValue::from_bytes(&authorization(rng)) {
+            request = request.header(NAMES[rng.random_range(0..NAMES.len())], value.clone());
+            request = if rng.random() { request.header(NAMES[0], value) } else { request };
+        }
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+#[tokio::test]
+async fn without_a_valid_token_nothing_changes() {
+    let mut rng = rng();
+    let mut s = services(false);
+    let at = Timestamp::now();
+    let w = throttled(&container("shop", "web", "a1", "main"), at);
+    let message = request(&w).encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(&message);
+    let json = throttle_now().into_bytes();
+    let (start, cases) = (Instant::now(), cases());
+    for _ in 0..cases {
+        let (app, path, kind, body) = match rng.random_range(0..4) {
+            0 => (&s.webhook, "/webhook/pixie", "application/json", &json),
+            1 => (&s.webhook, "/webhook/ebpf", "application/json", &json),
+            2 => (&s.otlp, "/v1/logs", "application/x-protobuf", &message),
+            _ => (
+                &s.otlp,
+                "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+                "application/grpc",
+                &frame,
+            ),
+        };
+        let answer = app.clone().oneshot(hostile(path, kind, body.clone(), &mut rng)).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let said = match head.headers.get("grpc-message") {
+            Some(said) => said.to_str().unwrap().replace("%20", " "),
+            None => String::from_utf8_lossy(&to_bytes(body, 1 << 20).await.unwrap()).into_owned(),
+        };
+        // Turned away at the door: behind it the pod would be asked for.
+        let door = said.contains("authorization: ") || said.contains("the token cannot be reviewed now");
+        assert!(door, "{:?} {said:?}", head.status);
+        assert!(s.through.try_recv().is_err());
+    }
+    println!("credentials: {cases} cases in {:.1} s", start.elapsed().as_secs_f64());
+}
+
 #[test]
 fn webhook() {
     let mut rng = rng();
@@ -119,7 +278,7 @@ fn webhook() {
             Err(refusal) => one_line(&refusal.to_string()),
         }
     }
-    done("webhook", start, down.taken);
+    done("webhook", cases(), start, down.taken);
 }
 
 #[test]
@@ -149,11 +308,11 @@ fn otlp() {
         out.refused.iter().for_each(|r| one_line(&r.to_string()));
         out.reports.into_iter().for_each(|r| down.take(r));
     }
-    done("OTLP", start, down.taken);
+    done("OTLP", cases(), start, down.taken);
 }
 
-fn done(what: &str, start: Instant, taken: u64) {
-    let (cases, seconds) = (cases(), start.elapsed().as_secs_f64());
+fn done(what: &str, cases: u64, start: Instant, taken: u64) {
+    let seconds = start.elapsed().as_secs_f64();
     println!("{what}: {cases} cases in {seconds:.1} s, {taken} reports taken");
     // Else the mutations break everything and nothing behind the first check is tried.
     assert!(taken > cases / 20 && taken < cases * 2, "{taken} of {cases} taken");
@@ -250,6 +409,7 @@ fn mutate_json(body: &mut Value, rng: &mut StdRng) {
     match rng.random_range(0..6) {
         0 => drop(fields.remove(&key)),
         1 => drop(fields.insert(text(rng), any_json(rng, 2))),
+        0..=3 if fields[&key].is_object() => mutate_json(&mut fields[&key], rng),
         2 | 3 if fields[&key].is_number() => drop(fields.insert(key, json!(rng.random_range(0.0..110.0)))),
         2 | 3 if fields[&key].is_array() && fields[&key].as_array().is_some_and(|a| !a.is_empty()) => {
             let all = fields[&key].as_array_mut().unwrap();

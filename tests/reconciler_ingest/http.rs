@@ -21,16 +21,16 @@ use tower::ServiceExt;
 
 use crate::common::whisper::{container, event, throttled};
 
-struct Services {
-    webhook: axum::Router,
-    otlp: axum::Router,
+pub struct Services {
+    pub webhook: axum::Router,
+    pub otlp: axum::Router,
     /// What came through: must stay empty.
-    through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
+    pub through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
     _role: watch::Sender<Role>,
     open: watch::Sender<bool>,
 }
 
-fn services(anonymous: bool) -> Services {
+pub fn services(anonymous: bool) -> Services {
     let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = kube::Client::try_from(nowhere).unwrap();
     let telemetry = Telemetry::register(&mut Default::default());
@@ -39,7 +39,7 @@ fn services(anonymous: bool) -> Services {
     intake.open(out);
     let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));
     let births = Arc::new(Births::new(client));
-    let (_role, role) = watch::channel(Role::Leader);
+    let (_role, role) = watch::channel(Role::Leader { term: 0 });
     let (open, opened) = watch::channel(true);
     let webhook = webhook::router(Webhook {
         intake: intake.clone(),
@@ -52,7 +52,10 @@ fn services(anonymous: bool) -> Services {
 }
 
 async fn ask(app: &axum::Router, request: Request<Body>) -> (StatusCode, String) {
-    let answer = app.clone().oneshot(request).await.unwrap();
+    read(app.clone().oneshot(request).await.unwrap()).await
+}
+
+async fn read(answer: axum::response::Response) -> (StatusCode, String) {
     let status = answer.status();
     let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -69,7 +72,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<
 const JSON: (&str, &str) = ("content-type", "application/json");
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
-fn throttle_now() -> String {
+pub fn throttle_now() -> String {
     let mut body = crate::webhook::throttle();
     body["timestamp"] = jiff::Timestamp::now().to_string().into();
     body.to_string()
@@ -89,7 +92,10 @@ async fn without_a_good_token_nothing_comes_through() {
         let mut headers = vec![JSON];
         headers.extend(token.map(|t| ("authorization", t)));
         for path in ["/webhook/pixie", "/webhook/ebpf"] {
-            let (status, line) = ask(&s.webhook, post(path, &headers, throttle_now())).await;
+            let answer = s.webhook.clone().oneshot(post(path, &headers, throttle_now())).await.unwrap();
+            let later = *wanted == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(answer.headers().contains_key("retry-after"), later, "{path} {token:?}");
+            let (status, line) = read(answer).await;
             assert_eq!(status, *wanted, "{path} {token:?}: {line}");
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line:?}");
         }

@@ -184,6 +184,15 @@ fn refusals_name_the_field() {
     for text in ["", "{", "[]", "null", "\u{0}", "{\"type\":\"cpu_throttle\"", &"[".repeat(10_000)] {
         assert!(parse(text.as_bytes(), now()).is_err());
     }
-    let nothing = json!({"type": "network_issue", "pod_name": "w", "namespace": "s", "period_seconds": 1, "timestamp": "2026-11-21T05:59:58Z"});
-    assert_eq!(parse(nothing.to_string().as_bytes(), now()).unwrap_err().reason, Reason::Malformed);
+    let at = "2026-11-21T05:59:58Z";
+    for (nothing, field) in [
+        (
+            json!({"type": "network_issue", "pod_name": "w", "namespace": "s", "period_seconds": 1, "timestamp": at}),
+            "dropped_packets",
+        ),
+        (json!({"type": "pod_creation", "pod_name": "w", "namespace": "s", "timestamp": at}), "timeline"),
+    ] {
+        let refusal = parse(nothing.to_string().as_bytes(), now()).unwrap_err();
+        assert_eq!((refusal.reason, refusal.field.as_deref()), (Reason::BadField, Some(field)));
+    }
 }

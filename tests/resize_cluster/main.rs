@@ -223,6 +223,75 @@ async fn a_step_that_did_not_help_is_undone() {
 
 #[tokio::test]
 #[ignore = "needs a cluster: scripts/test cluster"]
+async fn a_server_that_cannot_resize_is_said_to_be_one() {
+    let _node = NODE.read().await;
+    let namespace = Namespace::new("old");
+    namespace.apply(&pod("busy", BUSY, true));
+    namespace.running("busy");
+    let container = Container::of(&pods(&namespace).await, "busy").await;
+    // An older server, as far as this one answers for what it does not have: RBAC is asked first.
+    let mut role = remediation_role(&namespace);
+    let rules = role["rules"].as_array_mut().unwrap();
+    rules.push(json!({"apiGroups": [""], "resources": ["pods/unheard-of"], "verbs": ["patch"]}));
+    namespace.apply(&role);
+    let proxy = rbac::Proxy::start(&namespace.0, "default").await;
+    proxy.lacks("/resize", "/unheard-of");
+    let mut executor = Executor::with(proxy.client(), options());
+    executor.report(&container.throttled().await).await;
+    let (states, r) = executor.until(State::Refused).await;
+    assert_eq!((states.len(), r.reason.as_str()), (2, "NotSupported"));
+    assert!(executor.end().await.is_empty());
+    assert_eq!(container.quota(), 20_000);
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: scripts/test cluster"]
+async fn what_nobody_permits_any_more_is_not_undone() {
+    let _node = NODE.read().await;
+    let namespace = Namespace::new("barred");
+    namespace.apply(&pod("busy", BUSY, true));
+    namespace.running("busy");
+    let container = Container::of(&pods(&namespace).await, "busy").await;
+    // A step so small that it could not help, taken by a reconciler that is gone.
+    let cores = |cores| Some(ResourceStep { cpu_limit_cores: Some(cores), ..ResourceStep::default() });
+    let standing = Remediation {
+        state: State::Verifying,
+        reason: "Actuated".into(),
+        message: String::new(),
+        container: Some("app".into()),
+        from: cores(0.199),
+        to: cores(0.2),
+        before_throttled_percent: Some(1.0),
+        after_throttled_percent: None,
+        last_transition_time: Time(Timestamp::now()),
+        cooldown_until: None,
+        steps: 1,
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // No more than could be used before the step, as a busy machine or its own limit has it.
+    let throttled = container.until(|w| w.throttled_periods >= 20 && w.usage_cores <= 0.202).await;
+    let limit = || namespace.get("pod/busy", "{.spec.containers[0].resources.limits.cpu}");
+    let judged = async |mode| {
+        let mut executor = Executor::start(ResizeOptions { mode, ..options() }).await;
+        executor.standing = Some(standing.clone());
+        let r = executor.told(&throttled).await;
+        assert!(executor.end().await.is_empty());
+        (r.state, r.reason)
+    };
+    assert_eq!(judged(Mode::DryRun).await, (State::DryRun, "WouldUndo".into()));
+    assert_eq!(limit(), "200m");
+    namespace.kubectl(&["annotate", "pod", "busy", &format!("{ANNOTATION}-")]);
+    assert_eq!(judged(Mode::Apply).await, (State::Refused, "NotAskedAnyMore".into()));
+    assert_eq!((limit().as_str(), container.quota()), ("200m", 20_000));
+    // Permitted, the same is undone.
+    namespace.kubectl(&["annotate", "pod", "busy", &format!("{ANNOTATION}=resize")]);
+    assert_eq!(judged(Mode::Apply).await, (State::RolledBack, "DidNotHelp".into()));
+    assert_eq!(limit(), "199m");
+    assert_eq!(namespace.events("busy"), ["WouldUndoResize", "ResizeRefused", "ResizeRolledBack"]);
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_the_node_does_not_carry_out_is_undone() {
     let _node = NODE.write().await;
     let namespace = Namespace::new("pending");

@@ -16,6 +16,7 @@ use crate::reconciler::metrics_api::{self, PodMetrics, Silence};
 use crate::reconciler::recommend::{Recommendation, recommend};
 use crate::reconciler::render;
 use crate::reconciler::report::{Evidence, Report};
+use crate::reconciler::resize::step;
 
 /// Signals of one pod; the schema allows 256.
 pub(super) const SIGNALS_MAX: usize = 128;
@@ -29,8 +30,8 @@ pub(crate) struct PodState {
     pub(crate) silence: Silence,
     /// The last two answers of the Metrics API, newest first: the newest may end after the history.
     snapshots: VecDeque<Arc<PodMetrics>>,
-    /// The advice a restart found in the object, until a report brings new.
-    pub(crate) restored_advice: Option<String>,
+    /// The advice a restart found in the object and the signal it was for, until a report brings new.
+    pub(crate) restored_advice: Option<((String, SignalKind), String)>,
     pub(crate) remediation: Option<Remediation>,
     pub(crate) conditions: Vec<Condition>,
     pub(super) stored: Option<Stored>,
@@ -89,7 +90,7 @@ impl PodState {
     }
 
     /// The state an object tells of. What it says is active gets the full time to be said again.
-    pub(super) fn restored(kw: &KernelWhisper, stored: Stored, now: Now) -> PodState {
+    pub(super) fn restored(kw: &KernelWhisper, stored: Stored, rules: &Rules, now: Now) -> PodState {
         let mut state = PodState::new(kw.spec.pod_uid.clone(), kw.spec.node_name.clone(), now);
         state.stored = Some(stored);
         let Some(status) = &kw.status else {
@@ -113,10 +114,39 @@ impl PodState {
         });
         state.signals = signals.collect();
         state.metrics = status.metrics_say.clone();
-        state.restored_advice = status.recommendation.clone();
+        // It is for the signal that the status is about.
+        let about = status.kernel_truth.as_ref().map(|t| (t.container.clone(), status.signal));
+        state.restored_advice = about.zip(status.recommendation.clone());
         state.remediation = status.remediation.clone();
         state.conditions = status.conditions.clone();
+        if rules.remediation_off {
+            state.step_is_left(now);
+        }
+        if rules.withhold_neighbours {
+            state.withhold(kw.metadata.namespace.as_deref().unwrap_or_default());
+        }
         state
+    }
+
+    /// A step under way that nobody goes on with: that is said at once.
+    fn step_is_left(&mut self, now: Now) {
+        if let Some(left) = self.remediation.as_ref().and_then(|r| step::off(r, now.wall)) {
+            self.remediation = Some(left);
+            self.changed = true;
+        }
+    }
+
+    /// The names are withheld only since: they leave the object at once, and the advice that may have
+    /// one in its text with them.
+    fn withhold(&mut self, namespace: &str) {
+        let mut any = false;
+        for s in self.signals.values_mut() {
+            any |= render::withhold(&mut s.numbers, namespace);
+        }
+        if any {
+            self.restored_advice = None;
+            self.changed = true;
+        }
     }
 
     /// Takes a report of this pod.
@@ -272,6 +302,11 @@ impl PodState {
         };
         s.advice = Some(advice.clone());
         (r.source == Source::Kernel).then(|| (evidence, advice, self.remediation.clone()))
+    }
+
+    pub(super) fn slept(&mut self, how_long: Duration) {
+        self.signals.values_mut().for_each(|s| s.heard += how_long);
+        self.found_empty = self.found_empty.map(|at| at + how_long);
     }
 
     pub(super) fn age(&mut self, rules: &Rules, now: Now) {

@@ -79,13 +79,13 @@ impl Intake {
     }
 
     /// From here on reports go to `out`.
-    pub fn open(&self, out: mpsc::Sender<Said>) {
-        self.out.store(Some(Arc::new(out)));
+    pub fn open(&self, out: impl Into<Arc<mpsc::Sender<Said>>>) {
+        self.out.store(Some(out.into()));
     }
 
-    /// From here on reports are not taken.
-    pub fn close(&self) {
-        self.out.store(None);
+    /// From here on reports are not taken. Returns where they went.
+    pub fn close(&self) -> Option<Arc<mpsc::Sender<Said>>> {
+        self.out.swap(None)
     }
 
     /// Takes the reports of one sender in their order. The answer has one entry per refused report;
@@ -130,10 +130,10 @@ impl Intake {
         }
         let found = self.pods.get(namespace, name, uid).await.map_err(|error| {
             let hint = "senders are told to try again; the role needs get on pods";
-            self.log.failed(Fault::of(&error), &error, hint);
+            self.log.failed_in("pods", namespace, Fault::of(&error), &error, hint);
             NotTaken::Later("the API server does not say whether the pod exists")
         })?;
-        self.log.succeeded();
+        self.log.succeeded_in("pods", namespace);
         let no = |why: String| NotTaken::Refused(Refusal::of(Reason::NoSuchPod, "pod_name", why));
         let pod = found.ok_or_else(|| no(format!("there is no pod {namespace}/{name}")))?;
         if uid.is_some_and(|uid| !pod.is(uid)) {

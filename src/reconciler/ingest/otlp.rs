@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsS
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -23,7 +24,7 @@ use super::decode::{Decoded, decode};
 use super::refusal::Reason;
 use super::{Intake, NotTaken, otlp_http};
 use crate::api::Source;
-use crate::reconciler::births::Births;
+use crate::reconciler::births::{Births, OnItsWay, WRITTEN_WITHIN};
 use crate::reconciler::serve::VerifiedPeer;
 use crate::reconciler::telemetry::Telemetry;
 
@@ -118,9 +119,13 @@ impl Logs {
             Err(NotTaken::Refused(refusal)) => refused.push(refusal),
             Err(later) => return Err(later.to_string()),
         }
+        let mut on_their_way = Vec::new();
         for certified in births {
             match self.birth(&certified, scope).await {
-                Ok(()) => self.telemetry.taken(Source::Kernel),
+                Ok(birth) => {
+                    on_their_way.extend(birth);
+                    self.telemetry.taken(Source::Kernel);
+                }
                 Err(NotTaken::Refused(refusal)) => {
                     refused.push(refusal);
                     continue;
@@ -133,6 +138,10 @@ impl Logs {
             {
                 return Err(later.to_string());
             }
+        }
+        let by = Instant::now() + WRITTEN_WITHIN;
+        for birth in on_their_way {
+            birth.written(by).await.map_err(|later| later.to_string())?;
         }
         refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
         self.telemetry.refused("otlp", Reason::TooMuch, unread);
@@ -150,7 +159,7 @@ impl Logs {
         Ok(ExportLogsServiceResponse { partial_success: partial })
     }
 
-    async fn birth(&self, certified: &Certified, scope: &Scope) -> Result<(), NotTaken> {
+    async fn birth(&self, certified: &Certified, scope: &Scope) -> Result<Option<OnItsWay>, NotTaken> {
         let pod = self.intake.pod(&certified.namespace, &certified.pod, Some(&certified.uid)).await?;
         pod.may_be_told_of(scope)?;
         self.births.certified(certified, &pod).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -98,11 +98,7 @@ async fn receive(
     };
     match take(&w, &body).await {
         Ok(()) => line(StatusCode::ACCEPTED, "accepted"),
-        Err(NotTaken::Later(why)) => {
-            let mut response = line(StatusCode::SERVICE_UNAVAILABLE, format!("{why}, try again"));
-            response.headers_mut().insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
-            response
-        }
+        Err(later @ NotTaken::Later(_)) => again(later.to_string()),
         Err(NotTaken::Refused(refusal)) => {
             w.telemetry.refused("webhook", refusal.reason, 1);
             let status = match refusal.reason {
@@ -133,12 +129,18 @@ async fn take(w: &Webhook, body: &[u8]) -> Result<(), NotTaken> {
 }
 
 fn turned_away(denied: Denied) -> Response {
-    let status = match denied {
-        Denied::NoToken | Denied::BadToken => StatusCode::UNAUTHORIZED,
-        Denied::NotAllowed => StatusCode::FORBIDDEN,
-        Denied::Busy => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    line(status, denied.to_string())
+    match denied {
+        Denied::NoToken | Denied::BadToken => line(StatusCode::UNAUTHORIZED, denied.to_string()),
+        Denied::NotAllowed => line(StatusCode::FORBIDDEN, denied.to_string()),
+        Denied::Busy => again(denied.to_string()),
+    }
+}
+
+/// Nothing is wrong with the request: send it again.
+fn again(why: String) -> Response {
+    let mut response = line(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// `application/json`, with or without parameters.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use crate::quantity::from_milli;
-use crate::reconciler::report::{Evidence, PodFacts};
+use crate::reconciler::report::{ContainerKind, Evidence, PodFacts};
 
 /// What changes in one container's resources. `Value::Null` removes a key.
 #[derive(Default)]
@@ -62,8 +62,12 @@ impl Change {
     }
 
     /// The strategic-merge patch of a pod's spec with this change of one container.
-    fn spec(&self, container: &str) -> Value {
-        json!({"spec": {"containers": [{"name": container, "resources": self.resources()}]}})
+    fn spec(&self, container: &str, kind: ContainerKind) -> Value {
+        let list = match kind {
+            ContainerKind::Sidecar | ContainerKind::Init => "initContainers",
+            ContainerKind::Main | ContainerKind::Ephemeral => "containers",
+        };
+        json!({"spec": {list: [{"name": container, "resources": self.resources()}]}})
     }
 }
 
@@ -87,10 +91,12 @@ fn owner(pod: &PodFacts) -> Option<String> {
 /// The command that changes the owner's template, and so every pod of it.
 pub fn for_owner(evidence: &Evidence, change: &Change) -> Option<String> {
     let (namespace, container) = (&evidence.pod.namespace, &evidence.container);
-    let owner = owner(&evidence.pod)?;
+    let kind = kind(evidence);
+    // An ephemeral container is in no template.
+    let owner = owner(&evidence.pod).filter(|_| kind != ContainerKind::Ephemeral)?;
     if change.removes() {
         // `kubectl set resources` cannot remove a value.
-        let patch = json!({"spec": {"template": change.spec(container)}});
+        let patch = json!({"spec": {"template": change.spec(container, kind)}});
         return Some(format!("kubectl -n {namespace} patch {owner} -p '{patch}'"));
     }
     let mut command = format!("kubectl -n {namespace} set resources {owner} -c {container}");
@@ -103,14 +109,22 @@ pub fn for_owner(evidence: &Evidence, change: &Change) -> Option<String> {
     Some(command)
 }
 
-/// The command that resizes this one pod in place. A static pod is its file on the node: none.
+/// Of a container that is not known, what most are.
+fn kind(evidence: &Evidence) -> ContainerKind {
+    evidence.pod.container(&evidence.container).map_or(ContainerKind::Main, |c| c.kind)
+}
+
+/// The command that resizes this one pod in place. A static pod is its file on the node, and an init container
+/// that runs to its end or an ephemeral one cannot be resized: none.
 pub fn in_place(evidence: &Evidence, change: &Change) -> Option<String> {
     let pod = &evidence.pod;
     let fixed = pod.config_hash.is_some() || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "Node");
-    if fixed || change.removes() {
+    let kind = kind(evidence);
+    let resizable = matches!(kind, ContainerKind::Main | ContainerKind::Sidecar);
+    if fixed || change.removes() || !resizable {
         return None;
     }
-    let patch = change.spec(&evidence.container);
+    let patch = change.spec(&evidence.container, kind);
     Some(format!("kubectl -n {} patch pod {} --subresource resize -p '{patch}'", pod.namespace, pod.name))
 }
 

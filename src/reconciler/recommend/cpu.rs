@@ -6,7 +6,7 @@ use super::command::{self, Change};
 use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, window};
 use crate::api::{CpuNumbers, NeighbourShare, ResourceStep};
 use crate::quantity::{from_milli, to_milli};
-use crate::reconciler::report::{Evidence, PodFacts};
+use crate::reconciler::report::{ContainerKind, Evidence, PodFacts};
 use crate::signals::HistoryPoint;
 
 /// The kubelet's default enforcement period, seconds (`--cpu-cfs-quota-period`).
@@ -113,10 +113,11 @@ fn own_limit(evidence: &Evidence, binding: f64) -> Result<f64, String> {
 }
 
 /// Whether every container has requests equal to limits, for CPU and memory: the QoS class that a
-/// new limit must not break.
+/// new limit must not break. Ephemeral containers do not count, those of the init kind do.
 fn guaranteed(pod: &PodFacts) -> bool {
-    !pod.containers.is_empty()
-        && pod.containers.iter().all(|c| {
+    let mut counted = pod.containers.iter().filter(|c| c.kind != ContainerKind::Ephemeral).peekable();
+    counted.peek().is_some()
+        && counted.all(|c| {
             c.cpu_limit_cores.is_some()
                 && c.cpu_limit_cores == c.cpu_request_cores
                 && c.memory_limit_bytes.is_some()
@@ -237,9 +238,31 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
     Recommendation::new(Kind::RaiseLimit, Some(from), Some(target), reason, command)
 }
 
-/// Whether the name is a pod's (`namespace/pod/container`): units and cgroup paths are not.
-fn is_pod(name: &str) -> bool {
-    !name.starts_with('/') && name.split('/').count() >= 2
+/// Who most of the wait is blamed on.
+enum Culprit<'a> {
+    /// `namespace/pod/container`.
+    Pod(&'a str),
+    /// A systemd unit or a cgroup path.
+    System(&'a str),
+    /// Pods of other namespaces; which and how many may not be said.
+    Withheld,
+}
+
+impl<'a> Culprit<'a> {
+    fn of(n: &'a NeighbourShare) -> Culprit<'a> {
+        match n.name.as_str() {
+            _ if n.withheld => Culprit::Withheld,
+            name if !name.starts_with('/') && name.contains('/') => Culprit::Pod(name),
+            name => Culprit::System(name),
+        }
+    }
+
+    fn name(&self) -> &'a str {
+        match self {
+            Culprit::Pod(name) | Culprit::System(name) => name,
+            Culprit::Withheld => "other namespaces, whose names are withheld",
+        }
+    }
 }
 
 pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation {
@@ -271,8 +294,9 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
          would have used {demand:.2}, and requests {}.",
         request.map_or("none".to_string(), |r| format!("{r:.2}"))
     );
-    if let Some(NeighbourShare { name, percent }) = main {
-        let _ = write!(reason, " Most of it ({percent:.0} %) behind {name}.");
+    let culprit = main.map(Culprit::of);
+    if let (Some(share), Some(culprit)) = (main, &culprit) {
+        let _ = write!(reason, " Most of it ({:.0} %) behind {}.", share.percent, culprit.name());
     }
 
     let request_milli = request.map_or(0, to_milli);
@@ -289,7 +313,7 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
     let to = wanted.min(limit_milli.unwrap_or(i64::MAX)).min(most);
 
     if to > request_milli {
-        if main.is_some_and(|n| !is_pod(&n.name)) {
+        if matches!(culprit, Some(Culprit::System(_))) {
             reason.push_str(
                 " That is no pod: a request weighs among pods only, so reserve CPU for the system too \
                  (kubelet systemReserved).",
@@ -306,18 +330,21 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         let command = command::for_owner(evidence, &change).or_else(|| command::in_place(evidence, &change));
         return Recommendation::new(Kind::RaiseRequest, Some(from), Some(target), reason, command);
     }
-    match main {
-        Some(neighbour) if is_pod(&neighbour.name) => {
+    match culprit {
+        Some(Culprit::Pod(neighbour)) => {
             let _ = write!(
                 reason,
-                " Its request covers that already, so a higher one would not help: keep it apart from {} by a podAntiAffinity \
-                 to that pod's labels (topologyKey kubernetes.io/hostname), or limit that neighbour.",
-                neighbour.name
+                " Its request covers that already, so a higher one would not help: keep it apart from {neighbour} by a podAntiAffinity \
+                 to that pod's labels (topologyKey kubernetes.io/hostname), or limit that neighbour."
             );
-            let command = command::labels_of(&neighbour.name);
+            let command = command::labels_of(neighbour);
             Recommendation::new(Kind::Spread, None, None, reason, command)
         }
-        _ => Recommendation::none(format!(
+        Some(Culprit::Withheld) => Recommendation::none(format!(
+            "{reason} Its request covers that already, so a higher one would not help: ask who may see the other \
+             namespaces which neighbour to limit or to keep apart."
+        )),
+        Some(Culprit::System(_)) | None => Recommendation::none(format!(
             "{reason} Its request covers that already, and no single pod is to blame."
         )),
     }

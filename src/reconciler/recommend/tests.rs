@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::{CpuNumbers, MemoryNumbers, NeighbourShare, Severity, SignalEvidence};
-use crate::reconciler::report::{ContainerFacts, PodFacts};
+use crate::reconciler::report::{ContainerFacts, ContainerKind, PodFacts};
 use crate::signals::HistoryPoint;
 
 const MIB: i64 = 1 << 20;
@@ -99,7 +99,11 @@ fn contention(wait: f64, usage: f64, request: Option<f64>, neighbours: &[(&str, 
         }),
         neighbours: neighbours
             .iter()
-            .map(|(name, percent)| NeighbourShare { name: (*name).into(), percent: *percent })
+            .map(|(name, percent)| NeighbourShare {
+                name: (*name).into(),
+                withheld: false,
+                percent: *percent,
+            })
             .collect(),
         ..SignalEvidence::default()
     };
@@ -337,8 +341,15 @@ fn contended_requests() {
     }
     let spread = recommend(&contention(8.0, 0.2, Some(1.5), &[crunch]), None);
     assert_eq!(spread.command.unwrap(), "kubectl -n batch get pod crunch-0 --show-labels");
-    let withheld = recommend(&contention(8.0, 0.2, Some(1.5), &[("another namespace", 63.0)]), None);
-    assert_eq!(withheld.kind, Kind::None, "{}", withheld.text);
+    // Who it is may not be said: neither is it said that it is nobody, or no pod.
+    for (request, kind) in [(0.4, Kind::RaiseRequest), (1.5, Kind::None)] {
+        let mut e = contention(8.0, 0.2, Some(request), &[("another namespace", 63.0)]);
+        e.numbers.neighbours[0].withheld = true;
+        let r = recommend(&e, None);
+        assert_eq!(r.kind, kind, "{}", r.text);
+        assert!(r.text.contains("other namespaces, whose names are withheld"), "{}", r.text);
+        assert!(!r.text.contains("no pod") && !r.text.contains("no single pod"), "{}", r.text);
+    }
 }
 
 #[test]
@@ -395,6 +406,52 @@ fn commands_by_owner() {
     assert_eq!(command(None, None, None), resize);
     assert_eq!(command(Some(("Node", "n")), None, None), None);
     assert_eq!(command(None, None, Some("0123")), None, "a static pod");
+}
+
+#[test]
+fn commands_by_kind_of_container() {
+    let command = |kind: ContainerKind, owned: bool| {
+        let mut e = throttle(0.2, 8.0, 0.2, 100);
+        let pod = facts(&mut e);
+        pod.containers[0].kind = kind;
+        pod.owner = pod.owner.take().filter(|_| owned);
+        recommend(&e, None).command
+    };
+    let resize = |list: &str| {
+        Some(format!(
+            r#"kubectl -n shop patch pod web-5d9c-x7 --subresource resize -p '{{"spec":{{"{list}":[{{"name":"app","resources":{{"limits":{{"cpu":"800m"}}}}}}]}}}}'"#
+        ))
+    };
+    let set = Some("kubectl -n shop set resources deployment/web -c app --limits=cpu=800m".to_string());
+    for (kind, owned, alone) in [
+        (ContainerKind::Main, set.clone(), resize("containers")),
+        (ContainerKind::Sidecar, set.clone(), resize("initContainers")),
+        (ContainerKind::Init, set, None),
+        (ContainerKind::Ephemeral, None, None),
+    ] {
+        assert_eq!((command(kind, true), command(kind, false)), (owned, alone), "{kind:?}");
+    }
+    // A limit to be dropped is dropped where the template has it.
+    let mut e = throttle(1.5, 2.0, 0.1, 10);
+    facts(&mut e).containers[0].kind = ContainerKind::Sidecar;
+    let r = recommend(&e, Some(2.0));
+    assert_eq!(r.kind, Kind::DropLimit, "{}", r.text);
+    assert!(r.command.unwrap().contains(r#"{"spec":{"template":{"spec":{"initContainers":["#));
+}
+
+#[test]
+fn a_debug_container_takes_no_pod_its_class() {
+    let class = |kind: ContainerKind| {
+        let mut e = throttle(0.25, 8.0, 0.25, 100);
+        let pod = facts(&mut e);
+        let app = &mut pod.containers[0];
+        (app.cpu_request_cores, app.memory_limit_bytes) = (app.cpu_limit_cores, Some(MIB));
+        app.memory_request_bytes = app.memory_limit_bytes;
+        pod.containers.push(ContainerFacts { name: "other".into(), kind, ..Default::default() });
+        recommend(&e, None).text.contains("The pod is Guaranteed")
+    };
+    assert!(class(ContainerKind::Ephemeral));
+    assert!(!class(ContainerKind::Init) && !class(ContainerKind::Sidecar) && !class(ContainerKind::Main));
 }
 
 #[test]

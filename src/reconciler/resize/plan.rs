@@ -147,7 +147,7 @@ fn eligible<'a>(e: &Evidence, s: &'a Situation) -> Result<&'a Container, No> {
     if let Some(hpa) = s.horizontal.iter().find(|h| scales(h, pod)) {
         return refuse(
             "HorizontalPodAutoscaler",
-            format!("HorizontalPodAutoscaler {} scales it by CPU.", hpa.name_any()),
+            format!("HorizontalPodAutoscaler {} scales it.", hpa.name_any()),
         );
     }
     if let Some(vpa) = s.vertical.iter().find(|v| v.acts && names(pod).any(|n| n == v.target)) {
@@ -168,17 +168,10 @@ fn names(pod: &Pod) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the autoscaler scales the pod's workload by CPU. Without metrics it does so by default.
+/// Whether the autoscaler scales the pod's workload. By which metric does not matter: what more CPU does to
+/// requests a second or the length of a queue, it measures as well.
 fn scales(hpa: &HorizontalPodAutoscaler, pod: &Pod) -> bool {
-    let Some(spec) = &hpa.spec else { return false };
-    let by_cpu = spec.metrics.as_ref().is_none_or(|metrics| {
-        metrics.is_empty()
-            || metrics.iter().any(|m| {
-                m.resource.as_ref().is_some_and(|r| r.name == "cpu")
-                    || m.container_resource.as_ref().is_some_and(|r| r.name == "cpu")
-            })
-    });
-    by_cpu && names(pod).any(|n| n == spec.scale_target_ref.name)
+    hpa.spec.as_ref().is_some_and(|spec| names(pod).any(|n| n == spec.scale_target_ref.name))
 }
 
 fn cpu(map: &Option<BTreeMap<String, Quantity>>) -> Option<i64> {

@@ -17,10 +17,11 @@ use tokio::task::{Id, JoinSet};
 
 use super::follow::{Progress, progress};
 use super::plan::{Cpu, No, Plan, annotated, plan};
-use super::step::{self, Helped, Next};
-use super::{Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
+use super::step::{self, Bar, Helped, Next};
+use super::{ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
 use crate::quantity::from_milli;
+use crate::reconciler::faults::Fault;
 use crate::reconciler::report::Evidence;
 
 /// How long the writer may take to store what is about to be done.
@@ -213,10 +214,12 @@ impl Course<'_> {
     /// The pod and its namespace, if it is still the same pod.
     async fn subject(&self) -> Result<(Pod, Namespace), Stop> {
         let pod = self.pod().await?.ok_or(Stop::Quiet)?;
+        Ok((pod, self.namespace().await?))
+    }
+
+    async fn namespace(&self) -> Result<Namespace, Stop> {
         let namespaces = Api::<Namespace>::all(self.executor.client.clone());
-        let namespace =
-            namespaces.get(&self.evidence.pod.namespace).await.map_err(api("cannot read the namespace"))?;
-        Ok((pod, namespace))
+        namespaces.get(&self.evidence.pod.namespace).await.map_err(api("cannot read the namespace"))
     }
 
     async fn pod(&self) -> Result<Option<Pod>, Stop> {
@@ -283,6 +286,9 @@ impl Course<'_> {
         let Some(r) = self.last.clone() else { return Err(Stop::NotWritten) };
         match self.patch(pod, plan, plan.to).await {
             Ok(()) => {}
+            Err(error) if unsupported(&error) => {
+                return self.say(step::unsupported(r.steps, Timestamp::now(), &self.executor.options)).await;
+            }
             // Admission: a quota, a LimitRange or a policy that was not foreseen.
             Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
                 let o = &self.executor.options;
@@ -312,7 +318,8 @@ impl Course<'_> {
                 Ok(_) => break,
                 Err(kube::Error::Api(status)) if status.code == 409 && attempt < CONFLICTS_MAX => {
                     let now = self.pods.get(&self.evidence.pod.name).await?;
-                    if now.spec != pod.spec {
+                    let word = |pod: &Pod| pod.annotations().get(ANNOTATION).cloned();
+                    if now.spec != pod.spec || word(&now) != word(pod) {
                         return Err(kube::Error::Api(status));
                     }
                     version = now.metadata.resource_version;
@@ -371,7 +378,17 @@ impl Course<'_> {
         }
     }
 
-    /// Puts back what was there, unless somebody else has changed it since.
+    /// What forbids to touch the pod now: a step that stands may be older than the mode it was taken in,
+    /// and the annotation may have gone since.
+    async fn bar(&self, pod: &Pod) -> Result<Option<Bar>, Stop> {
+        if self.executor.options.mode != Mode::Apply {
+            return Ok(Some(Bar::DryRun));
+        }
+        let namespace = self.namespace().await?;
+        Ok((!annotated(pod, &namespace)).then_some(Bar::NotAsked))
+    }
+
+    /// Puts back what was there, unless somebody else has changed it since, or nobody permits it any more.
     async fn undo(&mut self, plan: &Plan, reason: &str, why: &str, after: Option<f64>) -> Result<(), Stop> {
         let o = &self.executor.options;
         let Some(r) = self.last.clone() else { return Ok(()) };
@@ -382,6 +399,9 @@ impl Course<'_> {
             // A reconciler before this one has put it back and could not say so.
             Progress::NotAsked => {}
             _ => {
+                if let Some(bar) = self.bar(&pod).await? {
+                    return self.say(step::left(&r, plan, bar, why, after, now, o)).await;
+                }
                 self.patch(&pod, plan, plan.from).await.map_err(api("undoing failed"))?;
             }
         }
@@ -421,6 +441,7 @@ impl Course<'_> {
     async fn event(&self, r: &Remediation) {
         let (kind, reason) = match r.state {
             RemediationState::Off | RemediationState::Proposed => return,
+            RemediationState::DryRun if r.reason == "WouldUndo" => ("Normal", "WouldUndoResize"),
             RemediationState::DryRun => ("Normal", "WouldResize"),
             RemediationState::Applied => ("Normal", "Resized"),
             RemediationState::Verifying => ("Normal", "ResizeInForce"),
@@ -462,6 +483,12 @@ impl Course<'_> {
     }
 }
 
+/// Whether the API server has no `pods/resize` at all: a 404 that names no pod is about the path.
+fn unsupported(error: &kube::Error) -> bool {
+    let no_such_method = matches!(error, kube::Error::Api(status) if status.code == 405);
+    no_such_method || Fault::of(error) == Fault::NoSuchResource
+}
+
 /// Names of generated objects end in five characters more; a name may have 253.
 fn event_prefix(pod: &str) -> &str {
     let end = pod.len().min(240);
@@ -479,4 +506,27 @@ fn resize_patch(uid: &str, version: Option<&str>, container: &str, to: Cpu) -> V
         "metadata": {"uid": uid, "resourceVersion": version},
         "spec": {"containers": [{"name": container, "resources": resources}]},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_gone_is_no_missing_subresource() {
+        let error = |code, name: &str| {
+            let status = json!({"status": "Failure", "code": code, "details": {"name": name}});
+            kube::Error::Api(serde_json::from_value(status).unwrap())
+        };
+        for (error, expected) in [
+            (error(404, ""), true),
+            (error(405, ""), true),
+            (error(405, "web-0"), true),
+            (error(404, "web-0"), false),
+            (error(403, "web-0"), false),
+            (error(500, ""), false),
+        ] {
+            assert_eq!(unsupported(&error), expected, "{error:?}");
+        }
+    }
 }

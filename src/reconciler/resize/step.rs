@@ -172,6 +172,15 @@ pub fn refused(reason: &str, message: String, steps: i64, now: Timestamp, o: &Re
     cooling(record(RemediationState::Refused, reason, message, now, steps), now, o.cooldown)
 }
 
+/// The API server cannot resize pods in place; it is not upgraded within minutes.
+pub fn unsupported(steps: i64, now: Timestamp, o: &ResizeOptions) -> Remediation {
+    let message =
+        "this API server has no pods/resize (Kubernetes 1.33 and later do); follow the recommendation's \
+                   command, or upgrade and wait for the next try."
+            .to_string();
+    cooling(record(RemediationState::Refused, "NotSupported", message, now, steps), now, o.rollback_cooldown)
+}
+
 /// The mode is dry-run.
 pub fn dry_run(plan: &Plan, e: &Evidence, steps: i64, now: Timestamp, o: &ResizeOptions) -> Remediation {
     let message = format!("dry run: the CPU limit of {} would be resized {}.", plan.container, arrow(plan));
@@ -258,6 +267,55 @@ pub fn rolled_back(
     let mut r = moved(r, RemediationState::RolledBack, reason, message, now);
     r.after_throttled_percent = after;
     cooling(r, now, o.rollback_cooldown)
+}
+
+/// Why a resize that is to be undone is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// The mode is dry-run.
+    DryRun,
+    /// Neither the pod nor its namespace asks for remediation any more.
+    NotAsked,
+}
+
+/// To be undone, which nobody permits now.
+pub fn left(
+    r: &Remediation,
+    plan: &Plan,
+    bar: Bar,
+    why: &str,
+    after: Option<f64>,
+    now: Timestamp,
+    o: &ResizeOptions,
+) -> Remediation {
+    let step = arrow(plan);
+    let (state, reason, message) = match bar {
+        Bar::DryRun => {
+            (RemediationState::DryRun, "WouldUndo", format!("dry run: {step} would be undone: {why}"))
+        }
+        Bar::NotAsked => (
+            RemediationState::Refused,
+            "NotAskedAnyMore",
+            format!(
+                "{step} is left as it is, as nobody asks for remediation any more; set the limit back yourself: {why}"
+            ),
+        ),
+    };
+    let mut r = moved(r, state, reason, message, now);
+    r.after_throttled_percent = after;
+    cooling(r, now, o.rollback_cooldown)
+}
+
+/// What a status says of a step under way once remediation is off; `None` where it tells of no such step.
+pub fn off(r: &Remediation, now: Timestamp) -> Option<Remediation> {
+    use RemediationState as S;
+    let plan = plan_of(r).filter(|_| matches!(r.state, S::Proposed | S::Applied | S::Verifying))?;
+    let message = format!(
+        "remediation is off: {} of {} is neither verified nor undone; where it does not help, set the limit back yourself.",
+        arrow(&plan),
+        plan.container
+    );
+    Some(moved(r, S::Off, "RemediationOff", message, now))
 }
 
 /// Somebody else changed what was to be changed or undone: it is theirs now.

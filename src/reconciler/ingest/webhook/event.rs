@@ -207,7 +207,7 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
             };
             if network == NetworkNumbers::default() {
                 let why = "or drop_percentage, retransmit_percentage, reason: one of them is needed";
-                return Err(Refusal::of(Reason::Malformed, "dropped_packets", why));
+                return Err(check::bad("dropped_packets", why));
             }
             let numbers = SignalEvidence { network: Some(network), ..Default::default() };
             let about = About { namespace: b.namespace, pod: b.pod_name, container: b.container_name };
@@ -308,7 +308,7 @@ fn birth(b: PodCreation, now: Timestamp) -> Result<Event, Refusal> {
     });
     let timeline = steps.collect::<Result<Vec<_>, _>>()?;
     if stats == KernelStats::default() && timeline.is_empty() {
-        return Err(Refusal::of(Reason::Malformed, "timeline", "or at least one count is needed"));
+        return Err(check::bad("timeline", "or at least one count is needed"));
     }
     Ok(Event::Birth(Box::new(ReportedBirth {
         namespace: b.namespace,

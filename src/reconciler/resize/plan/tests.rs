@@ -121,6 +121,7 @@ fn who_may_be_resized() {
     let by_container = json!([{"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "app", "target": {"type": "Utilization"}}}]);
     let by_memory =
         json!([{"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}]);
+    let by_requests = json!([{"type": "Pods", "pods": {"metric": {"name": "requests"}, "target": {"type": "AverageValue"}}}]);
     let mut by_namespace = with("/metadata", "annotations", json!({}));
     by_namespace.namespace = read(json!({"metadata": {"annotations": {ANNOTATION: ANNOTATION_RESIZE}}}));
     let mut against_namespace = with("/metadata/annotations", ANNOTATION, json!("off"));
@@ -208,7 +209,8 @@ fn who_may_be_resized() {
         ("scaled by a container's CPU", hpa("web", by_container), Err("HorizontalPodAutoscaler")),
         ("scaled by default", hpa("web", json!([])), Err("HorizontalPodAutoscaler")),
         ("the ReplicaSet is scaled", hpa("web-5d9c", by_cpu.clone()), Err("HorizontalPodAutoscaler")),
-        ("scaled by memory", hpa("web", by_memory), Ok(400)),
+        ("scaled by memory", hpa("web", by_memory), Err("HorizontalPodAutoscaler")),
+        ("scaled by requests a second", hpa("web", by_requests), Err("HorizontalPodAutoscaler")),
         ("another workload is scaled", hpa("we", by_cpu), Ok(400)),
         ("sized by a VPA", vpa("web", true), Err("VerticalPodAutoscaler")),
         ("a VPA that only recommends", vpa("web", false), Ok(400)),

@@ -157,6 +157,28 @@ fn what_is_written_down() {
     assert_eq!(late.last_transition_time, Time(at(1)), "no window that began before counts");
 }
 
+#[test]
+fn what_may_not_be_undone_is_said_in_one_line() {
+    let (o, r) = (ResizeOptions::default(), standing(S::Verifying));
+    for (bar, state, reason) in
+        [(Bar::DryRun, S::DryRun, "WouldUndo"), (Bar::NotAsked, S::Refused, "NotAskedAnyMore")]
+    {
+        let left = left(&r, &the_plan(), bar, "it did not help.", Some(90.0), at(30), &o);
+        assert_eq!((left.state, left.reason.as_str(), left.steps), (state, reason, 1));
+        assert!(left.message.contains("200m -> 400m") && left.message.ends_with("it did not help."));
+        assert!(!left.message.contains('\n'));
+        assert_eq!(left.cooldown_until, Some(Time(at(3630))));
+    }
+    for state in [S::Proposed, S::Applied, S::Verifying] {
+        let off = off(&standing(state), at(30)).unwrap();
+        assert_eq!((off.state, off.reason.as_str()), (S::Off, "RemediationOff"));
+        assert!(off.message.contains("200m -> 400m of app") && off.from.is_some(), "{}", off.message);
+    }
+    for state in [S::Off, S::DryRun, S::Verified, S::RolledBack, S::Refused] {
+        assert_eq!(off(&standing(state), at(30)), None);
+    }
+}
+
 proptest! {
     /// Whatever is reported, nothing is done while cooling down, and a window from before a step was
     /// carried out never judges it.

@@ -1,0 +1,91 @@
+//! What the reconciler asks of the API server is what its roles grant: no more, and no less.
+
+use std::collections::BTreeSet;
+
+use kernel_gossip::signals::{Transition, Whisper};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::bed::{Namespace, Reconciler, apply_in, client, eventually, throttled, whisper_of};
+use crate::rbac::{self, Proxy};
+use crate::render::kustomize;
+
+const ACCOUNT: &str = "kernel-gossip-operator";
+
+/// Gives the namespace's account of that name the roles that the manifests give it.
+fn bind(ns: &Namespace, manifests: &[Value]) {
+    apply_in(
+        Some(&ns.0),
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}),
+    );
+    for kind in ["ClusterRole", "Role"] {
+        let role = manifests.iter().find(|m| m["kind"] == kind && m["metadata"]["name"] == ACCOUNT).unwrap();
+        let meta = json!({"name": format!("{}-roles", ns.0), "labels": {"kg-recon": ns.0}});
+        apply_in(
+            Some(&ns.0),
+            &json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": meta, "rules": role["rules"],
+            }),
+        );
+        apply_in(
+            Some(&ns.0),
+            &json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"), "metadata": meta,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": meta["name"]},
+                "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": ns.0}],
+            }),
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the test bed's cluster"]
+async fn the_roles_grant_what_is_used_and_nothing_else() {
+    let (client, ns) = (client().await, Namespace::new("roles"));
+    let manifests = kustomize("k8s");
+    bind(&ns, &manifests);
+    let proxy = Proxy::start(&ns.0, ACCOUNT).await;
+    let config = proxy.kubeconfig();
+    let arguments = ["--leader-election=true", "--namespace", &ns.0, "--keep-resolved=2s"];
+    let r = Reconciler::start(&ns, &arguments, &[("KUBECONFIG", config.path().to_str().unwrap())]);
+    r.until_ready().await;
+    let token = ns.caller("agent", &["/otlp/cluster", "/webhook/ebpf"]);
+    let mut agent = r.agent(&token).await;
+    let birth = || {
+        json!({
+            "type": "pod_creation", "pod_name": "web", "namespace": ns.0, "mounts": 3,
+            "timestamp": jiff::Timestamp::now().to_string(),
+        })
+    };
+    let first = ns.pod(&client, "web").await;
+    agent.say(&[throttled(&first)]).await;
+    whisper_of(&client, &first, "a whisper", |_| true).await;
+    assert_eq!(r.post("/webhook/ebpf", Some(&token), &birth()).await.0, 202);
+
+    // Another pod of the name: its objects replace those that are there.
+    for object in ["kw/web-kw", "pbc/web-pbc"] {
+        ns.kubectl(&["patch", object, "--type=merge", "-p", r#"{"metadata":{"ownerReferences":null}}"#]);
+    }
+    ns.kubectl(&["delete", "pod", "web"]);
+    let second = ns.pod(&client, "web").await;
+    let w = throttled(&second);
+    agent.say(std::slice::from_ref(&w)).await;
+    whisper_of(&client, &second, "the second's whisper", |kw| {
+        Some(&kw.spec.pod_uid) == second.uid().as_ref()
+    })
+    .await;
+    assert_eq!(r.post("/webhook/ebpf", Some(&token), &birth()).await.0, 202);
+    let mut over = Whisper { transition: Transition::Resolved, ..w };
+    over.at.unix_ns += 1_000_000;
+    agent.say(&[over]).await;
+    eventually("its deletion", async || {
+        let deletions = "kernel_gossip_reconciler_writes_total{object=\"whisper_delete\",result=\"ok\"}";
+        (r.metric(deletions).await == 1.0).then_some(())
+    })
+    .await;
+
+    let granted = rbac::granted_to(&manifests, ACCOUNT);
+    // The leader renews and rests.
+    eventually("the use of all rights", async || granted.is_subset(&proxy.used()).then_some(())).await;
+    assert_eq!((proxy.used(), proxy.denied()), (granted, BTreeSet::new()));
+}
