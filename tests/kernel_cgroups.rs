@@ -210,6 +210,86 @@ fn cgroups_come_and_go() {
     }
 }
 
+/// Directories in the v2 tree, which on a hybrid host is not the one that tests put their load in.
+struct V2Groups(Vec<std::path::PathBuf>);
+
+impl V2Groups {
+    fn make(root: &Path, name: &str, number: usize) -> V2Groups {
+        let dir = |i| root.join(format!("kg-test-{name}-{}-{i}", std::process::id()));
+        let dirs: Vec<_> = (0..number).map(dir).collect();
+        let groups = V2Groups(dirs);
+        groups.0.iter().for_each(|dir| fs::create_dir(dir).expect("mkdir"));
+        groups
+    }
+
+    fn key(&self, i: usize) -> CgroupKey {
+        let id = fs::metadata(&self.0[i]).expect("a group").ino();
+        CgroupKey { hierarchy: Hierarchy::Unified, id }
+    }
+
+    fn keys(&self) -> Vec<CgroupKey> {
+        (0..self.0.len()).map(|i| self.key(i)).collect()
+    }
+}
+
+impl Drop for V2Groups {
+    fn drop(&mut self) {
+        // One that is gone already was the test's to remove.
+        self.0.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+    }
+}
+
+/// More cgroups than the iterator has room for: they have no numbers, are counted, and are not taken for dead.
+#[test]
+fn cgroups_beyond_the_iterators_room_are_counted_and_live_on() {
+    const ROOM: u32 = 4;
+    let all = Roots::find(None);
+    let Some(root) = all.unified() else {
+        println!("no v2 tree");
+        return;
+    };
+    if procfs::KernelVersion::current().expect("version") < procfs::KernelVersion::new(6, 1, 0) {
+        println!("no cgroup iterator");
+        return;
+    }
+    let groups = V2Groups::make(root, "room", 8);
+    for tracepoints in [None, Some(Hook::TpBtf)] {
+        let mut storage = Storage::default();
+        let options = SamplerOptions { iterator: true, tracepoints, max_cgroups: ROOM };
+        // This tree alone, as if there were no other.
+        let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
+        assert!(sampler.uses_iterator());
+        let mut reader =
+            Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+        let keys = groups.keys();
+        let (mut told, mut lost) = (0, 0);
+        for _ in 0..5 {
+            reader.sample();
+            assert_eq!(reader.stats.len(), ROOM as usize);
+            for change in &reader.changes {
+                match change {
+                    CgroupChange::Present { cgroup, .. } => told += usize::from(keys.contains(cgroup)),
+                    CgroupChange::Gone { cgroup } => assert!(!keys.contains(cgroup), "{tracepoints:?}"),
+                }
+            }
+            let counted = reader.losses.unreadable_cgroups - lost;
+            lost = reader.losses.unreadable_cgroups;
+            assert!(counted as usize >= groups.0.len() + 1 - ROOM as usize, "{counted} {tracepoints:?}");
+        }
+        assert_eq!(told, keys.len(), "each once: {tracepoints:?}");
+    }
+    // The end of one that has no numbers is told all the same.
+    let mut storage = Storage::default();
+    let options = SamplerOptions { iterator: true, tracepoints: None, max_cgroups: ROOM };
+    let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
+    let mut reader = Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+    reader.sample();
+    let gone = CgroupChange::Gone { cgroup: groups.key(7) };
+    fs::remove_dir(&groups.0[7]).expect("rmdir");
+    reader.sample();
+    assert!(reader.changes.contains(&gone));
+}
+
 /// A path that an event has no room for is found by the walk.
 #[test]
 fn a_very_long_path_is_found() {

@@ -80,6 +80,8 @@ pub struct CgroupSampler<'obj> {
     walk_due: bool,
     unreadable: u64,
     warned: bool,
+    /// That the iterator leaves cgroups out was told.
+    incomplete_told: bool,
     /// Cgroups of all trees that were made; `None`: nobody asks.
     made: Option<Vec<CgroupMade>>,
     /// Those there was no room for.
@@ -115,6 +117,7 @@ impl<'obj> CgroupSampler<'obj> {
             walk_due: true,
             unreadable: 0,
             warned: false,
+            incomplete_told: false,
             made: None,
             made_lost: 0,
             pending: Vec::new(),
@@ -166,32 +169,48 @@ impl<'obj> CgroupSampler<'obj> {
         self.readings += 1;
         changes.append(&mut self.pending);
         self.take_events(changes);
-        if let Some(iterator) = &mut self.iterator {
-            let (readings, known) = (self.readings, &mut self.known);
-            let mut unknown = false;
-            let complete = iterator.run(|stat| {
-                match known.get_mut(&stat.cgroup) {
-                    Some(found) => found.seen = readings,
-                    None => unknown = true,
-                }
-                stats.push(stat);
-            });
-            self.walk_due |= unknown;
-            if let Err(error) = complete {
-                self.unreadable += 1;
-                warn!("the cgroup iterator failed, this reading lacks numbers: {error}");
-            }
-        }
-        // Without the tracepoints only the v2 iterator tells of new ones.
-        let blind = self.changes.is_none() && (self.iterator.is_none() || self.roots.v1_cpu().is_some());
+        let complete = self.run_iterator(stats);
+        // Without the tracepoints only a complete run over the one tree there is tells of new ones.
+        let blind = self.changes.is_none() && !(complete && self.roots.v1_cpu().is_none());
         if self.walk_due || blind || self.readings.is_multiple_of(WALK_EVERY) {
             self.walk(changes);
         }
-        if self.iterator.is_some() {
+        // What a run that left some out did not visit is not gone.
+        if complete {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
         self.sample_files(stats);
         losses.unreadable_cgroups = self.unreadable;
+    }
+
+    /// Appends what the iterator reads; true if it visited every cgroup of the v2 tree.
+    fn run_iterator(&mut self, stats: &mut Vec<StatReading>) -> bool {
+        let Some(iterator) = &mut self.iterator else {
+            return false;
+        };
+        let (readings, known) = (self.readings, &mut self.known);
+        let mut unknown = false;
+        let run = iterator.run(|stat| {
+            match known.get_mut(&stat.cgroup) {
+                Some(found) => found.seen = readings,
+                None => unknown = true,
+            }
+            stats.push(stat);
+        });
+        self.walk_due |= unknown;
+        let (left_out, why) = match run {
+            Ok(0) => return true,
+            Ok(left_out) => (left_out, "there are more than `agent.max_cgroups`: raise it".to_owned()),
+            Err(error) => {
+                let missed = known.keys().filter(|cgroup| cgroup.hierarchy == Hierarchy::Unified).count();
+                (missed.max(1), format!("the cgroup iterator failed: {error}"))
+            }
+        };
+        self.unreadable += left_out as u64;
+        if !std::mem::replace(&mut self.incomplete_told, true) {
+            warn!("{left_out} cgroups have no numbers in this reading (further ones are only counted): {why}");
+        }
+        false
     }
 
     fn take_events(&mut self, changes: &mut Vec<CgroupChange>) {
