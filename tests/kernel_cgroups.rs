@@ -290,6 +290,47 @@ fn cgroups_beyond_the_iterators_room_are_counted_and_live_on() {
     assert!(reader.changes.contains(&gone));
 }
 
+/// Does something without the right to read what is closed to others.
+fn as_nobody<T>(what: impl FnOnce() -> T) -> T {
+    // SAFETY: takes no pointer. It changes the id that the calling thread's file access goes by, and with it
+    // whether modes count; back to root gives the right back.
+    let be = |id| unsafe { libc::setfsuid(id) };
+    be(65534);
+    let result = what();
+    be(0);
+    result
+}
+
+/// A directory that cannot be read hides nothing but what is in it, and that is not taken for gone.
+#[test]
+fn a_directory_that_cannot_be_read_hides_only_what_is_in_it() {
+    let (closed, open) = (Cgroup::new("closed"), Cgroup::new("open"));
+    let (behind, child) = (closed.child("behind"), open.child("child"));
+    let mut storage = Storage::default();
+    let options = SamplerOptions { iterator: false, tracepoints: None, max_cgroups: 1024 };
+    let mut reader = Reader::new(&mut storage, options);
+    reader.sample();
+    assert_eq!(reader.losses.unreadable_cgroups, 0);
+
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(closed.dir(), mode).expect("chmod");
+    let gone = |cgroup: &Cgroup| CgroupChange::Gone { cgroup: key(cgroup) };
+    let (child_gone, behind_gone) = (gone(&child), gone(&behind));
+    drop(child);
+    let new = open.child("new");
+    as_nobody(|| reader.sample());
+    assert!(reader.losses.unreadable_cgroups > 0);
+    assert!(reader.changes.contains(&child_gone), "{:?}", reader.changes);
+    assert!(reader.changes.contains(&CgroupChange::Present { cgroup: key(&new), path: new.path() }));
+    assert!(!reader.changes.contains(&behind_gone), "{:?}", reader.changes);
+
+    let lost = reader.losses.unreadable_cgroups;
+    drop(behind);
+    reader.sample();
+    assert!(reader.changes.contains(&behind_gone), "readable again: {:?}", reader.changes);
+    assert_eq!(reader.losses.unreadable_cgroups, lost);
+}
+
 /// A path that an event has no room for is found by the walk.
 #[test]
 fn a_very_long_path_is_found() {

@@ -251,23 +251,43 @@ impl<'obj> CgroupSampler<'obj> {
         self.walk_due = false;
         for (hierarchy, root) in self.roots.trees() {
             let (known, readings) = (&mut self.known, self.readings);
-            let walked = fs::metadata(&root).map(|m| m.ino()).and_then(|id| {
-                remember(known, CgroupKey { hierarchy, id }, "/".to_owned(), readings, changes);
-                let mut path = String::new();
-                walk_below(&root, &mut path, &mut |id, path| {
-                    let cgroup = CgroupKey { hierarchy, id };
-                    match known.get_mut(&cgroup) {
-                        Some(found) => found.seen = readings,
-                        None => remember(known, cgroup, path.to_owned(), readings, changes),
-                    }
-                })
-            });
-            match walked {
-                Ok(()) => self.drop_unseen(hierarchy, changes),
-                Err(error) => {
-                    self.unreadable += 1;
-                    self.complain(&root, &error);
+            let mut found = |id, path: &str| {
+                let cgroup = CgroupKey { hierarchy, id };
+                match known.get_mut(&cgroup) {
+                    Some(found) => found.seen = readings,
+                    None => remember(known, cgroup, path.to_owned(), readings, changes),
                 }
+            };
+            let mut closed = Vec::new();
+            match fs::metadata(&root) {
+                Ok(m) => {
+                    found(m.ino(), "/");
+                    walk_below(&root, &mut String::new(), &mut found, &mut |path, error| {
+                        closed.push((path.to_owned(), error));
+                    });
+                }
+                Err(error) => closed.push((String::new(), error)),
+            }
+            self.keep_below(hierarchy, &closed);
+            self.drop_unseen(hierarchy, changes);
+            self.unreadable += closed.len() as u64;
+            if let Some((path, error)) = closed.first() {
+                self.complain(&root.join(path.trim_start_matches('/')), error);
+            }
+        }
+    }
+
+    /// What is known below directories that could not be read may be there still: counts as found.
+    fn keep_below(&mut self, of: Hierarchy, closed: &[(String, io::Error)]) {
+        if closed.is_empty() {
+            return;
+        }
+        let below = |path: &str| {
+            closed.iter().any(|(dir, _)| path.strip_prefix(&**dir).is_some_and(|rest| rest.starts_with('/')))
+        };
+        for (cgroup, known) in &mut self.known {
+            if cgroup.hierarchy == of && below(&known.path) {
+                known.seen = self.readings;
             }
         }
     }
@@ -355,29 +375,44 @@ fn forget(
 pub fn each_path(roots: &Roots, mut found: impl FnMut(&str)) {
     for (_, root) in roots.trees() {
         // It is the agent that complains of what cannot be read.
-        let _ = walk_below(&root, &mut String::new(), &mut |_, path| found(path));
+        walk_below(&root, &mut String::new(), &mut |_, path| found(path), &mut |_, _| {});
     }
 }
 
-/// Calls `found` with the id (inode number) and path of every directory below `root`. One that vanishes
-/// meanwhile is passed over.
-fn walk_below(root: &Path, path: &mut String, found: &mut impl FnMut(u64, &str)) -> io::Result<()> {
-    let dir = root.join(path.trim_start_matches('/'));
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
-        other => other?,
+/// Calls `found` with the id (inode number) and path of every directory below `root`, and `closed` with the path
+/// of each that cannot be read, whose content is left out. One that vanishes meanwhile is passed over.
+fn walk_below(
+    root: &Path,
+    path: &mut String,
+    found: &mut impl FnMut(u64, &str),
+    closed: &mut impl FnMut(&str, io::Error),
+) {
+    let entries = match fs::read_dir(root.join(path.trim_start_matches('/'))) {
+        Ok(entries) => entries,
+        Err(error) => return unless_vanished(path, error, closed),
     };
     for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
+        let (entry, kind) = match entry.and_then(|entry| Ok((entry.file_type()?, entry))) {
+            Ok((kind, entry)) => (entry, kind),
+            Err(error) => {
+                unless_vanished(path, error, closed);
+                continue;
+            }
+        };
+        if !kind.is_dir() {
             continue;
         }
         let before = path.len();
         path.push('/');
         path.push_str(&entry.file_name().to_string_lossy());
         found(entry.ino(), path);
-        walk_below(root, path, found)?;
+        walk_below(root, path, found, closed);
         path.truncate(before);
     }
-    Ok(())
+}
+
+fn unless_vanished(path: &str, error: io::Error, closed: &mut impl FnMut(&str, io::Error)) {
+    if error.kind() != io::ErrorKind::NotFound || path.is_empty() {
+        closed(path, error);
+    }
 }
