@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::api::{BirthOutcome, SlowPhase};
@@ -25,14 +25,14 @@ use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan, Verdict};
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
-use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
+use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
 use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
 
-/// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
-/// reading under way.
-const FLUSH: Duration = Duration::from_millis(1500);
+/// How long the end may take, from SIGTERM on: the reading under way, and all sinks with what waits. Two seconds
+/// are promised; the rest is the process's own.
+const END: Duration = Duration::from_millis(1500);
 
 /// What the command line adds to the configuration file.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,26 @@ pub struct AgentArgs {
 /// # Errors
 /// A configuration that is refused, or no cgroup file system at all.
 pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    // On a thread of the runtime's, as some of it blocks: the end does not wait for the start.
+    let started = tokio::select! {
+        started = tokio::spawn(start(args)) => started.context("the start failed")??,
+        () = &mut shutdown => return Ok(()),
+    };
+    let Started { running, sinks } = started;
+    let (terminal, deadline) = running.until(shutdown).await;
+    write_out(terminal?, &sinks, deadline).await;
+    Ok(())
+}
+
+/// A running agent.
+struct Started {
+    /// Leaves the terminal, which may have whispers to show.
+    running: Running<Terminal>,
+    sinks: Arc<Sinks>,
+}
+
+async fn start(args: AgentArgs) -> Result<Started> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
@@ -117,17 +137,17 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
         terminal,
         sinks: sinks.clone(),
     };
-    let running = sampler.spawn(driver)?;
-    shutdown.await;
-    running.stop()?;
-    // The sampler has ended and let go of its share.
-    if let Some(sinks) = Arc::into_inner(sinks) {
-        let unsent = sinks.flush(FLUSH).await;
-        if unsent != Unsent::default() {
-            warn!("the receiver did not take everything in time: {unsent:?}");
-        }
-    }
-    Ok(())
+    let running = Running::start(move |stopped| sampler.run(driver, stopped))?;
+    Ok(Started { running, sinks })
+}
+
+/// Lets the sinks write out what waits, one beside the other, as far as they come until the deadline.
+async fn write_out(terminal: Option<Terminal>, sinks: &Sinks, deadline: Instant) {
+    let left = move || deadline.saturating_duration_since(Instant::now());
+    let closing = tokio::task::spawn_blocking(move || terminal.map(|terminal| terminal.close(left())));
+    sinks.flush(left()).await;
+    // It ends at the deadline, and has told of what it could not show.
+    let _ = closing.await;
 }
 
 /// Says once what runs here, and what does not and why.
@@ -218,30 +238,45 @@ struct Sampler {
 }
 
 /// The sampler's thread, and the way to end it.
-struct Running {
+struct Running<T> {
     /// Its end is the sampler's.
     stop: PipeWriter,
-    thread: JoinHandle<()>,
+    /// What the thread leaves.
+    left: oneshot::Receiver<T>,
 }
 
-impl Running {
-    fn stop(self) -> Result<()> {
-        drop(self.stop);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the sampler's thread panicked"))
+impl<T: Send + 'static> Running<T> {
+    /// `work` is to end when its pipe does.
+    fn start(work: impl FnOnce(&PipeReader) -> T + Send + 'static) -> Result<Self> {
+        let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
+        let (leave, left) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("sampler".into())
+            .spawn(move || drop(leave.send(work(&stopped))))
+            .context("cannot start the sampler's thread")?;
+        Ok(Running { stop, left })
+    }
+
+    /// Waits for `shutdown` and ends the thread: what it leaves, nothing if it does not end in time, and when the
+    /// time is over for all the rest.
+    async fn until(self, shutdown: impl Future<Output = ()>) -> (Result<Option<T>>, Instant) {
+        let Running { stop, left } = self;
+        shutdown.await;
+        let deadline = Instant::now() + END;
+        drop(stop);
+        let left = match tokio::time::timeout_at(deadline.into(), left).await {
+            Ok(left) => left.map(Some).context("the sampler's thread panicked"),
+            Err(_) => {
+                warn!("a reading does not end: what it read last is not published");
+                Ok(None)
+            }
+        };
+        (left, deadline)
     }
 }
 
 impl Sampler {
-    fn spawn(self, options: DriverOptions) -> Result<Running> {
-        let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
-        let thread = std::thread::Builder::new()
-            .name("sampler".into())
-            .spawn(move || self.run(options, &stopped))
-            .context("cannot start the sampler's thread")?;
-        Ok(Running { stop, thread })
-    }
-
-    fn run(mut self, options: DriverOptions, stopped: &PipeReader) {
+    fn run(mut self, options: DriverOptions, stopped: &PipeReader) -> Terminal {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
         self.sinks.stats().set_map_bytes(cost::map_memory());
@@ -260,7 +295,7 @@ impl Sampler {
         let attributor = &self.attributor;
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);
-        self.terminal.close(FLUSH);
+        self.terminal
     }
 
     /// Waits for the next reading, and meanwhile for births; false: it is time to end.
