@@ -34,6 +34,9 @@ use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
 /// are promised; the rest is the process's own.
 const END: Duration = Duration::from_millis(1500);
 
+const PANICKED: &str = "the sampler's thread panicked, nothing is read any more: start the agent again, and report the \
+                        panic above";
+
 /// What the command line adds to the configuration file.
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
@@ -65,7 +68,7 @@ pub struct AgentArgs {
 /// Runs until `shutdown`; then detaches, and writes out what waits.
 ///
 /// # Errors
-/// A configuration that is refused, or no cgroup file system at all.
+/// A configuration that is refused, no cgroup file system at all, or a panic where it reads.
 pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
     // On a thread of the runtime's, as some of it blocks: the end does not wait for the start.
@@ -75,8 +78,12 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
     };
     let Started { running, sinks } = started;
     let (terminal, deadline) = running.until(shutdown).await;
-    write_out(terminal?, &sinks, deadline).await;
-    Ok(())
+    let (terminal, ended) = match terminal {
+        Ok(terminal) => (terminal, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    write_out(terminal, &sinks, deadline).await;
+    ended
 }
 
 /// A running agent.
@@ -257,15 +264,22 @@ impl<T: Send + 'static> Running<T> {
         Ok(Running { stop, left })
     }
 
-    /// Waits for `shutdown` and ends the thread: what it leaves, nothing if it does not end in time, and when the
-    /// time is over for all the rest.
+    /// Waits for `shutdown`, or the thread's own end, which is a bug, and ends it: what it leaves, nothing if it does
+    /// not end in time, and when the time is over for all the rest.
     async fn until(self, shutdown: impl Future<Output = ()>) -> (Result<Option<T>>, Instant) {
-        let Running { stop, left } = self;
-        shutdown.await;
+        let Running { stop, mut left } = self;
+        let ended = tokio::select! {
+            () = shutdown => None,
+            left = &mut left => Some(left),
+        };
         let deadline = Instant::now() + END;
         drop(stop);
-        let left = match tokio::time::timeout_at(deadline.into(), left).await {
-            Ok(left) => left.map(Some).context("the sampler's thread panicked"),
+        let left = match ended {
+            Some(left) => Ok(left),
+            None => tokio::time::timeout_at(deadline.into(), left).await,
+        };
+        let left = match left {
+            Ok(left) => left.map(Some).map_err(|_| anyhow::anyhow!(PANICKED)),
             Err(_) => {
                 warn!("a reading does not end: what it read last is not published");
                 Ok(None)
@@ -368,5 +382,37 @@ impl Sampler {
         stats.set_lost(Loss::BlameUntracked, untracked_blame);
         stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
         stats.reading_took(begun.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_where_it_reads_is_the_end() {
+        let running = Running::start(|_| panic!("a bug")).expect("a thread");
+        let (left, _) = running.until(pending()).await;
+        let left: Result<Option<()>> = left;
+        assert!(left.expect_err("it panicked").to_string().contains("panicked"));
+    }
+
+    #[tokio::test]
+    async fn what_ends_in_time_leaves_its_own_and_what_does_not_leaves_nothing() {
+        let until_stopped =
+            |mut stopped: &PipeReader| stopped.read_to_end(&mut Vec::new()).expect("the pipe's end");
+        let running = Running::start(until_stopped).expect("a thread");
+        let (left, _) = running.until(ready(())).await;
+        assert_eq!(left.expect("no panic"), Some(0));
+
+        let (never, hold) = std::io::pipe().expect("a pipe");
+        let running = Running::start(move |_| until_stopped(&never)).expect("a thread");
+        let (left, deadline) = running.until(ready(())).await;
+        assert_eq!(left.expect("no panic"), None);
+        assert!(Instant::now() >= deadline);
+        drop(hold);
     }
 }
