@@ -309,6 +309,7 @@ impl Sampler {
         let attributor = &self.attributor;
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);
+        self.count_unsaid();
         self.terminal
     }
 
@@ -375,13 +376,19 @@ impl Sampler {
         let attributor = &self.attributor;
         self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
         self.say(said);
+        self.count_unsaid();
         let stats = self.sinks.stats();
-        stats.set_lost(Loss::LateName, self.gate.unnamed());
         let SignalLosses { untracked_samples, untracked_blame } = self.engine.losses();
         stats.set_lost(Loss::SampleUntracked, untracked_samples);
         stats.set_lost(Loss::BlameUntracked, untracked_blame);
-        stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
         stats.reading_took(begun.elapsed());
+    }
+
+    /// Counts the whispers that went out without a name, and those not shown.
+    fn count_unsaid(&self) {
+        let stats = self.sinks.stats();
+        stats.set_lost(Loss::LateName, self.gate.unnamed());
+        stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
     }
 }
 
