@@ -184,6 +184,8 @@ static __always_inline __u64 throttle_clock(struct how how, struct cfs_rq *cfs_r
  * queue ran then, so the one who asks at a switch-out is the last. */
 static __always_inline __u64 stalled_since(struct how how, struct cfs_rq *cfs_rq, __u64 now)
 {
+	if (!bpf_core_field_exists(cfs_rq->throttle_count)) /* no CONFIG_CFS_BANDWIDTH */
+		return 0;
 	if (!FIELD(how, cfs_rq, throttle_count))
 		return 0;
 	if (bpf_core_field_exists(cfs_rq->throttled_clock_self))
@@ -221,7 +223,21 @@ static __always_inline __u64 queue_delay(struct how how, struct rq *rq)
 
 static __always_inline __u64 task_delay(struct how how, struct task_struct *task)
 {
+	if (!bpf_core_field_exists(task->sched_info.run_delay)) /* no CONFIG_SCHED_INFO */
+		return 0;
 	return how.btf ? task->sched_info.run_delay : BPF_CORE_READ(task, sched_info.run_delay);
+}
+
+/* When the task became runnable; now where the kernel does not say (CONFIG_SCHED_INFO): then no wait is counted. */
+static __always_inline __u64 queued_since(struct how how, struct task_struct *task, __u64 now)
+{
+	__u64 queued;
+
+	if (!bpf_core_field_exists(task->sched_info.last_queued))
+		return now;
+	barrier(); /* else the compiler works out the field's place before it asks whether there is one */
+	queued = how.btf ? task->sched_info.last_queued : BPF_CORE_READ(task, sched_info.last_queued);
+	return !queued || queued > now ? now : queued;
 }
 
 /* Notes what a task has waited; returns how much of it is new since it was last noted, 0 if it was not. */
@@ -496,9 +512,7 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	}
 	c->slot = slot;
 
-	queued = how.btf ? next->sched_info.last_queued : BPF_CORE_READ(next, sched_info.last_queued);
-	if (!queued || queued > now)
-		queued = now;
+	queued = queued_since(how, next, now);
 	c->delay_seen = queue_delay(how, rq) + (now - queued);
 
 	if (slot != ran || !sc) {

@@ -63,8 +63,6 @@ pub struct CpuHook {
     pub throttle_clock: ThrottleClock,
     /// BPF atomics that return a value are there: the union of stalls over CPUs is complete.
     pub atomics: bool,
-    /// The kernel says when a task became runnable: run-queue wait is known.
-    pub wait: bool,
     /// The tree that the scheduler's cgroups belong to.
     pub hierarchy: Hierarchy,
 }
@@ -194,8 +192,7 @@ fn cpu(facts: &Facts) -> Verdict<CpuHook> {
             "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
         ));
     }
-    let wait = btf.sched_info;
-    Verdict::of(CpuHook { hook, throttle_clock, atomics, wait, hierarchy: facts.cgroups.cpu }, how)
+    Verdict::of(CpuHook { hook, throttle_clock, atomics, hierarchy: facts.cgroups.cpu }, how)
 }
 
 /// The best entry there is for programs that read scheduler and cgroup types. Raw tracepoints are given
