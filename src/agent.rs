@@ -101,7 +101,12 @@ async fn start(args: AgentArgs) -> Result<Started> {
     config.agent.node = args.node_name.clone().or(config.agent.node);
     let node = watch::node_name(config.agent.node.as_deref());
 
-    let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
+    let options = FactsOptions {
+        cgroup_root: args.cgroup_root.clone(),
+        ask_kubernetes: config.agent.kubernetes != Kubernetes::Off,
+        kubeconfig: args.kubeconfig.clone(),
+        ..FactsOptions::default()
+    };
     let facts = Facts::gather(&options).await;
     let plan = plan::plan(&facts);
     announce(&plan)?;

@@ -190,6 +190,29 @@ fn sigterm_ends_a_start() {
     assert!(lines.is_empty(), "the start did not go on: {lines:?}");
 }
 
+/// A configuration file with this text.
+fn configuration(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(file.path(), text).expect("write");
+    file
+}
+
+/// Nobody is asked where the configuration says so, whatever there is to ask.
+#[test]
+fn kubernetes_off_asks_no_api_server() {
+    let (listener, server) = silent_receiver();
+    listener.set_nonblocking(true).expect("a socket");
+    let (config, kubeconfig) = (configuration("agent: {kubernetes: off}\n"), kubeconfig(&server));
+    let address = common::free_address().to_string();
+    let config = config.path().to_string_lossy().into_owned();
+    let mut command = agent(&["--config", &config, "--prometheus", &address]);
+    let mut agent = Running::start(command.env("KUBECONFIG", kubeconfig.path()));
+    agent.says("/metrics");
+    let asked = listener.accept().expect_err("nobody asks");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+    ends_well(agent);
+}
+
 /// With BPF denied the cgroup files remain: the same whisper, and one line that says what is missing.
 #[test]
 fn without_capabilities_it_runs_from_files() {
