@@ -209,7 +209,11 @@ async fn watch_pods(
     };
     let node = match node {
         Ok(node) => node.clone(),
-        Err(error) => anyhow::bail!("{error}"),
+        Err(error) if config.agent.kubernetes == Kubernetes::On => anyhow::bail!("{error}"),
+        Err(error) => {
+            warn!("{error}; until then pods are named by the container runtime alone");
+            return Ok(false);
+        }
     };
     let pods = pods.clone();
     tokio::spawn(async move { watch::watch(client, &node, &pods).await });

@@ -213,6 +213,26 @@ fn kubernetes_off_asks_no_api_server() {
     ends_well(agent);
 }
 
+/// A host's name that no node can have, where there is a kubeconfig: one line, unless a cluster is asked for.
+#[test]
+fn a_name_that_is_no_nodes_is_told_and_it_runs() {
+    let kubeconfig = kubeconfig(&format!("http://{}", common::free_address()));
+    let named = |command: &mut Command| {
+        Running::start(command.env("KUBECONFIG", kubeconfig.path()).env("NODE_NAME", "my_laptop"))
+    };
+    let cgroup = throttled("laptop");
+    let _burner = cgroup.burn(1, None);
+    let mut auto = named(&mut agent(&[]));
+    whisper(&mut auto, &cgroup, "cpu_throttle");
+    let lines = ends_well(auto);
+    assert_eq!(lines.iter().filter(|l| l.text.contains("my_laptop")).count(), 1, "{lines:?}");
+
+    let on = configuration("agent: {kubernetes: on}\n");
+    let (status, lines) = named(&mut agent(&["--config", &on.path().to_string_lossy()])).end();
+    assert!(!status.success(), "{lines:?}");
+    assert!(lines.iter().any(|l| l.text.contains("set NODE_NAME")), "{lines:?}");
+}
+
 /// With BPF denied the cgroup files remain: the same whisper, and one line that says what is missing.
 #[test]
 fn without_capabilities_it_runs_from_files() {
