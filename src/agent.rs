@@ -1,7 +1,6 @@
 //! The node agent: one thread that reads, attributes, judges and hands on; everything that may wait
 //! (the API server, a collector, a scrape) is elsewhere.
 
-use std::fmt::Debug;
 use std::io::{PipeReader, PipeWriter};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +21,7 @@ use crate::config::{Config, Kubernetes};
 use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
-use crate::kernel::plan::{self, Plan, Verdict};
+use crate::kernel::plan::{self, Plan};
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
 use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
@@ -167,19 +166,9 @@ async fn write_out(terminal: Option<Terminal>, sinks: &Sinks, deadline: Instant)
 /// # Errors
 /// There is nothing at all to read.
 fn announce(plan: &Plan) -> Result<()> {
-    fn say<H: Debug>(probe: &str, verdict: &Verdict<H>) {
-        match verdict {
-            Verdict::Working { hook } => info!("{probe}: working ({hook:?})"),
-            Verdict::Degraded { hook, .. } => warn!("{probe}: degraded ({hook:?})"),
-            Verdict::Unavailable(_) => warn!("{probe}: unavailable"),
-        }
-        for shortfall in verdict.shortfalls() {
-            warn!("{probe}: {}: {}", shortfall.why, shortfall.what_to_do);
-        }
+    for line in plan.summary() {
+        if line.lacking { warn!("{}", line.text) } else { info!("{}", line.text) }
     }
-    say("cpu", &plan.cpu);
-    say("cgroups", &plan.cgroups);
-    say("births", &plan.births);
     anyhow::ensure!(plan.runs(), "nothing to read here: `kernel-gossip check` says what to do");
     Ok(())
 }
