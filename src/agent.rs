@@ -49,7 +49,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
     /// The node's name in the API server [default: $NODE_NAME, else the host's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = |name: &str| watch::valid_node_name(name))]
     pub node_name: Option<String>,
     /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
     #[arg(long, value_name = "FILE")]
