@@ -110,6 +110,8 @@ struct {
 	__type(value, __u64); /* ns */
 } blame SEC(".maps");
 
+__u64 stalls_unjoined; /* not in the wall time: other CPUs moved the mark again and again */
+
 /* What one program needs to know of how it was attached; a constant in each entry point, so that
  * the compiler leaves one of the ways. */
 struct how {
@@ -317,6 +319,7 @@ static __always_inline __u64 extend(__u64 *mark, __u64 start, __u64 end)
 		if (__sync_val_compare_and_swap(mark, seen, end) == seen)
 			return end - (start > seen ? start : seen);
 	}
+	__sync_fetch_and_add(&stalls_unjoined, 1);
 	return 0;
 }
 

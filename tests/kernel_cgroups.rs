@@ -12,6 +12,7 @@ use common::cgroup::{Cgroup, Version, cpu_tree};
 use common::until;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 
 const MS: Duration = Duration::from_millis(1);
@@ -208,6 +209,23 @@ fn cgroups_come_and_go() {
         reader.sample();
         assert!(!reader.changes.contains(&gone), "{options:?}: said once");
     }
+}
+
+/// More cgroups made and removed than the kernel's buffer holds, and nobody records births: counted all the same.
+#[test]
+fn lost_events_are_counted_without_births_too() {
+    let mut storage = driver::Storage::default();
+    let sampler = SamplerOptions { iterator: false, tracepoints: Some(Hook::TpBtf), max_cgroups: 1024 };
+    let options = DriverOptions { roots: Roots::find(None), sampler, cpu: None, births: None };
+    let mut driver = Driver::start(&mut storage, options);
+    assert_eq!(driver.read().losses.cgroup_events, 0);
+    let parent = Cgroup::new("many");
+    (0..500).for_each(|i| drop(parent.child(&format!("c{i}"))));
+    let left = parent.child("left");
+    let reading = driver.read();
+    assert!(reading.losses.cgroup_events > 0);
+    let found = CgroupChange::Present { cgroup: key(&left), path: left.path() };
+    assert!(reading.changes.contains(&found), "the walk finds it");
 }
 
 /// Directories in the v2 tree, which on a hybrid host is not the one that tests put their load in.

@@ -83,6 +83,8 @@ pub struct CpuProbe<'obj> {
     readings: u64,
     blame_keys: Vec<blame_key>,
     blame_values: Vec<u64>,
+    pairs_evicted: u64,
+    pairs_unread: u64,
 }
 
 impl<'obj> CpuProbe<'obj> {
@@ -151,6 +153,8 @@ impl<'obj> CpuProbe<'obj> {
             readings: 0,
             blame_keys: vec![blame_key::default(); BLAME_ENTRIES as usize],
             blame_values: vec![0; BLAME_ENTRIES as usize],
+            pairs_evicted: 0,
+            pairs_unread: 0,
         };
         // Moves first: a move seen before any switch is ignored, a switch whose moves are missed is not.
         let [switch, migrate] = probe.programs();
@@ -184,6 +188,9 @@ impl<'obj> CpuProbe<'obj> {
         losses.slots_exhausted = 0;
         losses.blame_dropped_ns = 0;
         losses.switches_missed = 0;
+        losses.stalls_unjoined = self.stalls_unjoined();
+        losses.pairs_evicted = self.pairs_evicted;
+        losses.pairs_unread = self.pairs_unread;
         for i in 0..self.cpus {
             let state = self.cpu_states.get(i);
             losses.slots_exhausted += state.losses.slots_exhausted;
@@ -191,6 +198,13 @@ impl<'obj> CpuProbe<'obj> {
             losses.switches_missed += state.losses.switches_missed;
         }
         self.recycle();
+    }
+
+    fn stalls_unjoined(&self) -> u64 {
+        self.skel.maps.bss_data.as_deref().map_or(0, |data| {
+            // SAFETY: a whole, aligned u64 of a mapping that lives as long as `self`; BPF writes it meanwhile.
+            unsafe { (&raw const data.stalls_unjoined).read_volatile() }
+        })
     }
 
     fn key(&self, id: u64) -> CgroupKey {
@@ -236,7 +250,7 @@ impl<'obj> CpuProbe<'obj> {
             let first = found == 0;
             // SAFETY: keys and values have room for `count` entries past `found`; the map's key and
             // value sizes are those of blame_key and u64; `position` is the kernel's own cursor.
-            let failed = unsafe {
+            let result = unsafe {
                 libbpf_sys::bpf_map_lookup_batch(
                     self.skel.maps.blame.as_fd().as_raw_fd(),
                     if first { std::ptr::null_mut() } else { (&raw mut position).cast() },
@@ -246,10 +260,12 @@ impl<'obj> CpuProbe<'obj> {
                     &raw mut count,
                     std::ptr::null(),
                 )
-            } != 0;
+            };
             found += count as usize;
-            if failed || count == 0 {
-                break; // ENOENT: that was the last batch
+            let last = result == -libc::ENOENT;
+            self.pairs_unread += u64::from(result != 0 && !last);
+            if result != 0 || count == 0 {
+                break;
             }
         }
         for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
@@ -264,20 +280,22 @@ impl<'obj> CpuProbe<'obj> {
             let mut sorted = self.blame_values[..found].to_vec();
             let (_, median, _) = sorted.select_nth_unstable(found / 2);
             let median = *median;
-            self.forget_blame(found, |_, ns| ns <= median);
+            self.pairs_evicted += self.forget_blame(found, |_, ns| ns <= median);
         }
     }
 
-    /// Deletes pairs among the `found` last read. Failing is harmless: the table stays fuller.
-    fn forget_blame(&self, found: usize, which: impl Fn(&blame_key, u64) -> bool) {
+    /// Deletes pairs among the `found` last read; how many. Failing is harmless: the table stays fuller.
+    fn forget_blame(&self, found: usize, which: impl Fn(&blame_key, u64) -> bool) -> u64 {
+        let mut forgotten = 0;
         for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
             if which(key, *ns) {
                 let mut bytes = [0; 8];
                 bytes[..4].copy_from_slice(&key.victim.to_ne_bytes());
                 bytes[4..].copy_from_slice(&key.culprit.to_ne_bytes());
-                let _ = self.skel.maps.blame.delete(&bytes);
+                forgotten += u64::from(self.skel.maps.blame.delete(&bytes).is_ok());
             }
         }
+        forgotten
     }
 
     /// The cgroup is gone: after this its counters are no longer read, and its slot is given back

@@ -138,6 +138,14 @@ pub struct Losses {
     /// Switches from one task to another that the kernel did not tell of; the wait before and the run after
     /// each are in no figure. Expected to be 0; some kernels of virtual machines leave some out.
     pub switches_missed: u64,
+    /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
+    pub stalls_unjoined: u64,
+    /// Pairs of victim and culprit taken out of the kernel's table to make room: they begin again at zero.
+    pub pairs_evicted: u64,
+    /// Readings in which not all pairs of victim and culprit could be read.
+    pub pairs_unread: u64,
+    /// Cgroups made or removed of which the kernel could not tell at once; the trees are walked for them.
+    pub cgroup_events: u64,
     /// Cgroups that could not be read (file or iterator error), other than by having died.
     pub unreadable_cgroups: u64,
     /// What recordings of births lack.

@@ -154,9 +154,9 @@ impl<'obj> CgroupSampler<'obj> {
         }
     }
 
-    /// Cgroups whose making [`take_made`](Self::take_made) will never tell of, since loading.
+    /// Cgroups whose making was told of, and that [`take_made`](Self::take_made) had no room for, since loading.
     pub fn made_lost(&self) -> u64 {
-        self.made_lost + self.changes.as_ref().map_or(0, Changes::lost)
+        self.made_lost
     }
 
     /// Appends which cgroups came and went since the last call, and the numbers of all there are.
@@ -181,6 +181,7 @@ impl<'obj> CgroupSampler<'obj> {
         }
         self.sample_files(stats);
         losses.unreadable_cgroups = self.unreadable;
+        losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
     }
 
     /// Appends what the iterator reads; true if it visited every cgroup of the v2 tree.
@@ -208,7 +209,9 @@ impl<'obj> CgroupSampler<'obj> {
         };
         self.unreadable += left_out as u64;
         if !std::mem::replace(&mut self.incomplete_told, true) {
-            warn!("{left_out} cgroups have no numbers in this reading (further ones are only counted): {why}");
+            warn!(
+                "{left_out} cgroups have no numbers in this reading (further ones are only counted): {why}"
+            );
         }
         false
     }

@@ -69,8 +69,17 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, switches_missed, unreadable_cgroups, births } =
-            reading.losses;
+        let Losses {
+            slots_exhausted,
+            blame_dropped_ns,
+            switches_missed,
+            stalls_unjoined,
+            pairs_evicted,
+            pairs_unread,
+            cgroup_events,
+            unreadable_cgroups,
+            births,
+        } = reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -82,6 +91,10 @@ impl SelfStats {
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
             (Loss::SwitchMissed, switches_missed),
+            (Loss::StallUnjoined, stalls_unjoined),
+            (Loss::PairEvicted, pairs_evicted),
+            (Loss::PairUnread, pairs_unread),
+            (Loss::CgroupEvent, cgroup_events),
             (Loss::UnreadableCgroup, unreadable_cgroups),
             (Loss::BirthSegments, births.segments),
             (Loss::BirthEvents, births.events + births.cgroups),
