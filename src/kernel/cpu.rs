@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 
+use super::cost;
 pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses, ProgramCost};
@@ -71,6 +73,8 @@ fn bpf(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> CpuError {
 pub struct CpuProbe<'obj> {
     skel: CpuSkel<'obj>,
     links: Vec<Link>,
+    /// Of the programs.
+    names: Vec<Arc<str>>,
     options: CpuOptions,
     cpus: usize,
     banks: usize,
@@ -146,6 +150,7 @@ impl<'obj> CpuProbe<'obj> {
             slot_hists: SharedArray::new(&skel.maps.slot_hists)?,
             skel,
             links: Vec::new(),
+            names: Vec::new(),
             options,
             cpus: cpus as usize,
             banks: banks as usize,
@@ -157,6 +162,7 @@ impl<'obj> CpuProbe<'obj> {
             pairs_unread: 0,
         };
         // Moves first: a move seen before any switch is ignored, a switch whose moves are missed is not.
+        probe.names = probe.programs().map(cost::name).into();
         let [switch, migrate] = probe.programs();
         let links = [migrate.attach(), switch.attach()];
         for link in links {
@@ -347,8 +353,8 @@ impl<'obj> CpuProbe<'obj> {
 
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     pub fn costs(&self, out: &mut Vec<ProgramCost>) {
-        for program in self.programs() {
-            out.extend(super::cost::of(program));
+        for (program, name) in self.programs().into_iter().zip(&self.names) {
+            out.extend(cost::of(program, name));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The types of a [`Reading`]: plain data, cumulative counters, nanoseconds and bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,8 @@ pub struct Losses {
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramCost {
-    pub name: String,
+    /// Shared: it is told with every reading.
+    pub name: Arc<str>,
     pub run_time: Duration,
     pub runs: u64,
 }
