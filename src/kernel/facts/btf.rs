@@ -25,7 +25,7 @@ pub struct Btf {
     pub rq_sched_info: bool,
     /// `cfs_bandwidth.quota` (CONFIG_CFS_BANDWIDTH): CPU quotas. (Without them the struct is there, and empty.)
     pub cfs_bandwidth: bool,
-    /// The tracepoints cgroup_mkdir, cgroup_rmdir and cgroup_rename.
+    /// The tracepoints cgroup_mkdir and cgroup_rmdir.
     pub cgroup_tracepoints: bool,
     /// The tracepoint sys_enter (CONFIG_HAVE_SYSCALL_TRACEPOINTS).
     pub sys_enter: bool,
@@ -63,7 +63,7 @@ impl Btf {
             sched_info: field("sched_info", "last_queued"),
             rq_sched_info: field("rq", "rq_sched_info"),
             cfs_bandwidth: field("cfs_bandwidth", "quota"),
-            cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename"].into_iter().all(tracepoint),
+            cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir"].into_iter().all(tracepoint),
             sys_enter: tracepoint("sys_enter"),
             process_tracepoints: ["sched_process_fork", "sched_process_exec", "sched_process_exit"]
                 .into_iter()
