@@ -271,24 +271,32 @@ fn a_cgroup_that_cannot_be_read_is_told_once() {
     assert!(told.len() == 1 && told[0].text.contains(&closed.path()), "{lines:?}");
 }
 
-/// Programs of the CPU probe that some process of this machine has loaded, by their ids.
-fn loaded() -> Vec<u32> {
-    let probe = |p: &libbpf_rs::query::ProgramInfo| p.name.as_encoded_bytes().starts_with(b"sched_switch_");
-    libbpf_rs::query::ProgInfoIter::default().filter(probe).map(|p| p.id).collect()
+/// Ids of the BPF programs that a process has loaded.
+fn loaded_by(pid: u32) -> Vec<u32> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its files");
+    let texts = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    // A program's own file has its type, a link's only its id.
+    let programs = texts.filter(|text| text.contains("prog_type:"));
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    programs.filter_map(id).collect()
+}
+
+/// Whether any process has it.
+fn is_loaded(id: u32) -> bool {
+    libbpf_rs::query::ProgInfoIter::default().any(|program| program.id == id)
 }
 
 #[test]
 fn kill_leaves_nothing_attached() {
-    let before = loaded();
     let cgroup = throttled("kill");
     let _burner = cgroup.burn(1, None);
     let mut agent = Running::start(&mut agent(&[]));
     whisper(&mut agent, &cgroup, "cpu_throttle");
-    let ours: Vec<u32> = loaded().into_iter().filter(|id| !before.contains(id)).collect();
-    assert!(!ours.is_empty(), "the probe is loaded while the agent runs");
+    let ours = loaded_by(agent.pid());
+    assert!(!ours.is_empty() && ours.iter().all(|id| is_loaded(*id)), "while the agent runs: {ours:?}");
     agent.signal(libc::SIGKILL);
     agent.end();
-    until("end of the programs", || ours.iter().all(|id| !loaded().contains(id)).then_some(()));
+    until("end of the programs", || (!ours.iter().any(|id| is_loaded(*id))).then_some(()));
 }
 
 #[test]
