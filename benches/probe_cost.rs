@@ -4,19 +4,18 @@
 //! shared machine only the ratios of one run mean much.
 
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use kernel_gossip::kernel::baseline::Baseline;
 use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Hierarchy, ProgramCost};
 
-#[path = "../tests/common/stats.rs"]
-mod stats;
-use stats::StatsEnabled;
+#[path = "../tests/common/mod.rs"]
+mod common;
+use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
+use common::stats::StatsEnabled;
 
 const COMPETITORS: usize = 8;
 const ROUNDS: usize = 5;
@@ -30,7 +29,7 @@ fn main() {
     compare("perf bench sched messaging -t -g 5 (200 threads)", || {
         perf(&["messaging", "-t", "-g", "5", "-l", "2000"]);
     });
-    let competitors = Competitors::start();
+    let competitors = competitors();
     let (ours, _) = compare("8 competing cgroups pinned on one CPU", || sleep(Duration::from_secs(5)));
     println!("{:<44} {:.4} % of that CPU", "", ours.run_time.as_secs_f64() / 5.0 * 100.0);
     drop(competitors);
@@ -96,39 +95,18 @@ fn perf(arguments: &[&str]) -> Duration {
 }
 
 fn options() -> CpuOptions {
-    let hierarchy = if cpu_root().ends_with("cpu") { Hierarchy::V1Cpu } else { Hierarchy::Unified };
+    let hierarchy = match cpu_tree().version {
+        Version::V1 => Hierarchy::V1Cpu,
+        Version::V2 => Hierarchy::Unified,
+    };
     CpuOptions { hook: Hook::TpBtf, atomics: true, hierarchy, max_cgroups: 4096 }
 }
 
-/// The tree of the cpu controller.
-fn cpu_root() -> PathBuf {
-    let v1 = Path::new("/sys/fs/cgroup/cpu");
-    if v1.is_dir() { v1.into() } else { "/sys/fs/cgroup".into() }
-}
-
-/// Busy loops, each in a cgroup of its own, all on CPU 0.
-struct Competitors(Vec<(Child, PathBuf)>);
-
-impl Competitors {
-    fn start() -> Self {
-        let start = |i: usize| -> io::Result<(Child, PathBuf)> {
-            let cgroup = cpu_root().join(format!("kg-bench-{i}"));
-            fs::create_dir_all(&cgroup)?;
-            let child =
-                Command::new("taskset").args(["-c", "0", "sh", "-c", "while :; do :; done"]).spawn()?;
-            fs::write(cgroup.join("cgroup.procs"), child.id().to_string())?;
-            Ok((child, cgroup))
-        };
-        Competitors((0..COMPETITORS).map(|i| start(i).expect("start a competitor")).collect())
-    }
-}
-
-impl Drop for Competitors {
-    fn drop(&mut self) {
-        for (child, cgroup) in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-            let _ = fs::remove_dir(cgroup);
-        }
-    }
+/// Busy loops, each in a cgroup of its own, all on CPU 0. They end with this, or with the program.
+fn competitors() -> Vec<(Burners, Cgroup)> {
+    let competitor = || {
+        let cgroup = Cgroup::new("bench");
+        (cgroup.burn(1, Some(0)), cgroup)
+    };
+    std::iter::repeat_with(competitor).take(COMPETITORS).collect()
 }

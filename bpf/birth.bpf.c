@@ -196,7 +196,8 @@ static __always_inline __u64 run_until(__u64 now)
 static __always_inline void add_thread(struct how how, struct segment *s, struct task_struct *task, __u64 sign)
 {
 	/* Several threads may exit at a time. */
-	__sync_fetch_and_add(&s->wait, sign * READ(how, task, sched_info.run_delay));
+	if (bpf_core_field_exists(task->sched_info.run_delay)) /* CONFIG_SCHED_INFO */
+		__sync_fetch_and_add(&s->wait, sign * READ(how, task, sched_info.run_delay));
 	if (bpf_core_field_exists(task->ioac.rchar)) {
 		__sync_fetch_and_add(&s->read_bytes, sign * READ(how, task, ioac.rchar));
 		__sync_fetch_and_add(&s->written_bytes, sign * READ(how, task, ioac.wchar));
@@ -587,7 +588,8 @@ int tally_threads(struct bpf_iter__task *ctx)
 		s->tally_ended = s->threads_ended;
 		s->live_wait = s->live_read_bytes = s->live_written_bytes = s->live_minor_faults = s->live_major_faults = 0;
 	}
-	s->live_wait += task->sched_info.run_delay;
+	if (bpf_core_field_exists(task->sched_info.run_delay))
+		s->live_wait += task->sched_info.run_delay;
 	if (bpf_core_field_exists(task->ioac.rchar)) {
 		s->live_read_bytes += task->ioac.rchar;
 		s->live_written_bytes += task->ioac.wchar;

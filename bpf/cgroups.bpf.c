@@ -74,6 +74,8 @@ static __always_inline void read_cpu(struct cgroup *cgrp, struct cgroup_stat *ou
 	if (!css)
 		return;
 	tg = container_of(css, struct task_group, css);
+	if (!bpf_core_field_exists(tg->cfs_bandwidth.quota)) /* no CONFIG_CFS_BANDWIDTH */
+		return;
 	out->periods = BPF_CORE_READ(tg, cfs_bandwidth.nr_periods);
 	out->throttled_periods = BPF_CORE_READ(tg, cfs_bandwidth.nr_throttled);
 	out->throttled = BPF_CORE_READ(tg, cfs_bandwidth.throttled_time);
@@ -87,7 +89,7 @@ static __always_inline void read_pressure(struct cgroup *cgrp, struct cgroup_sta
 	struct psi_group *psi = BPF_CORE_READ(cgrp, psi);
 	void *total;
 
-	if (!psi)
+	if (!bpf_core_field_exists(psi->total) || !psi) /* no CONFIG_PSI, or off */
 		return;
 	total = (void *)&psi->total;
 #define PSI_TOTAL(field, state)                                \

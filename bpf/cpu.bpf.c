@@ -110,6 +110,8 @@ struct {
 	__type(value, __u64); /* ns */
 } blame SEC(".maps");
 
+__u64 stalls_unjoined; /* not in the wall time: other CPUs moved the mark again and again */
+
 /* What one program needs to know of how it was attached; a constant in each entry point, so that
  * the compiler leaves one of the ways. */
 struct how {
@@ -184,6 +186,8 @@ static __always_inline __u64 throttle_clock(struct how how, struct cfs_rq *cfs_r
  * queue ran then, so the one who asks at a switch-out is the last. */
 static __always_inline __u64 stalled_since(struct how how, struct cfs_rq *cfs_rq, __u64 now)
 {
+	if (!bpf_core_field_exists(cfs_rq->throttle_count)) /* no CONFIG_CFS_BANDWIDTH */
+		return 0;
 	if (!FIELD(how, cfs_rq, throttle_count))
 		return 0;
 	if (bpf_core_field_exists(cfs_rq->throttled_clock_self))
@@ -221,7 +225,21 @@ static __always_inline __u64 queue_delay(struct how how, struct rq *rq)
 
 static __always_inline __u64 task_delay(struct how how, struct task_struct *task)
 {
+	if (!bpf_core_field_exists(task->sched_info.run_delay)) /* no CONFIG_SCHED_INFO */
+		return 0;
 	return how.btf ? task->sched_info.run_delay : BPF_CORE_READ(task, sched_info.run_delay);
+}
+
+/* When the task became runnable; now where the kernel does not say (CONFIG_SCHED_INFO): then no wait is counted. */
+static __always_inline __u64 queued_since(struct how how, struct task_struct *task, __u64 now)
+{
+	__u64 queued;
+
+	if (!bpf_core_field_exists(task->sched_info.last_queued))
+		return now;
+	barrier(); /* else the compiler works out the field's place before it asks whether there is one */
+	queued = how.btf ? task->sched_info.last_queued : BPF_CORE_READ(task, sched_info.last_queued);
+	return !queued || queued > now ? now : queued;
 }
 
 /* Notes what a task has waited; returns how much of it is new since it was last noted, 0 if it was not. */
@@ -301,6 +319,7 @@ static __always_inline __u64 extend(__u64 *mark, __u64 start, __u64 end)
 		if (__sync_val_compare_and_swap(mark, seen, end) == seen)
 			return end - (start > seen ? start : seen);
 	}
+	__sync_fetch_and_add(&stalls_unjoined, 1);
 	return 0;
 }
 
@@ -496,9 +515,7 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	}
 	c->slot = slot;
 
-	queued = how.btf ? next->sched_info.last_queued : BPF_CORE_READ(next, sched_info.last_queued);
-	if (!queued || queued > now)
-		queued = now;
+	queued = queued_since(how, next, now);
 	c->delay_seen = queue_delay(how, rq) + (now - queued);
 
 	if (slot != ran || !sc) {

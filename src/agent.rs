@@ -1,17 +1,16 @@
 //! The node agent: one thread that reads, attributes, judges and hands on; everything that may wait
 //! (the API server, a collector, a scrape) is elsewhere.
 
-use std::fmt::Debug;
 use std::io::{PipeReader, PipeWriter};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::api::{BirthOutcome, SlowPhase};
@@ -22,17 +21,20 @@ use crate::config::{Config, Kubernetes};
 use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
-use crate::kernel::plan::{self, Plan, Verdict};
+use crate::kernel::plan::{self, Plan};
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
-use crate::sinks::otlp::{OtlpArgs, OtlpConfig, Unsent};
+use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
 use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
 
-/// How long the sinks have, on SIGTERM, to write out what waits. The rest of the two seconds is for a
-/// reading under way.
-const FLUSH: Duration = Duration::from_millis(1500);
+/// How long the end may take, from SIGTERM on: the reading under way, and all sinks with what waits. Two seconds
+/// are promised; the rest is the process's own.
+const END: Duration = Duration::from_millis(1500);
+
+const PANICKED: &str = "the sampler's thread panicked, nothing is read any more: start the agent again, and report the \
+                        panic above";
 
 /// What the command line adds to the configuration file.
 #[derive(Debug, clap::Args)]
@@ -47,7 +49,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
     /// The node's name in the API server [default: $NODE_NAME, else the host's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = |name: &str| watch::valid_node_name(name))]
     pub node_name: Option<String>,
     /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
     #[arg(long, value_name = "FILE")]
@@ -65,8 +67,32 @@ pub struct AgentArgs {
 /// Runs until `shutdown`; then detaches, and writes out what waits.
 ///
 /// # Errors
-/// A configuration that is refused, or no cgroup file system at all.
+/// A configuration that is refused, no cgroup file system at all, or a panic where it reads.
 pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    // On a thread of the runtime's, as some of it blocks: the end does not wait for the start.
+    let started = tokio::select! {
+        started = tokio::spawn(start(args)) => started.context("the start failed")??,
+        () = &mut shutdown => return Ok(()),
+    };
+    let Started { running, sinks } = started;
+    let (terminal, deadline) = running.until(shutdown).await;
+    let (terminal, ended) = match terminal {
+        Ok(terminal) => (terminal, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    write_out(terminal, &sinks, deadline).await;
+    ended
+}
+
+/// A running agent.
+struct Started {
+    /// Leaves the terminal, which may have whispers to show.
+    running: Running<Terminal>,
+    sinks: Arc<Sinks>,
+}
+
+async fn start(args: AgentArgs) -> Result<Started> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
@@ -74,7 +100,12 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
     config.agent.node = args.node_name.clone().or(config.agent.node);
     let node = watch::node_name(config.agent.node.as_deref());
 
-    let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
+    let options = FactsOptions {
+        cgroup_root: args.cgroup_root.clone(),
+        ask_kubernetes: config.agent.kubernetes != Kubernetes::Off,
+        kubeconfig: args.kubeconfig.clone(),
+        ..FactsOptions::default()
+    };
     let facts = Facts::gather(&options).await;
     let plan = plan::plan(&facts);
     announce(&plan)?;
@@ -117,17 +148,17 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
         terminal,
         sinks: sinks.clone(),
     };
-    let running = sampler.spawn(driver)?;
-    shutdown.await;
-    running.stop()?;
-    // The sampler has ended and let go of its share.
-    if let Some(sinks) = Arc::into_inner(sinks) {
-        let unsent = sinks.flush(FLUSH).await;
-        if unsent != Unsent::default() {
-            warn!("the receiver did not take everything in time: {unsent:?}");
-        }
-    }
-    Ok(())
+    let running = Running::start(move |stopped| sampler.run(driver, stopped))?;
+    Ok(Started { running, sinks })
+}
+
+/// Lets the sinks write out what waits, one beside the other, as far as they come until the deadline.
+async fn write_out(terminal: Option<Terminal>, sinks: &Sinks, deadline: Instant) {
+    let left = move || deadline.saturating_duration_since(Instant::now());
+    let closing = tokio::task::spawn_blocking(move || terminal.map(|terminal| terminal.close(left())));
+    sinks.flush(left()).await;
+    // It ends at the deadline, and has told of what it could not show.
+    let _ = closing.await;
 }
 
 /// Says once what runs here, and what does not and why.
@@ -135,19 +166,9 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
 /// # Errors
 /// There is nothing at all to read.
 fn announce(plan: &Plan) -> Result<()> {
-    fn say<H: Debug>(probe: &str, verdict: &Verdict<H>) {
-        match verdict {
-            Verdict::Working { hook } => info!("{probe}: working ({hook:?})"),
-            Verdict::Degraded { hook, .. } => warn!("{probe}: degraded ({hook:?})"),
-            Verdict::Unavailable(_) => warn!("{probe}: unavailable"),
-        }
-        for shortfall in verdict.shortfalls() {
-            warn!("{probe}: {}: {}", shortfall.why, shortfall.what_to_do);
-        }
+    for line in plan.summary() {
+        if line.lacking { warn!("{}", line.text) } else { info!("{}", line.text) }
     }
-    say("cpu", &plan.cpu);
-    say("cgroups", &plan.cgroups);
-    say("births", &plan.births);
     anyhow::ensure!(plan.runs(), "nothing to read here: `kernel-gossip check` says what to do");
     Ok(())
 }
@@ -177,7 +198,11 @@ async fn watch_pods(
     };
     let node = match node {
         Ok(node) => node.clone(),
-        Err(error) => anyhow::bail!("{error}"),
+        Err(error) if config.agent.kubernetes == Kubernetes::On => anyhow::bail!("{error}"),
+        Err(error) => {
+            warn!("{error}; until then pods are named by the container runtime alone");
+            return Ok(false);
+        }
     };
     let pods = pods.clone();
     tokio::spawn(async move { watch::watch(client, &node, &pods).await });
@@ -218,30 +243,52 @@ struct Sampler {
 }
 
 /// The sampler's thread, and the way to end it.
-struct Running {
+struct Running<T> {
     /// Its end is the sampler's.
     stop: PipeWriter,
-    thread: JoinHandle<()>,
+    /// What the thread leaves.
+    left: oneshot::Receiver<T>,
 }
 
-impl Running {
-    fn stop(self) -> Result<()> {
-        drop(self.stop);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the sampler's thread panicked"))
+impl<T: Send + 'static> Running<T> {
+    /// `work` is to end when its pipe does.
+    fn start(work: impl FnOnce(&PipeReader) -> T + Send + 'static) -> Result<Self> {
+        let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
+        let (leave, left) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("sampler".into())
+            .spawn(move || drop(leave.send(work(&stopped))))
+            .context("cannot start the sampler's thread")?;
+        Ok(Running { stop, left })
+    }
+
+    /// Waits for `shutdown`, or the thread's own end, which is a bug, and ends it: what it leaves, nothing if it does
+    /// not end in time, and when the time is over for all the rest.
+    async fn until(self, shutdown: impl Future<Output = ()>) -> (Result<Option<T>>, Instant) {
+        let Running { stop, mut left } = self;
+        let ended = tokio::select! {
+            () = shutdown => None,
+            left = &mut left => Some(left),
+        };
+        let deadline = Instant::now() + END;
+        drop(stop);
+        let left = match ended {
+            Some(left) => Ok(left),
+            None => tokio::time::timeout_at(deadline.into(), left).await,
+        };
+        let left = match left {
+            Ok(left) => left.map(Some).map_err(|_| anyhow::anyhow!(PANICKED)),
+            Err(_) => {
+                warn!("a reading does not end: what it read last is not published");
+                Ok(None)
+            }
+        };
+        (left, deadline)
     }
 }
 
 impl Sampler {
-    fn spawn(self, options: DriverOptions) -> Result<Running> {
-        let (stopped, stop) = std::io::pipe().context("cannot make a pipe")?;
-        let thread = std::thread::Builder::new()
-            .name("sampler".into())
-            .spawn(move || self.run(options, &stopped))
-            .context("cannot start the sampler's thread")?;
-        Ok(Running { stop, thread })
-    }
-
-    fn run(mut self, options: DriverOptions, stopped: &PipeReader) {
+    fn run(mut self, options: DriverOptions, stopped: &PipeReader) -> Terminal {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
         self.sinks.stats().set_map_bytes(cost::map_memory());
@@ -260,7 +307,8 @@ impl Sampler {
         let attributor = &self.attributor;
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);
-        self.terminal.close(FLUSH);
+        self.count_unsaid();
+        self.terminal
     }
 
     /// Waits for the next reading, and meanwhile for births; false: it is time to end.
@@ -326,12 +374,50 @@ impl Sampler {
         let attributor = &self.attributor;
         self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
         self.say(said);
+        self.count_unsaid();
         let stats = self.sinks.stats();
-        stats.set_lost(Loss::LateName, self.gate.unnamed());
         let SignalLosses { untracked_samples, untracked_blame } = self.engine.losses();
         stats.set_lost(Loss::SampleUntracked, untracked_samples);
         stats.set_lost(Loss::BlameUntracked, untracked_blame);
-        stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
         stats.reading_took(begun.elapsed());
+    }
+
+    /// Counts the whispers that went out without a name, and those not shown.
+    fn count_unsaid(&self) {
+        let stats = self.sinks.stats();
+        stats.set_lost(Loss::LateName, self.gate.unnamed());
+        stats.set_lost(Loss::TerminalDropped, self.terminal.dropped());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_where_it_reads_is_the_end() {
+        let running = Running::start(|_| panic!("a bug")).expect("a thread");
+        let (left, _) = running.until(pending()).await;
+        let left: Result<Option<()>> = left;
+        assert!(left.expect_err("it panicked").to_string().contains("panicked"));
+    }
+
+    #[tokio::test]
+    async fn what_ends_in_time_leaves_its_own_and_what_does_not_leaves_nothing() {
+        let until_stopped =
+            |mut stopped: &PipeReader| stopped.read_to_end(&mut Vec::new()).expect("the pipe's end");
+        let running = Running::start(until_stopped).expect("a thread");
+        let (left, _) = running.until(ready(())).await;
+        assert_eq!(left.expect("no panic"), Some(0));
+
+        let (never, hold) = std::io::pipe().expect("a pipe");
+        let running = Running::start(move |_| until_stopped(&never)).expect("a thread");
+        let (left, deadline) = running.until(ready(())).await;
+        assert_eq!(left.expect("no panic"), None);
+        assert!(Instant::now() >= deadline);
+        drop(hold);
     }
 }

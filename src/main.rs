@@ -50,21 +50,23 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Agent(args) => runtime()?.block_on(async { agent::run(*args, terminated()?).await })?,
-        Command::Birth(args) => runtime()?.block_on(async { birth::run(&args, terminated()?).await })?,
-        Command::Check(args) => return runtime()?.block_on(check::run(&args)),
+        Command::Agent(args) => in_runtime(async { agent::run(*args, terminated()?).await })?,
+        Command::Birth(args) => in_runtime(async { birth::run(&args, terminated()?).await })?,
+        Command::Check(args) => return in_runtime(check::run(&args)),
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
-        Command::Reconciler(options) => {
-            runtime()?.block_on(async { reconciler::run(*options, terminated()?).await })?;
-        }
+        Command::Reconciler(options) => in_runtime(async { reconciler::run(*options, terminated()?).await })?,
         Command::Crds => std::io::stdout().write_all(api::crds_yaml().as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Two workers: the sampler has a thread of its own, the rest is network.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+/// Two workers: the sampler has a thread of its own, the rest is network. What still blocks a thread when the work
+/// is done, such as the look-up of a name without an answer, is not waited for.
+fn in_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 /// SIGTERM or Ctrl-C.

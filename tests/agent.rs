@@ -3,14 +3,16 @@
 mod common;
 mod http;
 
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::cgroup::Cgroup;
-use common::process::{Running, without_capabilities};
+use common::process::{Line, Running, without_capabilities};
 use common::{kernel_gossip, until};
 use kernel_gossip::sinks::names;
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -109,6 +111,128 @@ fn sigterm_ends_it_at_once() {
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
+/// How long an end may take here: 2 s are promised, the rest is for a busy machine.
+const END: Duration = Duration::from_secs(5);
+
+/// Ends an agent by SIGTERM: what it said, and that it ended well.
+fn ends_well(agent: Running) -> Vec<Line> {
+    let (status, lines, took) = agent.terminate();
+    println!("ended within {took:?}");
+    assert!(status.success(), "{status}: {lines:?}");
+    assert!(took < END, "{took:?}: {lines:?}");
+    lines
+}
+
+/// A receiver that takes connections and says nothing.
+fn silent_receiver() -> (TcpListener, String) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    (listener, endpoint)
+}
+
+/// Nobody reads its stdout and nobody takes its export: one wait for both, and a line for each.
+#[test]
+fn sigterm_ends_it_though_nobody_listens() {
+    let cgroup = throttled("unheard");
+    let _burner = cgroup.burn(1, None);
+    let (_listener, endpoint) = silent_receiver();
+    let address = common::free_address();
+    let mut command = agent(&["--prometheus", &address.to_string()]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    let (running, _unread) = Running::start_unread(&mut command);
+    until("whisper", || {
+        let shown = http::try_get(address, "/metrics", "").ok()?.body;
+        shown
+            .lines()
+            .any(|l| l.starts_with("kernel_gossip_whisper_active{") && l.ends_with(" 1"))
+            .then_some(())
+    });
+    let lines = ends_well(running);
+    for part in ["stdout is not being read", "were not delivered before the end"] {
+        assert_eq!(lines.iter().filter(|l| l.text.contains(part)).count(), 1, "{part}: {lines:?}");
+    }
+}
+
+/// A name server that says nothing: the look-up of the collector's name lasts longer than the agent may.
+#[test]
+fn sigterm_ends_it_though_a_name_is_looked_up() {
+    let address = Ipv4Addr::new(127, 53, 53, 53);
+    let server = UdpSocket::bind((address, 53)).expect("the port of a name server");
+    let resolv = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(resolv.path(), format!("nameserver {address}\n")).expect("write");
+    // Only this agent sees the file in that place.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
+    let agent = agent(&[]);
+    command.arg(resolv.path()).arg(agent.get_program()).args(agent.get_args());
+    for (name, value) in agent.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.invalid:4317");
+    let running = Running::start(&mut command);
+    server.set_read_timeout(Some(common::PATIENCE)).expect("a socket");
+    server.recv(&mut [0; 512]).expect("the agent asks for the name");
+    ends_well(running);
+}
+
+/// While it asks an API server that says nothing, it has not begun; so there is nothing to end.
+#[test]
+fn sigterm_ends_a_start() {
+    let (listener, server) = silent_receiver();
+    let file = kubeconfig(&server);
+    let mut command = agent(&["--node-name", "nowhere"]);
+    let running = Running::start(command.env("KUBECONFIG", file.path()));
+    let _asked = listener.accept().expect("the agent asks");
+    let lines = ends_well(running);
+    assert!(lines.is_empty(), "the start did not go on: {lines:?}");
+}
+
+/// A configuration file with this text.
+fn configuration(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::with_suffix(".yaml").expect("a file");
+    std::fs::write(file.path(), text).expect("write");
+    file
+}
+
+/// Nobody is asked where the configuration says so, whatever there is to ask.
+#[test]
+fn kubernetes_off_asks_no_api_server() {
+    let (listener, server) = silent_receiver();
+    listener.set_nonblocking(true).expect("a socket");
+    let (config, kubeconfig) = (configuration("agent: {kubernetes: off}\n"), kubeconfig(&server));
+    let address = common::free_address().to_string();
+    let config = config.path().to_string_lossy().into_owned();
+    let mut command = agent(&["--config", &config, "--prometheus", &address]);
+    let mut agent = Running::start(command.env("KUBECONFIG", kubeconfig.path()));
+    agent.says("/metrics");
+    let asked = listener.accept().expect_err("nobody asks");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+    ends_well(agent);
+}
+
+/// A host's name that no node can have, where there is a kubeconfig: one line, unless a cluster is asked for.
+#[test]
+fn a_name_that_is_no_nodes_is_told_and_it_runs() {
+    let kubeconfig = kubeconfig(&format!("http://{}", common::free_address()));
+    let named = |command: &mut Command| {
+        Running::start(command.env("KUBECONFIG", kubeconfig.path()).env("NODE_NAME", "my_laptop"))
+    };
+    let cgroup = throttled("laptop");
+    let _burner = cgroup.burn(1, None);
+    let mut auto = named(&mut agent(&[]));
+    whisper(&mut auto, &cgroup, "cpu_throttle");
+    let lines = ends_well(auto);
+    assert_eq!(lines.iter().filter(|l| l.text.contains("my_laptop")).count(), 1, "{lines:?}");
+
+    let on = configuration("agent: {kubernetes: on}\n");
+    let (status, lines) = named(&mut agent(&["--config", &on.path().to_string_lossy()])).end();
+    assert!(!status.success(), "{lines:?}");
+    assert!(lines.iter().any(|l| l.text.contains("set NODE_NAME")), "{lines:?}");
+}
+
 /// With BPF denied the cgroup files remain: the same whisper, and one line that says what is missing.
 #[test]
 fn without_capabilities_it_runs_from_files() {
@@ -147,24 +271,32 @@ fn a_cgroup_that_cannot_be_read_is_told_once() {
     assert!(told.len() == 1 && told[0].text.contains(&closed.path()), "{lines:?}");
 }
 
-/// Programs of the CPU probe that some process of this machine has loaded, by their ids.
-fn loaded() -> Vec<u32> {
-    let probe = |p: &libbpf_rs::query::ProgramInfo| p.name.as_encoded_bytes().starts_with(b"sched_switch_");
-    libbpf_rs::query::ProgInfoIter::default().filter(probe).map(|p| p.id).collect()
+/// Ids of the BPF programs that a process has loaded.
+fn loaded_by(pid: u32) -> Vec<u32> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its files");
+    let texts = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    // A program's own file has its type, a link's only its id.
+    let programs = texts.filter(|text| text.contains("prog_type:"));
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    programs.filter_map(id).collect()
+}
+
+/// Whether any process has it.
+fn is_loaded(id: u32) -> bool {
+    libbpf_rs::query::ProgInfoIter::default().any(|program| program.id == id)
 }
 
 #[test]
 fn kill_leaves_nothing_attached() {
-    let before = loaded();
     let cgroup = throttled("kill");
     let _burner = cgroup.burn(1, None);
     let mut agent = Running::start(&mut agent(&[]));
     whisper(&mut agent, &cgroup, "cpu_throttle");
-    let ours: Vec<u32> = loaded().into_iter().filter(|id| !before.contains(id)).collect();
-    assert!(!ours.is_empty(), "the probe is loaded while the agent runs");
+    let ours = loaded_by(agent.pid());
+    assert!(!ours.is_empty() && ours.iter().all(|id| is_loaded(*id)), "while the agent runs: {ours:?}");
     agent.signal(libc::SIGKILL);
     agent.end();
-    until("end of the programs", || ours.iter().all(|id| !loaded().contains(id)).then_some(()));
+    until("end of the programs", || (!ours.iter().any(|id| is_loaded(*id))).then_some(()));
 }
 
 #[test]
@@ -190,20 +322,24 @@ fn a_bad_configuration_is_refused_in_one_line() {
     assert!(lines[0].contains("kernel-gossip.yaml:3:") && lines[0].contains("treshold"), "{lines:?}");
 }
 
+/// A kubeconfig whose one cluster is this server.
+fn kubeconfig(server: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().expect("a file");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: '{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
+    );
+    std::fs::write(file.path(), text).expect("write");
+    file
+}
+
 /// An API server that is not there: one line, and the whispers go out all the same.
 #[test]
 fn without_an_api_server_it_runs() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("kubeconfig");
-    let server = common::free_address();
-    let kubeconfig = format!(
-        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-         clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
-    );
-    std::fs::write(&file, kubeconfig).expect("write");
+    let file = kubeconfig(&format!("http://{}", common::free_address()));
     let cgroup = throttled("noapi");
     let _burner = cgroup.burn(1, None);
-    let arguments = ["--node-name", "nowhere", "--kubeconfig", &file.to_string_lossy()];
+    let arguments = ["--node-name", "nowhere", "--kubeconfig", &file.path().to_string_lossy()];
     let mut agent = Running::start(&mut agent(&arguments));
     whisper(&mut agent, &cgroup, "cpu_throttle");
     let (status, lines, _) = agent.terminate();

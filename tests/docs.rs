@@ -62,6 +62,51 @@ fn some_commands_are_tested() {
     assert!(tested > 0);
 }
 
+/// What the program lists when asked with these arguments.
+fn listed(arguments: &[&str]) -> String {
+    common::process::output(common::kernel_gossip().args(arguments))
+}
+
+/// The words of a text that begin like this, each once, in order.
+fn words<'t>(text: &'t str, prefix: &str) -> Vec<&'t str> {
+    let of_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let starts = text.match_indices(prefix).map(|(at, _)| at);
+    let apart = starts.filter(|at| !text[..*at].ends_with(of_word));
+    let ends = |at: usize| text[at..].find(|c| !of_word(c)).map_or(text.len(), |length| at + length);
+    let mut words: Vec<_> = apart.map(|at| &text[at..ends(at)]).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+/// The pages name every flag and variable the help has, and none that it has not; every key they name is one.
+#[test]
+fn the_agents_flags_are_in_the_documentation() {
+    let help = listed(&["agent", "--help"]);
+    let page = |name: &str| fs::read_to_string(repository().join("docs").join(name)).expect("a page");
+    let rows = |page: &str| page.lines().filter(|line| line.starts_with("| ")).collect::<Vec<_>>().join("\n");
+    let (settings, otlp) = (rows(&page("configuration.md")), rows(&page("exporting.md")));
+    let of_otlp = |flag: &&str| flag.starts_with("--otlp");
+    let (of_help, others): (Vec<_>, Vec<_>) =
+        words(&help, "--").into_iter().filter(|flag| *flag != "--help").partition(of_otlp);
+    assert_eq!(words(&settings, "--"), others);
+    assert_eq!(words(&otlp, "--"), of_help);
+    for variable in words(&help, "OTEL_") {
+        // The table leaves out what they have in common.
+        let short = variable.trim_start_matches("OTEL_EXPORTER_OTLP_").trim_start_matches("METRICS_");
+        let short = short.trim_start_matches("LOGS_").trim_start_matches("TRACES_");
+        assert!(otlp.contains(&format!("`{short}`")) || otlp.contains(short), "{variable}");
+    }
+    assert!(settings.contains("`NODE_NAME`") && help.contains("$NODE_NAME"));
+    let file = listed(&["config"]);
+    for key in ["agent.", "sinks."].iter().flat_map(|section| words(&settings, section)) {
+        let (section, key) = key.split_once('.').expect("a section");
+        let body = file.split(&format!("\n{section}:\n")).nth(1).expect("the section");
+        let body = body.split("\n\n").next().expect("its keys");
+        assert!(body.contains(&format!("\n  {key}: ")) || body.starts_with(&format!("  {key}: ")), "{key}");
+    }
+}
+
 /// The documentation: every page at the top, in docs/ and of the test bed.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -12,6 +12,7 @@ use common::cgroup::{Cgroup, Version, cpu_tree};
 use common::until;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 
 const MS: Duration = Duration::from_millis(1);
@@ -208,6 +209,144 @@ fn cgroups_come_and_go() {
         reader.sample();
         assert!(!reader.changes.contains(&gone), "{options:?}: said once");
     }
+}
+
+/// More cgroups made and removed than the kernel's buffer holds, and nobody records births: counted all the same.
+#[test]
+fn lost_events_are_counted_without_births_too() {
+    let mut storage = driver::Storage::default();
+    let sampler = SamplerOptions { iterator: false, tracepoints: Some(Hook::TpBtf), max_cgroups: 1024 };
+    let options = DriverOptions { roots: Roots::find(None), sampler, cpu: None, births: None };
+    let mut driver = Driver::start(&mut storage, options);
+    assert_eq!(driver.read().losses.cgroup_events, 0);
+    let parent = Cgroup::new("many");
+    (0..500).for_each(|i| drop(parent.child(&format!("c{i}"))));
+    let left = parent.child("left");
+    let reading = driver.read();
+    assert!(reading.losses.cgroup_events > 0);
+    let found = CgroupChange::Present { cgroup: key(&left), path: left.path() };
+    assert!(reading.changes.contains(&found), "the walk finds it");
+}
+
+/// Directories in the v2 tree, which on a hybrid host is not the one that tests put their load in.
+struct V2Groups(Vec<std::path::PathBuf>);
+
+impl V2Groups {
+    fn make(root: &Path, name: &str, number: usize) -> V2Groups {
+        let dir = |i| root.join(format!("kg-test-{name}-{}-{i}", std::process::id()));
+        let dirs: Vec<_> = (0..number).map(dir).collect();
+        let groups = V2Groups(dirs);
+        groups.0.iter().for_each(|dir| fs::create_dir(dir).expect("mkdir"));
+        groups
+    }
+
+    fn key(&self, i: usize) -> CgroupKey {
+        let id = fs::metadata(&self.0[i]).expect("a group").ino();
+        CgroupKey { hierarchy: Hierarchy::Unified, id }
+    }
+
+    fn keys(&self) -> Vec<CgroupKey> {
+        (0..self.0.len()).map(|i| self.key(i)).collect()
+    }
+}
+
+impl Drop for V2Groups {
+    fn drop(&mut self) {
+        // One that is gone already was the test's to remove.
+        self.0.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+    }
+}
+
+/// More cgroups than the iterator has room for: they have no numbers, are counted, and are not taken for dead.
+#[test]
+fn cgroups_beyond_the_iterators_room_are_counted_and_live_on() {
+    const ROOM: u32 = 4;
+    let all = Roots::find(None);
+    let Some(root) = all.unified() else {
+        println!("no v2 tree");
+        return;
+    };
+    if procfs::KernelVersion::current().expect("version") < procfs::KernelVersion::new(6, 1, 0) {
+        println!("no cgroup iterator");
+        return;
+    }
+    let groups = V2Groups::make(root, "room", 8);
+    for tracepoints in [None, Some(Hook::TpBtf)] {
+        let mut storage = Storage::default();
+        let options = SamplerOptions { iterator: true, tracepoints, max_cgroups: ROOM };
+        // This tree alone, as if there were no other.
+        let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
+        assert!(sampler.uses_iterator());
+        let mut reader =
+            Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+        let keys = groups.keys();
+        let (mut told, mut lost) = (0, 0);
+        for _ in 0..5 {
+            reader.sample();
+            assert_eq!(reader.stats.len(), ROOM as usize);
+            for change in &reader.changes {
+                match change {
+                    CgroupChange::Present { cgroup, .. } => told += usize::from(keys.contains(cgroup)),
+                    CgroupChange::Gone { cgroup } => assert!(!keys.contains(cgroup), "{tracepoints:?}"),
+                }
+            }
+            let counted = reader.losses.unreadable_cgroups - lost;
+            lost = reader.losses.unreadable_cgroups;
+            assert!(counted as usize >= groups.0.len() + 1 - ROOM as usize, "{counted} {tracepoints:?}");
+        }
+        assert_eq!(told, keys.len(), "each once: {tracepoints:?}");
+    }
+    // The end of one that has no numbers is told all the same.
+    let mut storage = Storage::default();
+    let options = SamplerOptions { iterator: true, tracepoints: None, max_cgroups: ROOM };
+    let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
+    let mut reader = Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+    reader.sample();
+    let gone = CgroupChange::Gone { cgroup: groups.key(7) };
+    fs::remove_dir(&groups.0[7]).expect("rmdir");
+    reader.sample();
+    assert!(reader.changes.contains(&gone));
+}
+
+/// Does something without the right to read what is closed to others.
+fn as_nobody<T>(what: impl FnOnce() -> T) -> T {
+    // SAFETY: takes no pointer. It changes the id that the calling thread's file access goes by, and with it
+    // whether modes count; back to root gives the right back.
+    let be = |id| unsafe { libc::setfsuid(id) };
+    be(65534);
+    let result = what();
+    be(0);
+    result
+}
+
+/// A directory that cannot be read hides nothing but what is in it, and that is not taken for gone.
+#[test]
+fn a_directory_that_cannot_be_read_hides_only_what_is_in_it() {
+    let (closed, open) = (Cgroup::new("closed"), Cgroup::new("open"));
+    let (behind, child) = (closed.child("behind"), open.child("child"));
+    let mut storage = Storage::default();
+    let options = SamplerOptions { iterator: false, tracepoints: None, max_cgroups: 1024 };
+    let mut reader = Reader::new(&mut storage, options);
+    reader.sample();
+    assert_eq!(reader.losses.unreadable_cgroups, 0);
+
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(closed.dir(), mode).expect("chmod");
+    let gone = |cgroup: &Cgroup| CgroupChange::Gone { cgroup: key(cgroup) };
+    let (child_gone, behind_gone) = (gone(&child), gone(&behind));
+    drop(child);
+    let new = open.child("new");
+    as_nobody(|| reader.sample());
+    assert!(reader.losses.unreadable_cgroups > 0);
+    assert!(reader.changes.contains(&child_gone), "{:?}", reader.changes);
+    assert!(reader.changes.contains(&CgroupChange::Present { cgroup: key(&new), path: new.path() }));
+    assert!(!reader.changes.contains(&behind_gone), "{:?}", reader.changes);
+
+    let lost = reader.losses.unreadable_cgroups;
+    drop(behind);
+    reader.sample();
+    assert!(reader.changes.contains(&behind_gone), "readable again: {:?}", reader.changes);
+    assert_eq!(reader.losses.unreadable_cgroups, lost);
 }
 
 /// A path that an event has no room for is found by the walk.

@@ -109,7 +109,13 @@ fn an_api_server_that_does_not_answer_is_told() {
     assert!(told.iter().any(|part| error.contains(part)), "{:?}", facts.kubernetes);
     assert_eq!(planned.kubernetes.hook().map(|hook| hook.version.clone()), Some(None));
 
+    let named = kubeconfig.path().to_string_lossy();
+    let by_flag = check(&["--output", "json", "--kubeconfig", &named]).output().expect("run");
+    assert!(report(&by_flag).0.kubernetes.error.is_some(), "asked by the flag as by the variable");
+
     std::fs::write(kubeconfig.path(), "no: [kubeconfig").expect("write");
+    let by_flag = check(&["--output", "json", "--kubeconfig", &named]).output().expect("run");
+    assert!(report(&by_flag).0.kubernetes.error.is_some_and(|e| e.starts_with(&format!("{named}: "))));
     let out = check(&["--output", "json"]).env("KUBECONFIG", kubeconfig.path()).output().expect("run");
     let (facts, _) = report(&out);
     assert!(facts.kubernetes.error.is_some_and(|e| e.starts_with("$KUBECONFIG: ")));

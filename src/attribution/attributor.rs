@@ -13,7 +13,7 @@ use super::paths::{self, UnknownShapes};
 use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
 use super::workload::{Attributed, NamedBlame, Sample, Workload};
-use crate::kernel::{CpuCounters, Hierarchy, ProgramCost, Reading};
+use crate::kernel::{CpuCounters, Hierarchy, Reading};
 
 /// How an [`Attributor`] finds names, and how much it remembers.
 #[derive(Clone, Debug)]
@@ -335,7 +335,7 @@ impl Attributor {
         out.attribution.unknown_shapes = self.unknown.count;
         out.attribution.cgroups_dropped = self.tree.dropped;
         out.attribution.pods_known = pods.live() as u64;
-        copy_costs(&reading.programs, &mut out.programs);
+        out.programs.clone_from(&reading.programs);
         out.samples.clear();
         out.blame.clear();
         // A unit that was started again has the same path: the old one ends in this reading, and the new
@@ -417,18 +417,6 @@ fn account_of<'a>(
 fn quota(tree: &Tree, quotas: &[Option<f64>], id: NodeId) -> Option<f64> {
     let ancestors = std::iter::successors(Some(id), |&id| tree.node(id).parent);
     ancestors.filter_map(|id| quotas[id]).reduce(f64::min)
-}
-
-/// Copies the costs; the names, which hardly ever change, only where they differ.
-fn copy_costs(from: &[ProgramCost], to: &mut Vec<ProgramCost>) {
-    to.truncate(from.len());
-    for (i, cost) in from.iter().enumerate() {
-        match to.get_mut(i) {
-            Some(to) if to.name == cost.name => (to.run_time, to.runs) = (cost.run_time, cost.runs),
-            Some(to) => to.clone_from(cost),
-            None => to.push(cost.clone()),
-        }
-    }
 }
 
 #[cfg(test)]

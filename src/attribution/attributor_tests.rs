@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::super::WorkloadKind;
 use super::super::pods::{ContainerRecord, PodRecord, PodSet};
 use super::*;
-use crate::kernel::{Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, StatReading};
+use crate::kernel::{
+    Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, ProgramCost, StatReading,
+};
 
 const SECOND: u64 = 1_000_000_000;
 const UID: &str = "d341e8db-112f-4371-804f-3616d814d3d6";

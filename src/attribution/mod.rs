@@ -15,5 +15,6 @@ pub mod tree;
 pub mod watch;
 pub mod workload;
 
+pub use account::quota_cores;
 pub use attributor::{AttributionOptions, Attributor};
 pub use workload::*;

@@ -1,4 +1,5 @@
-//! Process id -> cgroup -> workload, through /proc, for what arrives by process id.
+//! Process id -> cgroup -> workload, through /proc, for what arrives by process id. No probe's events do yet:
+//! they tell the cgroup's id.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

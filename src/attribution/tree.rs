@@ -174,7 +174,9 @@ impl Tree {
             }
             self.dead.pop_front();
             let Key { cgroup, node, .. } = self.keys.remove(key);
-            self.ids.remove(&cgroup);
+            if self.key(cgroup) == Some(key) {
+                self.ids.remove(&cgroup);
+            }
             self.removed_keys.push(key);
             self.nodes[node].remembered -= 1;
             self.prune(node);
@@ -182,9 +184,10 @@ impl Tree {
     }
 
     fn present(&mut self, cgroup: CgroupKey, path: &str, now: u64) {
-        // Ids are never used again (kernfs counts them up), so a dead one that is told of once more is a
-        // walk that was overtaken by the removal.
-        if self.ids.contains_key(&cgroup) {
+        // Ids are never used again (kernfs counts them up), so a dead one that is told of once more was taken
+        // for dead by mistake. Whoever tells of it will tell of its end too; to refuse it would be to be blind to
+        // it for ever. It begins anew, as what was published of it has ended.
+        if self.key(cgroup).is_some_and(|key| self.keys[key].alive) {
             return;
         }
         let path = if path.is_empty() { "/" } else { path };

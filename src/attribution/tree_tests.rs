@@ -103,16 +103,25 @@ fn a_path_made_again_is_another_node() {
 }
 
 #[test]
-fn a_walk_that_was_overtaken_wakes_no_dead() {
+fn what_was_taken_for_dead_and_is_told_of_again_lives() {
     let mut tree = Tree::default();
     tree.apply(&gone(cpu(1)), 0);
     tree.apply(&present(cpu(1), "/a"), 0);
     tree.apply(&present(cpu(1), "/a"), 0);
+    let first = tree.key(cpu(1));
     tree.apply(&gone(cpu(1)), 0);
-    tree.apply(&present(cpu(1), "/a"), 0);
     tree.apply(&gone(cpu(1)), 0);
     assert!(tree.node(tree.at("/a").expect("remembered")).is_dead());
     assert_eq!(tree.dead.len(), 1);
+    tree.apply(&present(cpu(1), "/a"), SECOND);
+    assert!(tree.node(tree.at("/a").expect("a node")).is_live());
+    assert_ne!(tree.key(cpu(1)), first, "its numbers begin anew");
+    tree.forget(400 * SECOND);
+    assert_eq!(path_of(&tree, cpu(1)), Some("/a"), "forgetting what was before leaves it");
+    tree.apply(&gone(cpu(1)), 400 * SECOND);
+    assert!(tree.node(tree.at("/a").expect("remembered")).is_dead());
+    tree.forget(800 * SECOND);
+    assert_eq!((tree.nodes.len(), tree.keys.len(), tree.ids.len()), (0, 0, 0));
 }
 
 #[test]
@@ -162,7 +171,8 @@ proptest! {
         let mut now = 0;
         for (change, step) in changes {
             now += step * SECOND;
-            let known = match &change { CgroupChange::Present { cgroup, .. } => tree.key(*cgroup).is_some(), _ => true };
+            let lives = |cgroup| tree.key(cgroup).is_some_and(|key| tree.keys[key].alive);
+            let known = match &change { CgroupChange::Present { cgroup, .. } => lives(*cgroup), _ => true };
             tree.apply(&change, now);
             if let CgroupChange::Present { cgroup, path } = &change && !known {
                 let wanted = if path.is_empty() { "/" } else { path };

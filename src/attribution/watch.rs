@@ -21,6 +21,9 @@ use tracing::{info, warn};
 use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
 use crate::quantity;
 
+/// The longest name Kubernetes gives a node.
+pub const NODE_NAME_MAX: usize = 253;
+
 /// The node's pods, shared: the watch writes, the sampler reads without a lock.
 #[derive(Debug, Default)]
 pub struct Pods {
@@ -105,9 +108,18 @@ pub fn node_name(told: Option<&str>) -> Result<String, ApiError> {
             std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|n| n.trim().to_lowercase())
         })
         .unwrap_or_default();
+    valid_node_name(name)
+}
+
+/// The text, if a node can have it for a name (a DNS subdomain).
+///
+/// # Errors
+/// [`ApiError::NodeName`] where it cannot.
+pub fn valid_node_name(name: impl Into<String>) -> Result<String, ApiError> {
+    let name = name.into();
     let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     // It becomes part of a field selector, where a comma would start another condition.
-    if name.is_empty() || name.len() > 253 || !name.bytes().all(allowed) {
+    if name.is_empty() || name.len() > NODE_NAME_MAX || !name.bytes().all(allowed) {
         return Err(ApiError::NodeName(name));
     }
     Ok(name)

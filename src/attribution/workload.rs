@@ -88,8 +88,6 @@ pub struct AttributionLosses {
     pub unknown_shapes: u64,
     /// Readings of a cgroup id without a path.
     pub unresolved_ids: u64,
-    /// Events published without a pod name because none was known in time.
-    pub late_names: u64,
     /// Containers whose runtime's files were not found, or not understood.
     pub bundles_missed: u64,
     /// Cgroups not taken in because there were too many.

@@ -9,8 +9,10 @@ use jiff::SignedDuration;
 
 use super::file::{self, RuleKeys, Text, valid_are};
 use super::{Agent, Births, Config, Kubernetes, Sinks, Wrong};
+use crate::attribution::watch::{NODE_NAME_MAX, valid_node_name};
 use crate::birth::Options;
 use crate::signals::{ContentionRule, Rule, Rules, SlowBirthRule, ThrottleRule};
+use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
 
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
@@ -25,8 +27,6 @@ const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60
 const WAIT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
 const CGROUPS: RangeInclusive<u32> = 64..=65536;
 const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
-/// The longest name Kubernetes gives a node (a DNS subdomain).
-const NODE_NAME_MAX: usize = 253;
 
 /// The agent's interval, which every window is measured by, and where it stands.
 struct Interval {
@@ -80,11 +80,8 @@ fn agent(f: file::Agent) -> Result<Agent, Wrong> {
 }
 
 fn node(text: &Text) -> Result<String, Wrong> {
-    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    if text.value.is_empty() || text.value.len() > NODE_NAME_MAX || !text.value.chars().all(ok) {
-        return Err(bad("node", text, format!("a node's name is 1 to {NODE_NAME_MAX} of a-z 0-9 - .")));
-    }
-    Ok(text.value.clone())
+    valid_node_name(text.value.as_str())
+        .map_err(|_| bad("node", text, format!("a node's name is 1 to {NODE_NAME_MAX} of a-z 0-9 - .")))
 }
 
 fn runtime_root(text: &Text) -> Result<PathBuf, Wrong> {
@@ -169,8 +166,8 @@ fn sinks(f: file::Sinks) -> Result<Sinks, Wrong> {
         terminal: choice("terminal", &f.terminal, None, &outputs)?,
         prometheus: match &f.prometheus {
             None => None,
-            Some(t) => Some(t.value.parse().map_err(|_| {
-                bad("prometheus", t, "an address and port is wanted, such as 127.0.0.1:9464 or [::]:9464")
+            Some(t) => Some(prometheus::address(&t.value).map_err(|_| {
+                bad("prometheus", t, "an address and port is wanted, such as 127.0.0.1:9464 or :9464")
             })?),
         },
     })

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Config, Kubernetes, default_yaml};
+use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
 
 /// The one line a text is refused with, without the file's name.
@@ -81,6 +82,14 @@ fn values_are_taken() {
 }
 
 #[test]
+fn an_address_is_what_the_flag_takes() {
+    for address in [":9464", "localhost:9464", "127.0.0.1:9464"] {
+        let config = accepted(&format!("sinks: {{prometheus: '{address}'}}"));
+        assert_eq!(config.sinks.prometheus, prometheus::address(address).ok(), "{address}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_valid_ones() {
     assert_eq!(
         refused("signals:\n  cpu_throttle:\n    warning: 30\n    cleer: 3\n"),
@@ -114,15 +123,15 @@ fn a_bad_value_is_refused_with_its_line_and_what_is_wanted() {
             "1: `kubernetes: offf`: unknown, did you mean `off`? valid: auto, on, off".into(),
         ),
         ("agent: {node: 'a b'}", "1: `node: a b`: a node's name is 1 to 253 of a-z 0-9 - .".into()),
+        ("agent: {node: Node-1}", "1: `node: Node-1`: a node's name is 1 to 253 of a-z 0-9 - .".into()),
         (
             "agent:\n  runtime_roots:\n    - /a\n    - b\n",
             "4: `runtime_roots: b`: absolute directories are wanted, such as /run/containerd".into(),
         ),
         ("sinks:\n  terminal: yaml\n", "2: `terminal: yaml`: unknown; valid: text, json, none".into()),
         (
-            "sinks:\n  prometheus: :9464\n",
-            "2: `prometheus: :9464`: an address and port is wanted, such as 127.0.0.1:9464 or [::]:9464"
-                .into(),
+            "sinks:\n  prometheus: 9464\n",
+            "2: `prometheus: 9464`: an address and port is wanted, such as 127.0.0.1:9464 or :9464".into(),
         ),
         (
             "signals:\n  cpu_throttle:\n    warning: 101\n",

@@ -24,6 +24,7 @@ impl<'obj> Baseline<'obj> {
 
     /// What it cost so far.
     pub fn cost(&self) -> Option<ProgramCost> {
-        super::cost::of(&self.0.progs.baseline)
+        let program = &self.0.progs.baseline;
+        super::cost::of(program, &super::cost::name(program))
     }
 }

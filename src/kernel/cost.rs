@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::ProgramMut;
 
 use super::ProgramCost;
 
+/// A program's name, to be told with its cost.
+pub fn name(program: &ProgramMut<'_>) -> Arc<str> {
+    program.name().to_string_lossy().into()
+}
+
 /// Run time and runs of a program since `kernel.bpf_stats_enabled` was set; zero if it never was.
 /// `None` if the kernel does not tell.
-pub fn of(program: &ProgramMut<'_>) -> Option<ProgramCost> {
+pub fn of(program: &ProgramMut<'_>, name: &Arc<str>) -> Option<ProgramCost> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut size = size_of_val(&info) as u32;
     // SAFETY: `info` is as large as `size` says; an all-zero bpf_prog_info asks for no arrays.
@@ -18,7 +24,7 @@ pub fn of(program: &ProgramMut<'_>) -> Option<ProgramCost> {
         libbpf_sys::bpf_obj_get_info_by_fd(program.as_fd().as_raw_fd(), (&raw mut info).cast(), &raw mut size)
     } != 0;
     (!failed).then(|| ProgramCost {
-        name: program.name().to_string_lossy().into_owned(),
+        name: name.clone(),
         run_time: Duration::from_nanos(info.run_time_ns),
         runs: info.run_cnt,
     })

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 
+use super::cost;
 pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses, ProgramCost};
@@ -95,6 +97,8 @@ fn bpf(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> CpuError {
 pub struct CpuProbe<'obj> {
     skel: CpuSkel<'obj>,
     links: Vec<Link>,
+    /// Of the programs.
+    names: Vec<Arc<str>>,
     options: CpuOptions,
     cpus: usize,
     banks: usize,
@@ -107,6 +111,8 @@ pub struct CpuProbe<'obj> {
     readings: u64,
     blame_keys: Vec<blame_key>,
     blame_values: Vec<u64>,
+    pairs_evicted: u64,
+    pairs_unread: u64,
 }
 
 impl<'obj> CpuProbe<'obj> {
@@ -168,6 +174,7 @@ impl<'obj> CpuProbe<'obj> {
             slot_hists: SharedArray::new(&skel.maps.slot_hists)?,
             skel,
             links: Vec::new(),
+            names: Vec::new(),
             options,
             cpus: cpus as usize,
             banks: banks as usize,
@@ -175,8 +182,11 @@ impl<'obj> CpuProbe<'obj> {
             readings: 0,
             blame_keys: vec![blame_key::default(); BLAME_ENTRIES as usize],
             blame_values: vec![0; BLAME_ENTRIES as usize],
+            pairs_evicted: 0,
+            pairs_unread: 0,
         };
         // Moves first: a move seen before any switch is ignored, a switch whose moves are missed is not.
+        probe.names = probe.programs().map(cost::name).into();
         let [switch, migrate] = probe.programs();
         let links = [migrate.attach(), switch.attach()];
         for link in links {
@@ -208,6 +218,9 @@ impl<'obj> CpuProbe<'obj> {
         losses.slots_exhausted = 0;
         losses.blame_dropped_ns = 0;
         losses.switches_missed = 0;
+        losses.stalls_unjoined = self.stalls_unjoined();
+        losses.pairs_evicted = self.pairs_evicted;
+        losses.pairs_unread = self.pairs_unread;
         for i in 0..self.cpus {
             let state = self.cpu_states.get(i);
             losses.slots_exhausted += state.losses.slots_exhausted;
@@ -215,6 +228,13 @@ impl<'obj> CpuProbe<'obj> {
             losses.switches_missed += state.losses.switches_missed;
         }
         self.recycle();
+    }
+
+    fn stalls_unjoined(&self) -> u64 {
+        self.skel.maps.bss_data.as_deref().map_or(0, |data| {
+            // SAFETY: a whole, aligned u64 of a mapping that lives as long as `self`; BPF writes it meanwhile.
+            unsafe { (&raw const data.stalls_unjoined).read_volatile() }
+        })
     }
 
     fn key(&self, id: u64) -> CgroupKey {
@@ -260,7 +280,7 @@ impl<'obj> CpuProbe<'obj> {
             let first = found == 0;
             // SAFETY: keys and values have room for `count` entries past `found`; the map's key and
             // value sizes are those of blame_key and u64; `position` is the kernel's own cursor.
-            let failed = unsafe {
+            let result = unsafe {
                 libbpf_sys::bpf_map_lookup_batch(
                     self.skel.maps.blame.as_fd().as_raw_fd(),
                     if first { std::ptr::null_mut() } else { (&raw mut position).cast() },
@@ -270,10 +290,12 @@ impl<'obj> CpuProbe<'obj> {
                     &raw mut count,
                     std::ptr::null(),
                 )
-            } != 0;
+            };
             found += count as usize;
-            if failed || count == 0 {
-                break; // ENOENT: that was the last batch
+            let last = result == -libc::ENOENT;
+            self.pairs_unread += u64::from(result != 0 && !last);
+            if result != 0 || count == 0 {
+                break;
             }
         }
         for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
@@ -288,20 +310,22 @@ impl<'obj> CpuProbe<'obj> {
             let mut sorted = self.blame_values[..found].to_vec();
             let (_, median, _) = sorted.select_nth_unstable(found / 2);
             let median = *median;
-            self.forget_blame(found, |_, ns| ns <= median);
+            self.pairs_evicted += self.forget_blame(found, |_, ns| ns <= median);
         }
     }
 
-    /// Deletes pairs among the `found` last read. Failing is harmless: the table stays fuller.
-    fn forget_blame(&self, found: usize, which: impl Fn(&blame_key, u64) -> bool) {
+    /// Deletes pairs among the `found` last read; how many. Failing is harmless: the table stays fuller.
+    fn forget_blame(&self, found: usize, which: impl Fn(&blame_key, u64) -> bool) -> u64 {
+        let mut forgotten = 0;
         for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
             if which(key, *ns) {
                 let mut bytes = [0; 8];
                 bytes[..4].copy_from_slice(&key.victim.to_ne_bytes());
                 bytes[4..].copy_from_slice(&key.culprit.to_ne_bytes());
-                let _ = self.skel.maps.blame.delete(&bytes);
+                forgotten += u64::from(self.skel.maps.blame.delete(&bytes).is_ok());
             }
         }
+        forgotten
     }
 
     /// The cgroup is gone: after this its counters are no longer read, and its slot is given back
@@ -353,8 +377,8 @@ impl<'obj> CpuProbe<'obj> {
 
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     pub fn costs(&self, out: &mut Vec<ProgramCost>) {
-        for program in self.programs() {
-            out.extend(super::cost::of(program));
+        for (program, name) in self.programs().into_iter().zip(&self.names) {
+            out.extend(cost::of(program, name));
         }
     }
 }

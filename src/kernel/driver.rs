@@ -165,8 +165,9 @@ impl<'obj> Driver<'obj> {
         r.stats.clear();
         r.programs.clear();
         self.cgroups.sample(&mut r.changes, &mut r.stats, &mut r.losses);
+        let recorded = self.births.as_ref().map_or_else(BirthLosses::default, Recorder::losses);
+        r.losses.births = BirthLosses { cgroups: self.cgroups.made_lost(), ..recorded };
         if let Some(recorder) = &self.births {
-            r.losses.births = BirthLosses { cgroups: self.cgroups.made_lost(), ..recorder.losses() };
             recorder.costs(&mut r.programs);
         }
         let Some(cpu) = &mut self.cpu else {

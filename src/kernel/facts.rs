@@ -28,13 +28,22 @@ pub struct FactsOptions {
     /// Only cgroup trees mounted here or below count: for a container that has the host's
     /// `/sys/fs/cgroup` mounted elsewhere. `None`: all mounts are looked at.
     pub cgroup_root: Option<PathBuf>,
+    /// Whether an API server is asked at all.
+    pub ask_kubernetes: bool,
+    /// The kubeconfig to reach it by; `None`: as kubectl finds it, else the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
     /// How long the API server may take to answer.
     pub kubernetes_timeout: Duration,
 }
 
 impl Default for FactsOptions {
     fn default() -> Self {
-        FactsOptions { cgroup_root: None, kubernetes_timeout: Duration::from_secs(2) }
+        FactsOptions {
+            cgroup_root: None,
+            ask_kubernetes: true,
+            kubeconfig: None,
+            kubernetes_timeout: Duration::from_secs(2),
+        }
     }
 }
 
@@ -106,7 +115,10 @@ impl Facts {
             lockdown: lockdown(),
             trials: Trials::run(&cgroups),
             pressure: cgroups.pressure(),
-            kubernetes: Kubernetes::find(options.kubernetes_timeout).await,
+            kubernetes: match options.ask_kubernetes {
+                true => Kubernetes::find(options.kubeconfig.as_deref(), options.kubernetes_timeout).await,
+                false => Kubernetes::default(),
+            },
             cgroups,
         }
     }

@@ -8,6 +8,8 @@ pub mod cpu;
 pub mod driver;
 pub mod facts;
 pub mod hist;
+#[cfg(test)]
+mod other_kernels;
 pub mod plan;
 pub mod reading;
 mod shared;

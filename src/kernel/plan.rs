@@ -2,6 +2,7 @@
 //! many hosts (`tests/fixtures/hosts/`).
 
 mod refusal;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,8 @@ pub enum Verdict<H> {
 pub struct Shortfall {
     /// What is missing, and why.
     pub why: String,
+    /// Why alone: the same for all that is missing for the same reason.
+    pub cause: String,
     /// What the owner of the host can do about it.
     pub what_to_do: String,
 }
@@ -63,8 +66,6 @@ pub struct CpuHook {
     pub throttle_clock: ThrottleClock,
     /// BPF atomics that return a value are there: the union of stalls over CPUs is complete.
     pub atomics: bool,
-    /// The kernel says when a task became runnable: run-queue wait is known.
-    pub wait: bool,
     /// The tree that the scheduler's cgroups belong to.
     pub hierarchy: Hierarchy,
 }
@@ -147,7 +148,13 @@ impl<H> Verdict<H> {
 
 impl Shortfall {
     fn new(why: impl Into<String>, what_to_do: impl Into<String>) -> Self {
-        Shortfall { why: why.into(), what_to_do: what_to_do.into() }
+        let why = why.into();
+        Shortfall { cause: why.clone(), why, what_to_do: what_to_do.into() }
+    }
+
+    /// What is lost by it, for the same cause.
+    fn loses(self, what: &str) -> Self {
+        Shortfall { why: format!("{what}: {}", self.cause), ..self }
     }
 }
 
@@ -194,8 +201,7 @@ fn cpu(facts: &Facts) -> Verdict<CpuHook> {
             "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
         ));
     }
-    let wait = btf.sched_info;
-    Verdict::of(CpuHook { hook, throttle_clock, atomics, wait, hierarchy: facts.cgroups.cpu }, how)
+    Verdict::of(CpuHook { hook, throttle_clock, atomics, hierarchy: facts.cgroups.cpu }, how)
 }
 
 /// The best entry there is for programs that read scheduler and cgroup types. Raw tracepoints are given
@@ -248,15 +254,12 @@ fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
         ));
     } else if !iterator {
         let refused = if reads { &trials.rstat_flush } else { &trials.read_kernel };
-        let refusal = refusal::of_iterator(facts, refused);
-        let why = format!("files are read, some for each cgroup: {}", refusal.why);
-        how.push(Shortfall::new(why, refusal.what_to_do));
+        how.push(refusal::of_iterator(facts, refused).loses("files are read, some for each cgroup"));
     }
 
     let tracepoints = tracepoints(facts)
         .map_err(|refusal| {
-            let why = format!("a cgroup that lives for less than an interval is not seen: {}", refusal.why);
-            how.push(Shortfall::new(why, refusal.what_to_do));
+            how.push(refusal.loses("a cgroup that lives for less than an interval is not seen"));
         })
         .ok();
 
@@ -309,7 +312,7 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
             let refusal = refusal::of(facts, &trials.read_kernel);
             let lost =
                 "no arguments, file names, mounts, writes to cgroup files or netfilter rules in a birth";
-            how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+            how.push(refusal.loses(lost));
             Entry::Bare
         }
         Hook::TpBtf => Entry::TpBtf,
@@ -317,10 +320,7 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
     };
     let late = tracepoints(facts).err();
     let triggered = late.is_none();
-    how.extend(late.map(|refusal| {
-        let lost = "a birth is noticed late, and what was done until then is missing";
-        Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do)
-    }));
+    how.extend(late.map(|r| r.loses("a birth is noticed late, and what was done until then is missing")));
     if !facts.btf.sched_info {
         how.push(Shortfall::new(
             "no time waiting for a CPU: this kernel does not keep it",
@@ -337,7 +337,7 @@ fn births(facts: &Facts) -> Verdict<BirthsHook> {
     if !tally {
         let refusal = refusal::of(facts, &trials.iter_task);
         let lost = "no bytes, faults and time waiting of processes that live on, such as the container's own";
-        how.push(Shortfall::new(format!("{lost}: {}", refusal.why), refusal.what_to_do));
+        how.push(refusal.loses(lost));
     }
     Verdict::of(BirthsHook { entry, triggered, tally }, how)
 }

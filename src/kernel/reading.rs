@@ -1,5 +1,6 @@
 //! The types of a [`Reading`]: plain data, cumulative counters, nanoseconds and bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,14 @@ pub struct Losses {
     /// Switches from one task to another that the kernel did not tell of; the wait before and the run after
     /// each are in no figure. Expected to be 0; some kernels of virtual machines leave some out.
     pub switches_missed: u64,
+    /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
+    pub stalls_unjoined: u64,
+    /// Pairs of victim and culprit taken out of the kernel's table to make room: they begin again at zero.
+    pub pairs_evicted: u64,
+    /// Readings in which not all pairs of victim and culprit could be read.
+    pub pairs_unread: u64,
+    /// Cgroups made or removed of which the kernel could not tell at once; the trees are walked for them.
+    pub cgroup_events: u64,
     /// Cgroups that could not be read (file or iterator error), other than by having died.
     pub unreadable_cgroups: u64,
     /// What recordings of births lack.
@@ -147,7 +156,8 @@ pub struct Losses {
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramCost {
-    pub name: String,
+    /// Shared: it is told with every reading.
+    pub name: Arc<str>,
     pub run_time: Duration,
     pub runs: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::whisper::CpuEvidence;
 use super::window::{Growth, Window};
-use crate::attribution::Sample;
+use crate::attribution::{Sample, quota_cores};
 
 /// Fills in every field that is known, reusing the list of neighbours.
 pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sample) {
@@ -31,7 +31,7 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
         throttled_periods: c.throttled_periods.filter(|_| enforced),
         usage_cores: c.used().map(cores),
         demand_cores: c.used().zip(throttled).map(|(used, throttled)| cores(used + throttled)),
-        limit_cores: sample.quota_cores.or(own_quota(sample)).or(sample.who.cpu_limit),
+        limit_cores: sample.quota_cores.or(quota_cores(&sample.stat)).or(sample.who.cpu_limit),
         request_cores: sample.who.cpu_request,
         wait_seconds: s.map(|s| seconds(s.wait)),
         wait_throttle_seconds: s.map(|s| seconds(s.throttle)),
@@ -40,9 +40,4 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
         wait_unattributed_seconds: s.map(|s| seconds(s.unattributed)),
         neighbours,
     };
-}
-
-fn own_quota(sample: &Sample) -> Option<f64> {
-    let (quota, period) = (sample.stat.quota?, sample.stat.period?);
-    (period > 0).then(|| quota as f64 / period as f64)
 }

@@ -122,13 +122,14 @@ impl Sinks {
     /// Exports the last numbers and all that waits, and stops: within `within`, whatever happens.
     pub async fn flush(&self, within: Duration) -> Unsent {
         let Some(otlp) = &self.otlp else { return Unsent::default() };
+        let begun = std::time::Instant::now();
         otlp.metrics_now(&mut lock(&self.ledger));
         if let Some(telemetry) = &self.telemetry
             && let Err(error) = telemetry.shutdown_with_timeout(within)
         {
             tracing::warn!("the agent's own last numbers are not sent: {error}");
         }
-        otlp.flush(within).await
+        otlp.flush(within.saturating_sub(begun.elapsed())).await
     }
 }
 

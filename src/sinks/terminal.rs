@@ -269,7 +269,7 @@ fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
         }
         (None, ..) => write!(f, "throttled in the last {:.1} s", w.window_seconds)?,
     }
-    cores(f, e)?;
+    cores(f, e, e.demand_cores)?;
     let mut seen = Phrases::new(f, "; ");
     seen.add(e.stalls, |n| format!("{n} {}", if n == 1 { "stall" } else { "stalls" }))?;
     seen.add(e.stall_p99_seconds, |s| format!("99 % of them within {}", length(s)))?;
@@ -277,7 +277,7 @@ fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     seen.add(sum, |s| format!("{s:.1} s summed over CPUs"))
 }
 
-/// "kept off the CPU 62 % of the last 10.0 s by default/noisy/burner (55 %), …: used …"
+/// "kept off the CPU 62 % of the last 10.0 s by default/noisy/burner (55 %), …: used 0.38 cores, wanted 1.00, …"
 fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     let e = &w.evidence;
     let percent = e.wait_neighbour_seconds.map(|s| s / w.window_seconds * 100.0);
@@ -293,13 +293,15 @@ fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
         let before = if i == 0 { " by " } else { ", " };
         write!(f, "{before}{} ({:.0} %)", Printable(&name), neighbour.percent)?;
     }
-    cores(f, e)
+    // What its neighbours took, as its limit did not: the evidence's demand is what that refused.
+    let waited = e.wait_neighbour_seconds.map(|s| s / w.window_seconds);
+    cores(f, e, e.usage_cores.zip(waited).map(|(used, waited)| used + waited))
 }
 
-fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence) -> fmt::Result {
+fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence, wanted: Option<f64>) -> fmt::Result {
     let mut known = Phrases::new(f, ": ");
     known.add(e.usage_cores, |c| format!("used {c:.2} cores"))?;
-    known.add(e.demand_cores, |c| format!("wanted {c:.2}"))?;
+    known.add(wanted, |c| format!("wanted {c:.2}"))?;
     known.add(e.limit_cores, |c| format!("limit {c:.2}"))
 }
 

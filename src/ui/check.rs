@@ -24,6 +24,9 @@ pub struct CheckArgs {
     /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,7 +45,11 @@ pub enum Format {
 /// # Errors
 /// When stdout cannot be written.
 pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
-    let options = FactsOptions { cgroup_root: args.cgroup_root.clone(), ..FactsOptions::default() };
+    let options = FactsOptions {
+        cgroup_root: args.cgroup_root.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        ..FactsOptions::default()
+    };
     let facts = Facts::gather(&options).await;
     let plan = plan(&facts);
     let unknown_shapes = &unknown_shapes(&facts);

@@ -39,7 +39,7 @@ impl Agent {
         command.arg("--config").arg(config).arg("--otlp-token-file").arg(token);
         command.env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", format!("http://{to}")).env("NO_COLOR", "1");
         let mut process = Running::start(&mut command);
-        process.line("what runs here", |l| l.text.contains("cpu: ") && l.text.contains("TpBtf"));
+        process.line("what runs here", |l| l.text.contains("cpu: ") && l.text.contains("typed tracepoints"));
         Agent { process, _dir: dir }
     }
 

@@ -1,6 +1,6 @@
 //! Child processes that end with the test, however the test ends.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,8 +26,8 @@ struct Said {
 #[derive(Default)]
 struct Output {
     lines: Vec<Line>,
-    /// Streams that have ended: both mean that no line will follow.
-    ended: u8,
+    /// Streams that are read and have not ended: none means that no line will follow.
+    streams: u8,
 }
 
 /// A line the program wrote.
@@ -45,11 +45,31 @@ impl Running {
     /// The kernel kills it when the starting thread ends (the test's own, usually), so that a test that is
     /// killed leaves nothing behind.
     pub fn start(command: &mut Command) -> Running {
+        let (stdout, to) = io::pipe().expect("a pipe");
+        let running = Running::start_writing_to(command, to.into());
+        running.said.output.lock().unwrap().streams += 1;
+        running.said.read(stdout, false);
+        running
+    }
+
+    /// The same with a standard output that is full: the program's first write to it does not return. It is
+    /// to be kept as long as nobody is to read it.
+    pub fn start_unread(command: &mut Command) -> (Running, PipeReader) {
+        let (unread, mut full) = io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&full, true).expect("not to wait");
+        while io::Write::write(&mut full, &[b'\n'; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&full, false).expect("to wait");
+        (Running::start_writing_to(command, full.into()), unread)
+    }
+
+    fn start_writing_to(command: &mut Command, stdout: Stdio) -> Running {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = spawn(command);
+        // The command has a copy of the pipe, which would not end with the program.
+        command.stdout(Stdio::null());
         let said = Arc::new(Said::default());
-        said.read(child.stdout.take().expect("piped"), false);
+        said.output.lock().unwrap().streams = 1;
         said.read(child.stderr.take().expect("piped"), true);
         Running { name, child, said, passed: 0 }
     }
@@ -73,8 +93,8 @@ impl Running {
                 }
             }
             let left = end.saturating_duration_since(Instant::now());
-            if output.ended == 2 || left.is_zero() {
-                let ended = if output.ended == 2 { "ended" } else { "runs on" };
+            if output.streams == 0 || left.is_zero() {
+                let ended = if output.streams == 0 { "ended" } else { "runs on" };
                 panic!("{} {ended} without a line: {what}; it said:\n{}", self.name, output.text());
             }
             output = self.said.more.wait_timeout(output, left).unwrap().0;
@@ -105,7 +125,7 @@ impl Running {
     pub fn end(mut self) -> (ExitStatus, Vec<Line>) {
         let end = Instant::now() + PATIENCE;
         let mut output = self.said.output.lock().unwrap();
-        while output.ended < 2 {
+        while output.streams > 0 {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} does not end; it said:\n{}", self.name, output.text());
             output = self.said.more.wait_timeout(output, left).unwrap().0;
@@ -142,7 +162,7 @@ impl Said {
                 said.more.notify_all();
                 bytes.clear();
             }
-            said.output.lock().unwrap().ended += 1;
+            said.output.lock().unwrap().streams -= 1;
             said.more.notify_all();
         });
     }

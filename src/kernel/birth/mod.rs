@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -24,7 +25,7 @@ pub use record::*;
 
 use super::driver::now;
 use super::shared::{ShareError, SharedArray};
-use super::{Hierarchy, ProgramCost};
+use super::{Hierarchy, ProgramCost, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 mod skel {
@@ -112,6 +113,8 @@ pub struct Recorder<'obj> {
     entry: Entry,
     tally: Option<Link>,
     links: Vec<Link>,
+    /// Of the programs.
+    names: Vec<Arc<str>>,
     ring: RingBuffer<'static>,
     arrived: Rc<RefCell<Vec<Event>>>,
     segments: SharedArray<segment>,
@@ -169,6 +172,7 @@ impl<'obj> Recorder<'obj> {
             ring: builder.build().map_err(bpf("map the ring buffer"))?,
             arrived,
             segments: SharedArray::new(&skel.maps.segments)?,
+            names: programs(&skel.progs, options.entry).map(cost::name).into(),
             skel,
             entry: options.entry,
             tally: tally.map_err(bpf("make an iterator over tasks"))?,
@@ -450,7 +454,8 @@ impl<'obj> Recorder<'obj> {
 
     /// Appends what the programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     pub fn costs(&self, out: &mut Vec<ProgramCost>) {
-        out.extend(programs(&self.skel.progs, self.entry).into_iter().filter_map(super::cost::of));
+        let programs = programs(&self.skel.progs, self.entry).into_iter().zip(&self.names);
+        out.extend(programs.filter_map(|(program, name)| cost::of(program, name)));
     }
 }
 

@@ -230,7 +230,7 @@ pub struct BirthLosses {
     pub segments: u64,
     /// Events that did not fit the ring buffer.
     pub events: u64,
-    /// cgroup_mkdir and cgroup_rmdir events that did not fit theirs.
+    /// Cgroups that were made and not kept, because there were too many or their path too long.
     pub cgroups: u64,
 }
 

@@ -58,11 +58,11 @@ impl<'obj> Iterator<'obj> {
         Ok(Iterator { skel, link, stats })
     }
 
-    /// Visits every cgroup once.
+    /// Visits every cgroup there is room for once; says how many there was none for.
     ///
     /// # Errors
-    /// When the run failed, or there were more cgroups than there is room for: those that fit were visited.
-    pub fn run(&mut self, mut visit: impl FnMut(StatReading)) -> io::Result<()> {
+    /// When the run failed: none was visited.
+    pub fn run(&mut self, mut visit: impl FnMut(StatReading)) -> io::Result<usize> {
         let Some(data) = self.skel.maps.bss_data.as_deref_mut() else {
             return Err(io::Error::other("the BPF object has no data section"));
         };
@@ -75,11 +75,7 @@ impl<'obj> Iterator<'obj> {
         for i in 0..visited.min(self.stats.len()) {
             visit(reading(&self.stats.get(i)));
         }
-        if visited > self.stats.len() {
-            let room = self.stats.len();
-            return Err(io::Error::other(format!("{visited} cgroups, room for {room}: raise max_cgroups")));
-        }
-        Ok(())
+        Ok(visited.saturating_sub(self.stats.len()))
     }
 }
 

@@ -80,6 +80,8 @@ pub struct CgroupSampler<'obj> {
     walk_due: bool,
     unreadable: u64,
     warned: bool,
+    /// That the iterator leaves cgroups out was told.
+    incomplete_told: bool,
     /// Cgroups of all trees that were made; `None`: nobody asks.
     made: Option<Vec<CgroupMade>>,
     /// Those there was no room for.
@@ -115,6 +117,7 @@ impl<'obj> CgroupSampler<'obj> {
             walk_due: true,
             unreadable: 0,
             warned: false,
+            incomplete_told: false,
             made: None,
             made_lost: 0,
             pending: Vec::new(),
@@ -151,9 +154,9 @@ impl<'obj> CgroupSampler<'obj> {
         }
     }
 
-    /// Cgroups whose making [`take_made`](Self::take_made) will never tell of, since loading.
+    /// Cgroups whose making was told of, and that [`take_made`](Self::take_made) had no room for, since loading.
     pub fn made_lost(&self) -> u64 {
-        self.made_lost + self.changes.as_ref().map_or(0, Changes::lost)
+        self.made_lost
     }
 
     /// Appends which cgroups came and went since the last call, and the numbers of all there are.
@@ -166,32 +169,51 @@ impl<'obj> CgroupSampler<'obj> {
         self.readings += 1;
         changes.append(&mut self.pending);
         self.take_events(changes);
-        if let Some(iterator) = &mut self.iterator {
-            let (readings, known) = (self.readings, &mut self.known);
-            let mut unknown = false;
-            let complete = iterator.run(|stat| {
-                match known.get_mut(&stat.cgroup) {
-                    Some(found) => found.seen = readings,
-                    None => unknown = true,
-                }
-                stats.push(stat);
-            });
-            self.walk_due |= unknown;
-            if let Err(error) = complete {
-                self.unreadable += 1;
-                warn!("the cgroup iterator failed, this reading lacks numbers: {error}");
-            }
-        }
-        // Without the tracepoints only the v2 iterator tells of new ones.
-        let blind = self.changes.is_none() && (self.iterator.is_none() || self.roots.v1_cpu().is_some());
+        let complete = self.run_iterator(stats);
+        // Without the tracepoints only a complete run over the one tree there is tells of new ones.
+        let blind = self.changes.is_none() && !(complete && self.roots.v1_cpu().is_none());
         if self.walk_due || blind || self.readings.is_multiple_of(WALK_EVERY) {
             self.walk(changes);
         }
-        if self.iterator.is_some() {
+        // What a run that left some out did not visit is not gone.
+        if complete {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
         self.sample_files(stats);
         losses.unreadable_cgroups = self.unreadable;
+        losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
+    }
+
+    /// Appends what the iterator reads; true if it visited every cgroup of the v2 tree.
+    fn run_iterator(&mut self, stats: &mut Vec<StatReading>) -> bool {
+        let Some(iterator) = &mut self.iterator else {
+            return false;
+        };
+        let (readings, known) = (self.readings, &mut self.known);
+        let mut unknown = false;
+        let run = iterator.run(|stat| {
+            match known.get_mut(&stat.cgroup) {
+                Some(found) => found.seen = readings,
+                None => unknown = true,
+            }
+            stats.push(stat);
+        });
+        self.walk_due |= unknown;
+        let (left_out, why) = match run {
+            Ok(0) => return true,
+            Ok(left_out) => (left_out, "there are more than `agent.max_cgroups`: raise it".to_owned()),
+            Err(error) => {
+                let missed = known.keys().filter(|cgroup| cgroup.hierarchy == Hierarchy::Unified).count();
+                (missed.max(1), format!("the cgroup iterator failed: {error}"))
+            }
+        };
+        self.unreadable += left_out as u64;
+        if !std::mem::replace(&mut self.incomplete_told, true) {
+            warn!(
+                "{left_out} cgroups have no numbers in this reading (further ones are only counted): {why}"
+            );
+        }
+        false
     }
 
     fn take_events(&mut self, changes: &mut Vec<CgroupChange>) {
@@ -232,23 +254,43 @@ impl<'obj> CgroupSampler<'obj> {
         self.walk_due = false;
         for (hierarchy, root) in self.roots.trees() {
             let (known, readings) = (&mut self.known, self.readings);
-            let walked = fs::metadata(&root).map(|m| m.ino()).and_then(|id| {
-                remember(known, CgroupKey { hierarchy, id }, "/".to_owned(), readings, changes);
-                let mut path = String::new();
-                walk_below(&root, &mut path, &mut |id, path| {
-                    let cgroup = CgroupKey { hierarchy, id };
-                    match known.get_mut(&cgroup) {
-                        Some(found) => found.seen = readings,
-                        None => remember(known, cgroup, path.to_owned(), readings, changes),
-                    }
-                })
-            });
-            match walked {
-                Ok(()) => self.drop_unseen(hierarchy, changes),
-                Err(error) => {
-                    self.unreadable += 1;
-                    self.complain(&root, &error);
+            let mut found = |id, path: &str| {
+                let cgroup = CgroupKey { hierarchy, id };
+                match known.get_mut(&cgroup) {
+                    Some(found) => found.seen = readings,
+                    None => remember(known, cgroup, path.to_owned(), readings, changes),
                 }
+            };
+            let mut closed = Vec::new();
+            match fs::metadata(&root) {
+                Ok(m) => {
+                    found(m.ino(), "/");
+                    walk_below(&root, &mut String::new(), &mut found, &mut |path, error| {
+                        closed.push((path.to_owned(), error));
+                    });
+                }
+                Err(error) => closed.push((String::new(), error)),
+            }
+            self.keep_below(hierarchy, &closed);
+            self.drop_unseen(hierarchy, changes);
+            self.unreadable += closed.len() as u64;
+            if let Some((path, error)) = closed.first() {
+                self.complain(&root.join(path.trim_start_matches('/')), error);
+            }
+        }
+    }
+
+    /// What is known below directories that could not be read may be there still: counts as found.
+    fn keep_below(&mut self, of: Hierarchy, closed: &[(String, io::Error)]) {
+        if closed.is_empty() {
+            return;
+        }
+        let below = |path: &str| {
+            closed.iter().any(|(dir, _)| path.strip_prefix(&**dir).is_some_and(|rest| rest.starts_with('/')))
+        };
+        for (cgroup, known) in &mut self.known {
+            if cgroup.hierarchy == of && below(&known.path) {
+                known.seen = self.readings;
             }
         }
     }
@@ -336,29 +378,44 @@ fn forget(
 pub fn each_path(roots: &Roots, mut found: impl FnMut(&str)) {
     for (_, root) in roots.trees() {
         // It is the agent that complains of what cannot be read.
-        let _ = walk_below(&root, &mut String::new(), &mut |_, path| found(path));
+        walk_below(&root, &mut String::new(), &mut |_, path| found(path), &mut |_, _| {});
     }
 }
 
-/// Calls `found` with the id (inode number) and path of every directory below `root`. One that vanishes
-/// meanwhile is passed over.
-fn walk_below(root: &Path, path: &mut String, found: &mut impl FnMut(u64, &str)) -> io::Result<()> {
-    let dir = root.join(path.trim_start_matches('/'));
-    let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
-        other => other?,
+/// Calls `found` with the id (inode number) and path of every directory below `root`, and `closed` with the path
+/// of each that cannot be read, whose content is left out. One that vanishes meanwhile is passed over.
+fn walk_below(
+    root: &Path,
+    path: &mut String,
+    found: &mut impl FnMut(u64, &str),
+    closed: &mut impl FnMut(&str, io::Error),
+) {
+    let entries = match fs::read_dir(root.join(path.trim_start_matches('/'))) {
+        Ok(entries) => entries,
+        Err(error) => return unless_vanished(path, error, closed),
     };
     for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
+        let (entry, kind) = match entry.and_then(|entry| Ok((entry.file_type()?, entry))) {
+            Ok((kind, entry)) => (entry, kind),
+            Err(error) => {
+                unless_vanished(path, error, closed);
+                continue;
+            }
+        };
+        if !kind.is_dir() {
             continue;
         }
         let before = path.len();
         path.push('/');
         path.push_str(&entry.file_name().to_string_lossy());
         found(entry.ino(), path);
-        walk_below(root, path, found)?;
+        walk_below(root, path, found, closed);
         path.truncate(before);
     }
-    Ok(())
+}
+
+fn unless_vanished(path: &str, error: io::Error, closed: &mut impl FnMut(&str, io::Error)) {
+    if error.kind() != io::ErrorKind::NotFound || path.is_empty() {
+        closed(path, error);
+    }
 }

@@ -23,9 +23,9 @@ pub struct Btf {
     pub sched_info: bool,
     /// `rq.rq_sched_info` (CONFIG_SCHEDSTATS): keeps the wait of a task that is moved to another CPU.
     pub rq_sched_info: bool,
-    /// `task_group.cfs_bandwidth` (CONFIG_CFS_BANDWIDTH): CPU quotas.
+    /// `cfs_bandwidth.quota` (CONFIG_CFS_BANDWIDTH): CPU quotas. (Without them the struct is there, and empty.)
     pub cfs_bandwidth: bool,
-    /// The tracepoints cgroup_mkdir, cgroup_rmdir and cgroup_rename.
+    /// The tracepoints cgroup_mkdir and cgroup_rmdir.
     pub cgroup_tracepoints: bool,
     /// The tracepoint sys_enter (CONFIG_HAVE_SYSCALL_TRACEPOINTS).
     pub sys_enter: bool,
@@ -62,8 +62,8 @@ impl Btf {
             throttled_clock_task_time: field("cfs_rq", "throttled_clock_task_time"),
             sched_info: field("sched_info", "last_queued"),
             rq_sched_info: field("rq", "rq_sched_info"),
-            cfs_bandwidth: field("task_group", "cfs_bandwidth"),
-            cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename"].into_iter().all(tracepoint),
+            cfs_bandwidth: field("cfs_bandwidth", "quota"),
+            cgroup_tracepoints: ["cgroup_mkdir", "cgroup_rmdir"].into_iter().all(tracepoint),
             sys_enter: tracepoint("sys_enter"),
             process_tracepoints: ["sched_process_fork", "sched_process_exec", "sched_process_exit"]
                 .into_iter()

@@ -1,7 +1,9 @@
 //! Whether there is an API server to ask.
 
+use std::path::Path;
 use std::time::Duration;
 
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Configuration {
-    /// `$KUBECONFIG` or `~/.kube/config`.
+    /// The one named, `$KUBECONFIG` or `~/.kube/config`.
     Kubeconfig,
     /// The service account of the pod this runs in.
     ServiceAccount,
@@ -28,19 +30,25 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Asks the API server for its version, which every authenticated client may.
-    pub(super) async fn find(timeout: Duration) -> Kubernetes {
-        let (configuration, config) = match Config::from_kubeconfig(&Default::default()).await {
-            Ok(config) => (Configuration::Kubeconfig, config),
-            Err(e) if std::env::var_os("KUBECONFIG").is_some() => {
-                let configuration = Some(Configuration::Kubeconfig);
-                return Kubernetes {
-                    configuration,
-                    version: None,
-                    error: Some(format!("$KUBECONFIG: {:#}", anyhow::Error::from(e))),
-                };
+    /// Asks the API server for its version, which every authenticated client may. `kubeconfig`: the way to it,
+    /// where it is not looked for.
+    pub(super) async fn find(kubeconfig: Option<&Path>, timeout: Duration) -> Kubernetes {
+        let unusable = |name: String, error: KubeconfigError| Kubernetes {
+            configuration: Some(Configuration::Kubeconfig),
+            version: None,
+            error: Some(format!("{name}: {:#}", anyhow::Error::from(error))),
+        };
+        let found = match kubeconfig {
+            Some(path) => from_file(path).await,
+            None => Config::from_kubeconfig(&KubeConfigOptions::default()).await,
+        };
+        let (configuration, config) = match (found, kubeconfig) {
+            (Ok(config), _) => (Configuration::Kubeconfig, config),
+            (Err(e), Some(path)) => return unusable(path.display().to_string(), e),
+            (Err(e), None) if std::env::var_os("KUBECONFIG").is_some() => {
+                return unusable("$KUBECONFIG".into(), e);
             }
-            Err(_) => match Config::incluster() {
+            (Err(_), None) => match Config::incluster() {
                 Ok(config) => (Configuration::ServiceAccount, config),
                 Err(_) => return Kubernetes::default(),
             },
@@ -58,4 +66,8 @@ impl Kubernetes {
         };
         Kubernetes { configuration: Some(configuration), version, error }
     }
+}
+
+async fn from_file(path: &Path) -> Result<Config, KubeconfigError> {
+    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }

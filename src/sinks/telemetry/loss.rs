@@ -7,6 +7,14 @@ pub enum Loss {
     SlotsExhausted,
     /// Context switches the kernel did not tell of; the wait before and the run after each are not counted.
     SwitchMissed,
+    /// Stalls not in the throttled time by the wall, because others of the cgroup ended at that moment.
+    StallUnjoined,
+    /// Pairs of victim and culprit that began again at zero, to make room in the kernel's table.
+    PairEvicted,
+    /// Readings in which not all pairs of victim and culprit could be read.
+    PairUnread,
+    /// Cgroups made or removed of which the kernel could not tell at once; a walk of the trees finds them.
+    CgroupEvent,
     /// Cgroups that could not be read.
     UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
@@ -58,9 +66,13 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 28] = [
+    pub const ALL: [Loss; 32] = [
         Loss::SlotsExhausted,
         Loss::SwitchMissed,
+        Loss::StallUnjoined,
+        Loss::PairEvicted,
+        Loss::PairUnread,
+        Loss::CgroupEvent,
         Loss::UnreadableCgroup,
         Loss::UnknownPath,
         Loss::UnresolvedCgroup,
@@ -93,6 +105,10 @@ impl Loss {
         match self {
             Loss::SlotsExhausted => "slots_exhausted",
             Loss::SwitchMissed => "switch_missed",
+            Loss::StallUnjoined => "stall_unjoined",
+            Loss::PairEvicted => "pair_evicted",
+            Loss::PairUnread => "pair_unread",
+            Loss::CgroupEvent => "cgroup_event",
             Loss::UnreadableCgroup => "unreadable_cgroup",
             Loss::UnknownPath => "unknown_path",
             Loss::UnresolvedCgroup => "unresolved_cgroup",

@@ -69,12 +69,20 @@ impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses { slots_exhausted, blame_dropped_ns, switches_missed, unreadable_cgroups, births } =
-            reading.losses;
+        let Losses {
+            slots_exhausted,
+            blame_dropped_ns,
+            switches_missed,
+            stalls_unjoined,
+            pairs_evicted,
+            pairs_unread,
+            cgroup_events,
+            unreadable_cgroups,
+            births,
+        } = reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
-            late_names,
             bundles_missed,
             cgroups_dropped,
             pairs_dropped,
@@ -83,12 +91,15 @@ impl SelfStats {
         for (loss, total) in [
             (Loss::SlotsExhausted, slots_exhausted),
             (Loss::SwitchMissed, switches_missed),
+            (Loss::StallUnjoined, stalls_unjoined),
+            (Loss::PairEvicted, pairs_evicted),
+            (Loss::PairUnread, pairs_unread),
+            (Loss::CgroupEvent, cgroup_events),
             (Loss::UnreadableCgroup, unreadable_cgroups),
             (Loss::BirthSegments, births.segments),
             (Loss::BirthEvents, births.events + births.cgroups),
             (Loss::UnknownPath, unknown_shapes),
             (Loss::UnresolvedCgroup, unresolved_ids),
-            (Loss::LateName, late_names),
             (Loss::BundleMissed, bundles_missed),
             (Loss::CgroupDropped, cgroups_dropped),
             (Loss::PairDropped, pairs_dropped),
@@ -309,4 +320,21 @@ fn nanos(time: Duration) -> u64 {
 fn resident_memory() -> Option<u64> {
     let pages = procfs::process::Process::myself().ok()?.statm().ok()?.resident;
     Some(pages * procfs::page_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some losses are counted elsewhere than in a reading.
+    #[test]
+    fn a_reading_sets_back_no_count_that_is_not_its_own() {
+        let stats = SelfStats::default();
+        let elsewhere = [Loss::LateName, Loss::TerminalDropped, Loss::SampleUntracked, Loss::BirthDropped];
+        elsewhere.iter().for_each(|loss| stats.set_lost(*loss, 3));
+        stats.observe(&Attributed::default());
+        for (loss, total) in stats.losses() {
+            assert_eq!(total, if elsewhere.contains(&loss) { 3 } else { 0 }, "{loss:?}");
+        }
+    }
 }

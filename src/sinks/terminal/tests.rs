@@ -59,9 +59,19 @@ fn contended() -> Whisper {
         signal: SignalType::CpuContention,
         severity: Severity::Warning,
         transition: Transition::Started,
+        // As the engine fills it in where nothing but neighbours is in the way.
         evidence: CpuEvidence {
-            wait_neighbour_seconds: Some(6.2),
+            throttled_percent: Some(0.0),
+            throttled_full_percent: Some(0.0),
+            throttled_seconds: Some(0.0),
+            stalls: Some(0),
             usage_cores: Some(0.38),
+            demand_cores: Some(0.38),
+            wait_seconds: Some(6.3),
+            wait_throttle_seconds: Some(0.0),
+            wait_neighbour_seconds: Some(6.2),
+            wait_own_seconds: Some(0.0),
+            wait_unattributed_seconds: Some(0.1),
             neighbours: vec![
                 Neighbour { who: container("default", "noisy", "burner"), percent: 55.2 },
                 Neighbour { who: container("default", "small", "c"), percent: 6.8 },
@@ -86,7 +96,7 @@ fn text_says_who_and_what_in_one_line() {
          used 0.20 cores, wanted 1.00, limit 0.20; 99 stalls, 99 % of them within 125 ms; since \
          2026-11-21T07:00:32Z, 2m 10s\n\
          2026-11-21T07:02:42Z warning  started  cpu_contention shop/web-5d9c/app: kept off the CPU 62 % of the last \
-         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores\n"
+         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores, wanted 1.00\n"
     );
 }
 
