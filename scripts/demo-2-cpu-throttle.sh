@@ -71,6 +71,8 @@ k wait --for=condition=Ready --timeout=120s "pod/$pod"
 say "Waiting for the kernel's word"
 k wait --for=create --timeout=120s "kernelwhisper/$whisper"
 k wait --for=jsonpath='{.status.state}'=active --timeout=60s "kernelwhisper/$whisper"
+k wait --for=jsonpath='{.status.signal}'=cpu_throttle --timeout=60s "kernelwhisper/$whisper" ||
+  die "this node is too busy to show it: the pod waits behind others before its limit stops it: $(field insight)"
 
 say "Waiting for the Metrics API's (it lags by a minute or so)"
 if ! kubectl get --raw /apis/metrics.k8s.io/v1beta1 >/dev/null 2>&1; then
