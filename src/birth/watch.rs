@@ -1,16 +1,21 @@
 //! When a birth begins and ends: the births of one node. No clock of its own and no I/O: records, the API server's
 //! pods and time go in, [`Certificate`]s and whether to record come out.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+mod birth;
+mod restarts;
+mod verdict;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::certificate::{self, Certificate, Input, since};
-use super::failure;
+use birth::{Birth, State};
+use verdict::verdict;
+
+use super::certificate::{self, Certificate, Input};
 use super::hints::Role;
 use super::log::{Log, in_path};
 use super::story::{Named, Story, Subject};
-use crate::api::{BirthFailure, BirthOutcome, MissingPart, PodBirthCertificateStatus, Source};
+use crate::api::{BirthOutcome, MissingPart};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
@@ -61,36 +66,6 @@ pub struct Births {
     lost: u64,
     forgot_ns: u64,
     drops: u64,
-}
-
-#[derive(Debug)]
-struct Birth {
-    zero: Instant,
-    path: String,
-    state: State,
-    /// The last thing that was done for it, CLOCK_MONOTONIC, ns.
-    last_ns: u64,
-    heard_of: Option<f64>,
-    heard_ready: Option<f64>,
-    /// When to look at it again, whatever happens.
-    look_ns: u64,
-    generation: u64,
-    /// Records lost before it began.
-    lost: u64,
-    /// Something in its records asks for a look.
-    suspect: bool,
-    record: Option<Arc<PodRecord>>,
-    said: Option<Certificate>,
-    restarts: BTreeMap<String, Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Being born; ends at the latest at this time.
-    Running(u64),
-    /// It failed, and may yet be tried again; remembered until this time.
-    Parked(u64),
-    Done,
 }
 
 impl Births {
@@ -387,180 +362,10 @@ impl Births {
         }
     }
 
-    fn restarts(&mut self, birth: &mut Birth, now: Instant, numbers: Numbers<'_>) -> Vec<Certificate> {
-        birth.look_ns = now.mono_ns + nanos(Self::LOOK);
-        let mut out = Vec::new();
-        for (id, zero) in birth.restarts.clone() {
-            let subject = Subject::Container(id.clone());
-            let story = |births: &Births| {
-                let named = |id: &str| births.named(id, birth.record.as_deref(), None);
-                Story::of(&births.log, &subject, zero.mono_ns, now.mono_ns, named)
-            };
-            let before = story(self);
-            let Some(container) = before.containers.first() else { continue };
-            let lasted = now.mono_ns.saturating_sub(zero.mono_ns);
-            let settled = container
-                .exec_ns
-                .is_some_and(|ns| now.mono_ns - ns.min(now.mono_ns) >= nanos(self.options.settle));
-            let failure = failure::exited(container);
-            let over =
-                container.listen.is_some() || settled || failure.is_some() || lasted >= nanos(Self::RESTART);
-            if container.named.sandbox {
-                birth.restarts.remove(&id);
-                continue;
-            }
-            if !over {
-                continue;
-            }
-            birth.restarts.remove(&id);
-            let alive: Vec<SegmentId> = before.alive().collect();
-            self.log.settle(numbers(&alive));
-            let story = story(self);
-            let never = container.exec_ns.is_none() && self.recorded;
-            let failure = failure.or_else(|| {
-                never.then(|| failure::failure(failure::furthest(&story), None, "NotStarted", None))
-            });
-            let input = Input {
-                story: &story,
-                zero,
-                until_ns: now.mono_ns,
-                record: None,
-                heard_of: None,
-                heard_ready: None,
-                outcome: BirthOutcome::Complete,
-                failure,
-                missing: Vec::new(),
-                recorded: self.recorded,
-                writes: self.writes,
-            };
-            let Some(restart) = certificate::restart(&input) else { continue };
-            let mut certificate = match birth.said.take() {
-                Some(said) => Certificate { at: now, restart: true, ..said },
-                None => Certificate {
-                    who: self.who_of(birth),
-                    zero: birth.zero,
-                    at: now,
-                    status: PodBirthCertificateStatus::of(Source::Kernel),
-                    processes: Vec::new(),
-                    restart: true,
-                },
-            };
-            let restarts = &mut certificate.status.restarts;
-            restarts.push(restart);
-            if restarts.len() > Self::RESTARTS_MAX {
-                restarts.remove(0);
-            }
-            birth.said = Some(certificate.clone());
-            out.push(certificate);
-        }
-        out
-    }
-
     fn who_of(&self, birth: &Birth) -> Workload {
         let pod = in_path(&birth.path).0;
         self.who(&pod.unwrap_or(PodId::Uid(String::new())), birth, &Story::default())
     }
-}
-
-impl Birth {
-    fn new(zero: Instant, path: String, state: State) -> Birth {
-        Birth {
-            zero,
-            path,
-            state,
-            last_ns: zero.mono_ns,
-            heard_of: None,
-            heard_ready: None,
-            look_ns: 0,
-            generation: u64::MAX,
-            lost: 0,
-            suspect: false,
-            record: None,
-            said: None,
-            restarts: BTreeMap::new(),
-        }
-    }
-
-    /// Takes what the API server says now.
-    fn hear(&mut self, pods: &PodIndex, pod: &PodId, now: Instant) {
-        if self.generation == pods.generation() {
-            return;
-        }
-        self.generation = pods.generation();
-        let Some(record) = pods.by_pod(pod) else { return };
-        if self.record.as_ref().is_some_and(|r| Arc::ptr_eq(r, record)) {
-            return;
-        }
-        let ms = since(self.zero, now.mono_ns);
-        self.heard_of.get_or_insert(ms);
-        if record.life.ready.is_some() {
-            self.heard_ready.get_or_insert(ms);
-        }
-        self.record = Some(record.clone());
-        self.look_ns = 0;
-    }
-
-    /// Whether it is worth looking through its records now.
-    fn is_due(&self, now: Instant, deadline: u64, api: bool) -> bool {
-        if now.mono_ns < self.look_ns {
-            return false;
-        }
-        let said = self.record.as_ref().is_some_and(|r| {
-            let told =
-                |c: &crate::attribution::pods::ContainerRecord| c.waiting.is_some() || c.terminated.is_some();
-            let life = &r.life;
-            life.ready.is_some()
-                || life.succeeded
-                || life.failed
-                || life.deleting
-                || r.containers.iter().any(told)
-        });
-        said || self.suspect || now.mono_ns >= deadline || !api
-    }
-}
-
-/// Whether a birth is over, and how it ended.
-fn verdict(
-    birth: &Birth,
-    story: &Story,
-    now: Instant,
-    deadline: u64,
-    api: bool,
-    silent: bool,
-    options: &Options,
-) -> Option<(BirthOutcome, Option<BirthFailure>)> {
-    let record = birth.record.as_deref();
-    if let Some(record) = record
-        && (record.life.ready.is_some() || record.life.succeeded)
-    {
-        let heard = birth.heard_ready.unwrap_or_default();
-        let settled = since(birth.zero, now.mono_ns) - heard >= options.settle.as_secs_f64() * 1e3;
-        let listened = story.containers().filter(|c| !c.named.init).all(|c| c.listen.is_some());
-        let some = story.containers().next().is_some();
-        let over = record.life.succeeded || settled || some && listened;
-        return over.then_some((BirthOutcome::Complete, None));
-    }
-    if let Some(failure) = failure::of(record, story, silent) {
-        return Some((BirthOutcome::Failed, Some(failure)));
-    }
-    if record.is_some_and(|r| r.life.deleting) {
-        let why = "the pod was deleted before it was born".to_owned();
-        let failure = failure::failure(failure::furthest(story), None, "Deleted", Some(why));
-        return Some((BirthOutcome::Unfinished, Some(failure)));
-    }
-    // Nobody says Ready: what runs undisturbed for a while is born.
-    if !api && story.containers().any(|c| c.exec_ns.is_some()) && silent {
-        let failed = story.containers().find_map(failure::exited);
-        let settled = story.containers().filter_map(|c| c.exec_ns).max();
-        let settled = settled.is_some_and(|ns| now.mono_ns.saturating_sub(ns) >= nanos(options.settle));
-        let outcome = if failed.is_some() { BirthOutcome::Failed } else { BirthOutcome::Complete };
-        return settled.then_some((outcome, failed));
-    }
-    (now.mono_ns >= deadline).then(|| {
-        let furthest = failure::furthest(story);
-        let why = format!("it was not Ready after {}", certificate::length(since(birth.zero, now.mono_ns)));
-        (BirthOutcome::Unfinished, Some(failure::failure(furthest, None, "TimedOut", Some(why))))
-    })
 }
 
 /// A pod's UID as the id of a trace: both are 128 bits. `None` for what is no UUID.
