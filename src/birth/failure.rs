@@ -5,24 +5,83 @@ use super::hints::Role;
 use super::story::{Container, Phase, Story};
 use crate::api::BirthFailure;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodRecord, Terminated};
-use crate::kernel::birth::{Begun, End};
+use crate::kernel::birth::{Begun, End, SegmentId};
 
-/// What keeps this pod from being born, if anything does. `silent`: nothing was done for it for a while.
-pub fn of(record: Option<&PodRecord>, story: &Story, silent: bool) -> Option<BirthFailure> {
-    let said = record.and_then(|r| r.containers.iter().find_map(|c| container(c, r, story)));
-    said.or_else(|| plugin(story).filter(|_| silent))
-        .or_else(|| record.filter(|r| r.life.failed).map(|_| failure(furthest(story), None, "Failed", None)))
+/// What a failure is known by: one that was told is not told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A container waits in this phase, by the kubelet's word.
+    Waits(String, Phase),
+    /// A container's process ended: its name and id; where there is none, how often it was started again.
+    Ended(String, Option<String>, u32),
+    /// A program failed.
+    Program(SegmentId),
+    /// The pod as a whole.
+    Pod,
 }
 
-/// The kubelet has given the pod up, or tries again and again.
-fn container(c: &ContainerRecord, pod: &PodRecord, story: &Story) -> Option<BirthFailure> {
+/// Something that keeps a pod from being born.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub cause: Cause,
+    pub failure: BirthFailure,
+}
+
+/// All that keeps this pod from being born. `silent`: nothing was done for it for a while.
+pub fn all(record: Option<&PodRecord>, story: &Story, silent: bool) -> Vec<Found> {
+    let containers = record.into_iter().flat_map(|r| r.containers.iter().map(move |c| (c, r)));
+    let mut found: Vec<Found> = containers
+        .filter_map(|(c, r)| {
+            let failure = match said(c, r)? {
+                Said::Waits(phase, reason, message) => failure(phase, Some(&c.name), reason, message.clone()),
+                Said::Ended(phase, over) => {
+                    let reason = over.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Exited");
+                    failure(phase, Some(&c.name), reason, Some(how(over, c, story)))
+                }
+            };
+            Some(Found { cause: cause(c, r)?, failure })
+        })
+        .collect();
+    found.extend(plugin(story).filter(|_| silent));
+    let whole = record.filter(|r| r.life.failed);
+    found.extend(
+        whole.map(|_| Found { cause: Cause::Pod, failure: failure(furthest(story), None, "Failed", None) }),
+    );
+    found
+}
+
+/// What the kubelet says of the containers now.
+pub fn causes(pod: &PodRecord) -> Vec<Cause> {
+    let whole = pod.life.failed.then_some(Cause::Pod);
+    pod.containers.iter().filter_map(|c| cause(c, pod)).chain(whole).collect()
+}
+
+fn cause(c: &ContainerRecord, pod: &PodRecord) -> Option<Cause> {
+    Some(match said(c, pod)? {
+        Said::Waits(phase, ..) => Cause::Waits(c.name.clone(), phase),
+        Said::Ended(_, over) => {
+            let nth = if over.id.is_none() { c.restarts } else { 0 };
+            Cause::Ended(c.name.clone(), over.id.clone(), nth)
+        }
+    })
+}
+
+/// The kubelet's word on a container that fails.
+enum Said<'a> {
+    /// It waits, with this reason and message.
+    Waits(Phase, &'a str, &'a Option<String>),
+    Ended(Phase, &'a Terminated),
+}
+
+/// The kubelet has given the container up, or tries again and again.
+fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<Said<'a>> {
     if c.kind == ContainerKind::Ephemeral {
         return None;
     }
     if let Some((reason, message)) = &c.waiting
         && let Some(phase) = waiting(reason)
     {
-        return Some(failure(phase, Some(&c.name), reason, message.clone()));
+        return Some(Said::Waits(phase, reason, message));
     }
     let over = c.terminated.as_ref().filter(|t| {
         let looping = c.waiting.as_ref().is_some_and(|(reason, _)| reason == "CrashLoopBackOff");
@@ -33,8 +92,7 @@ fn container(c: &ContainerRecord, pod: &PodRecord, story: &Story) -> Option<Birt
         _ if c.kind == ContainerKind::Init => Phase::Init,
         _ => Phase::Listen,
     };
-    let reason = over.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Exited");
-    Some(failure(phase, Some(&c.name), reason, Some(how(over, c, story))))
+    Some(Said::Ended(phase, over))
 }
 
 /// The phase in which the kubelet waits for this reason; `None`: it just waits.
@@ -71,13 +129,14 @@ fn how(over: &Terminated, c: &ContainerRecord, story: &Story) -> String {
 }
 
 /// A CNI plugin that failed, if none succeeded after it.
-fn plugin(story: &Story) -> Option<BirthFailure> {
+fn plugin(story: &Story) -> Option<Found> {
     let last = story
         .works
         .iter()
         .rfind(|w| w.role == Role::Cni { add: true } && w.begun == Begun::Exec && w.end_ns.is_some())?;
     let why = last.how.and_then(failed)?;
-    Some(failure(Phase::Network, None, "NetworkPlugin", Some(format!("{}: {why}", last.program))))
+    let failure = failure(Phase::Network, None, "NetworkPlugin", Some(format!("{}: {why}", last.program)));
+    Some(Found { cause: Cause::Program(last.id), failure })
 }
 
 /// A container that ended badly, of those the kernel alone tells of.

@@ -1,5 +1,7 @@
 //! Recorded births (`tests/fixtures/birth/`), alone, several at once, and gone wrong.
 
+mod retries;
+
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
@@ -341,8 +343,8 @@ fn a_network_plugin_that_fails_is_named() {
     assert!(!births.recording(), "the kubelet may wait for minutes");
 }
 
-#[test]
-fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
+/// The fixture with a program that exits with 3 after 12 ms.
+fn crashed() -> (Vec<Record>, PodRecord) {
     let mut all = records(POD);
     let own = all.iter().rev().find_map(|r| match r {
         Record::Began(s) if s.args == ["/pod", "web"] => Some((s.id, s.tgid, s.start_ns)),
@@ -355,12 +357,17 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
     all.push(Record::Ended(end));
     let mut pod = slimmed(POD_OBJECT);
     pod.life.ready = None;
-    pod.containers[0].terminated = Some(Terminated {
-        id: Some(CONTAINER.into()),
-        exit_code: 3,
-        reason: Some("Error".into()),
-        message: None,
-    });
+    pod.containers[0].terminated = Some(exit_3(CONTAINER));
+    (all, pod)
+}
+
+fn exit_3(id: &str) -> Terminated {
+    Terminated { id: Some(id.into()), exit_code: 3, reason: Some("Error".into()), message: None }
+}
+
+#[test]
+fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
+    let (all, pod) = crashed();
     let certificates = watched(all, vec![pod]);
     let failure = certificates[0].status.failure.clone().expect("a failure");
     assert_eq!((failure.phase.as_str(), failure.reason.as_str()), ("listen", "Error"));

@@ -12,6 +12,7 @@ use birth::{Birth, State};
 use verdict::verdict;
 
 use super::certificate::{self, Certificate, Input};
+use super::failure;
 use super::hints::Role;
 use super::log::{Log, in_path};
 use super::story::{Named, Story, Subject};
@@ -71,7 +72,7 @@ pub struct Births {
 impl Births {
     /// Births watched at once: a node has a hundred pods or two.
     const MAX: usize = 1024;
-    /// A failed birth that goes on within this time is the same one.
+    /// A birth that goes on within this time of its first failure is the same one.
     const PARKED: Duration = Duration::from_secs(600);
     /// A container that is started again has this long to run its own program.
     const RESTART: Duration = Duration::from_secs(60);
@@ -183,7 +184,7 @@ impl Births {
         self.unnamed.push(container.clone());
         match birth.state {
             State::Running(_) => {}
-            State::Parked(_) => birth.state = State::Running(ns + nanos(self.options.wait)),
+            State::Parked(_) => birth.resume(ns + nanos(self.options.wait)),
             State::Done if birth.restarts.len() < Self::RESTARTS_MAX => {
                 birth.restarts.entry(container).or_insert_with(|| at(ns));
             }
@@ -216,6 +217,9 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
+            if matches!(birth.state, State::Parked(_)) && birth.came_through() {
+                birth.resume(now.mono_ns + nanos(self.options.wait));
+            }
             if let State::Running(deadline) = birth.state
                 && birth.is_due(now, deadline, api)
             {
@@ -268,6 +272,15 @@ impl Births {
         let silent = now.mono_ns.saturating_sub(birth.last_ns) >= nanos(self.options.settle);
         let (outcome, failure) = verdict(birth, &story, now, deadline, api, silent, &self.options)?;
         birth.suspect = false;
+        if outcome == BirthOutcome::Failed {
+            let all = failure::all(birth.record.as_deref(), &story, silent);
+            birth.told = all.into_iter().map(|found| found.cause).collect();
+            let until = *birth.parked_until.get_or_insert(now.mono_ns + nanos(Self::PARKED));
+            birth.state = State::Parked(until);
+            if !failure.as_ref().is_none_or(|f| birth.fails(f)) {
+                return None;
+            }
+        }
         let alive: Vec<SegmentId> = story.alive().collect();
         self.log.settle(numbers(&alive));
         let story = self.story(pod, birth, now);
@@ -290,10 +303,9 @@ impl Births {
         status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
         let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
         birth.said = Some(certificate.clone());
-        birth.state = match outcome {
-            BirthOutcome::Failed => State::Parked(now.mono_ns + nanos(Self::PARKED)),
-            BirthOutcome::Complete | BirthOutcome::Unfinished => State::Done,
-        };
+        if outcome != BirthOutcome::Failed {
+            birth.state = State::Done;
+        }
         Some(certificate)
     }
 
@@ -324,6 +336,11 @@ impl Births {
 
     fn missing(&self, birth: &Birth, api: bool) -> Vec<MissingPart> {
         let mut missing = self.missing.clone();
+        if birth.retried {
+            let why = "it failed and was tried again: what was done meanwhile, up to the new container's cgroup, is not \
+                       counted";
+            missing.push(MissingPart { part: "retries".into(), why: why.into() });
+        }
         if !api {
             let why = "there is no API server to ask: no scheduling, no Ready";
             missing.push(MissingPart { part: "api".into(), why: why.into() });

@@ -119,6 +119,27 @@ fn births_that_fail_say_where_and_why() {
 
 #[test]
 #[ignore = "needs the cluster: scripts/test cluster"]
+fn a_birth_that_fails_at_first_becomes_complete() {
+    let bed = Bed::new("birth-retried", &[]);
+    let once = "test -e /m/once || { touch /m/once; exit 7; }; exec sleep 600";
+    let mut pod = pod("retried", "testbed.local/busybox:1", json!(["/bin/sh", "-c", once]));
+    pod["spec"]["volumes"] = json!([{"name": "m", "emptyDir": {}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "m", "mountPath": "/m"}]);
+    bed.namespace.apply(&pod);
+    let first = bed.certificate("retried");
+    assert_eq!(first["outcome"], "failed", "{first}");
+    assert!(first["failure"]["message"].as_str().unwrap().starts_with("exit status 7, "), "{first}");
+    let status: Value = until("the birth that was tried again", || {
+        let status = bed.certificate("retried");
+        (status["outcome"] == "complete").then_some(status)
+    });
+    assert_eq!((&status["failure"], &status["restarts"]), (&Value::Null, &Value::Null), "{status}");
+    assert_eq!(status["missing"][0]["part"], "retries", "{status}");
+    assert!(status["phases"].as_array().unwrap().iter().any(|p| p["name"] == "ready"), "{status}");
+}
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
 fn a_restart_is_no_birth() {
     let bed = Bed::new("birth-restart", &[]);
     bed.namespace.apply(&pod("again", "testbed.local/web:1", json!([])));

@@ -1,9 +1,11 @@
 //! One birth while it is watched. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::certificate::{Certificate, since};
+use super::super::failure::{self, Cause};
+use crate::api::BirthFailure;
 use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerRecord, PodIndex, PodRecord};
 use crate::kernel::Instant;
@@ -26,6 +28,14 @@ pub struct Birth {
     pub suspect: bool,
     pub record: Option<Arc<PodRecord>>,
     pub said: Option<Certificate>,
+    /// Failures that it goes on in spite of: they were there when it was last said to have failed.
+    pub told: Vec<Cause>,
+    /// What it was said to have failed of, as (phase, container, reason): the same is not said again.
+    pub kinds: BTreeSet<(String, Option<String>, String)>,
+    /// Since its first failure: how long it is remembered.
+    pub parked_until: Option<u64>,
+    /// It failed and was tried again.
+    pub retried: bool,
     pub restarts: BTreeMap<String, Instant>,
 }
 
@@ -39,6 +49,9 @@ pub enum State {
 }
 
 impl Birth {
+    /// Kinds of failures that are told of one birth.
+    const KINDS_MAX: usize = 16;
+
     pub fn new(zero: Instant, path: String, state: State) -> Birth {
         Birth {
             zero,
@@ -53,6 +66,10 @@ impl Birth {
             suspect: false,
             record: None,
             said: None,
+            told: Vec::new(),
+            kinds: BTreeSet::new(),
+            parked_until: None,
+            retried: false,
             restarts: BTreeMap::new(),
         }
     }
@@ -69,11 +86,31 @@ impl Birth {
         }
         let ms = since(self.zero, now.mono_ns);
         self.heard_of.get_or_insert(ms);
-        if record.life.ready.is_some() {
-            self.heard_ready.get_or_insert(ms);
+        match record.life.ready {
+            Some(_) => self.heard_ready = self.heard_ready.or(Some(ms)),
+            None => self.heard_ready = None,
         }
+        let causes = failure::causes(record);
+        self.told.retain(|c| matches!(c, Cause::Program(_)) || causes.contains(c));
         self.record = Some(record.clone());
         self.look_ns = 0;
+    }
+
+    /// It failed, and is tried again: it ends at the latest at `deadline`.
+    pub fn resume(&mut self, deadline: u64) {
+        self.state = State::Running(deadline);
+        self.retried = true;
+    }
+
+    /// All containers run, or have ended well.
+    pub fn came_through(&self) -> bool {
+        self.record.as_ref().is_some_and(|r| r.life.ready.is_some() || r.life.succeeded)
+    }
+
+    /// Takes note of a failure; false: the same was said before.
+    pub fn fails(&mut self, failure: &BirthFailure) -> bool {
+        let of = (failure.phase.clone(), failure.container.clone(), failure.reason.clone());
+        self.kinds.len() < Self::KINDS_MAX && self.kinds.insert(of)
     }
 
     /// Whether it is worth looking through its records now.

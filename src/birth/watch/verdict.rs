@@ -1,7 +1,7 @@
 //! Whether a birth is over, and how it ended. Pure.
 
 use super::super::certificate::{self, since};
-use super::super::failure;
+use super::super::failure::{self, Found};
 use super::super::story::Story;
 use super::birth::Birth;
 use super::{Options, nanos};
@@ -29,8 +29,9 @@ pub fn verdict(
         let over = record.life.succeeded || settled || some && listened;
         return over.then_some((BirthOutcome::Complete, None));
     }
-    if let Some(failure) = failure::of(record, story, silent) {
-        return Some((BirthOutcome::Failed, Some(failure)));
+    let untold = |f: &Found| !birth.told.contains(&f.cause);
+    if let Some(found) = failure::all(record, story, silent).into_iter().find(untold) {
+        return Some((BirthOutcome::Failed, Some(found.failure)));
     }
     if record.is_some_and(|r| r.life.deleting) {
         let why = "the pod was deleted before it was born".to_owned();
