@@ -4,7 +4,7 @@
 //! What a process says of itself, or the cgroup it is in, goes before its lineage: a shim serves all
 //! containers of its pod, and the runtime's daemon all pods.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::hints::{self, Hints, Role, Verb};
 use crate::attribution::paths::{self, Kind, PodId};
@@ -162,30 +162,49 @@ impl Log {
         }
     }
 
-    /// Forgets what began before (CLOCK_MONOTONIC, ns) and is over, and everything of `done`.
-    pub fn forget(&mut self, before: u64) {
-        let lives = &mut self.lives;
-        self.order.retain(|id| {
-            let keep = lives.get(id).is_some_and(|l| {
-                l.segment.start_ns >= before || l.ended.as_ref().is_none_or(|e| e.at_ns >= before)
-            });
-            if !keep {
-                lives.remove(id);
-            }
-            keep
-        });
-        self.writes.retain(|w| w.by.at_ns >= before);
-        self.listens.retain(|l| l.by.at_ns >= before);
+    /// Forgets what happened before (CLOCK_MONOTONIC, ns) and is nobody's that is `needed`: asked with the owner and
+    /// the end of what it did, [`u64::MAX`] while it lives.
+    pub fn forget(&mut self, before: u64, needed: impl Fn(&Owner, u64) -> bool) {
+        let over = |l: &&Life| {
+            let end = l.ended.as_ref().map_or(u64::MAX, |e| e.at_ns);
+            let recent = l.segment.start_ns >= before || (end >= before && end < u64::MAX);
+            !recent && !needed(&self.owner(l.segment.id), end)
+        };
+        let gone: HashSet<SegmentId> = self.lives().filter(over).map(|l| l.segment.id).collect();
+        let listens = |l: &Listen| {
+            let owner = l.by.segment.map(|id| self.owner(id)).unwrap_or_default();
+            l.by.at_ns >= before || needed(&owner, l.by.at_ns)
+        };
+        let listens: Vec<bool> = self.listens.iter().map(listens).collect();
+        let made = |m: &Made, ns: u64| {
+            ns >= before || needed(&Owner { pod: m.pod.clone(), container: m.container.clone() }, ns)
+        };
+        let written = |w: &CgroupWrite| match self.written(w) {
+            Some(to) => made(to, w.by.at_ns),
+            None => w.by.at_ns >= before,
+        };
+        let writes: Vec<bool> = self.writes.iter().map(written).collect();
+        self.order.retain(|id| !gone.contains(id));
+        self.lives.retain(|id, _| !gone.contains(id));
+        retain(&mut self.listens, &listens);
+        retain(&mut self.writes, &writes);
         if self.cgroups.len() > Self::MAX / 2 {
-            self.cgroups.retain(|m| m.made.by.at_ns >= before);
+            self.cgroups.retain(|m| made(m, m.made.by.at_ns));
             let ids =
                 self.cgroups.iter().enumerate().map(|(at, m)| ((m.made.hierarchy_id, m.made.cgroup), at));
             self.by_id = ids.collect();
         }
         if self.pod_of.len() > Self::MAX / 2 {
-            self.pod_of.clear();
-            self.sandboxes.clear();
+            self.pod_of.retain(|id, pod| {
+                needed(&Owner { pod: Some(pod.clone()), container: Some(id.clone()) }, u64::MAX)
+            });
+            self.sandboxes.retain(|id| self.pod_of.contains_key(id));
         }
+    }
+
+    /// More than half of the room for programs is taken.
+    pub fn is_crowded(&self) -> bool {
+        self.lives.len() > Self::MAX / 2
     }
 
     /// Whose a segment is.
@@ -303,6 +322,11 @@ impl Owner {
             self.pod = more.pod;
         }
     }
+}
+
+fn retain<T>(all: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    all.retain(|_| keep.next().is_none_or(|k| *k));
 }
 
 /// The pod and the container a cgroup's path lies in. A process that is in a container's cgroup below another

@@ -79,6 +79,8 @@ impl Births {
     /// Between two looks at a birth that is about to end.
     const LOOK: Duration = Duration::from_millis(200);
     const FORGET: Duration = Duration::from_secs(5);
+    /// By then it is known whose a program is.
+    const RECENT: Duration = Duration::from_secs(30);
     const RESTARTS_MAX: usize = 16;
 
     /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell; `recorded`: it runs at all.
@@ -246,15 +248,28 @@ impl Births {
     /// Forgets what no birth needs any more.
     fn forget(&mut self, now: Instant) {
         self.forgot_ns = now.mono_ns;
-        let needed = self.births.values().flat_map(|b| {
-            let whole = (b.state != State::Done).then_some(b.zero.mono_ns);
-            whole.into_iter().chain(b.restarts.values().map(|at| at.mono_ns))
-        });
-        let recent = now.mono_ns.saturating_sub(nanos(Self::FORGET));
-        self.log.forget(needed.min().unwrap_or(u64::MAX).min(recent));
+        let recent = now.mono_ns.saturating_sub(nanos(Self::RECENT));
+        self.keep(recent, true);
+        if self.log.is_crowded() {
+            // Those that are being born now go before those that failed.
+            self.keep(recent, false);
+        }
         if self.names.len() > 16 * Self::MAX {
             self.names.clear();
         }
+    }
+
+    /// Keeps what happened since, and before only what a birth needs; `parked`: one that failed too.
+    fn keep(&mut self, since: u64, parked: bool) {
+        let (births, log) = (&mut self.births, &mut self.log);
+        if !parked {
+            let failed = births.values_mut().filter(|b| matches!(b.state, State::Parked(_)));
+            failed.for_each(|b| b.forgotten = true);
+        }
+        log.forget(since, |owner, end| {
+            let birth = owner.pod.as_ref().and_then(|pod| births.get(pod));
+            birth.is_some_and(|b| b.needs(owner.container.as_deref(), end))
+        });
     }
 
     /// Looks at a birth: is it over?
@@ -340,6 +355,10 @@ impl Births {
             let why = "it failed and was tried again: what was done meanwhile, up to the new container's cgroup, is not \
                        counted";
             missing.push(MissingPart { part: "retries".into(), why: why.into() });
+        }
+        if birth.forgotten {
+            let why = "too much was born meanwhile: what was done for it before its last try is not counted";
+            missing.push(MissingPart { part: "records".into(), why: why.into() });
         }
         if !api {
             let why = "there is no API server to ask: no scheduling, no Ready";

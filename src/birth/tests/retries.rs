@@ -138,3 +138,29 @@ fn an_image_that_comes_late_is_born() {
     last.extend(node.after(Duration::from_secs(2)));
     assert_eq!(last.iter().map(|c| c.status.outcome).collect::<Vec<_>>(), [Some(BirthOutcome::Complete)]);
 }
+
+#[test]
+fn a_pod_that_crashes_again_and_again_does_not_blind_the_node() {
+    let (all, pod) = crashed();
+    let mut node = Node::new(all, pod);
+    node.told();
+    assert_eq!(node.after(SOON).len(), 1);
+    let mut stranger = 1_000_000;
+    for n in 1..=20 {
+        node.after(BACKOFF);
+        node.starts(&id(n), n);
+        for _ in 0..5_000 {
+            stranger += 1;
+            let mut segment = exec(stranger, None, "/bin/true");
+            segment.start_ns = node.now;
+            node.record(Record::Began(segment));
+            node.record(Record::Ended(ended(stranger, 5, node.now, End::Exit(0))));
+        }
+        node.after(SOON);
+        node.exits(n);
+        node.pod.containers[0].terminated = Some(exit_3(&id(n)));
+        node.told();
+        node.after(SOON);
+    }
+    assert_eq!(node.births.drops().records, 0);
+}

@@ -34,6 +34,8 @@ pub struct Birth {
     pub kinds: BTreeSet<(String, Option<String>, String)>,
     /// Since its first failure: how long it is remembered.
     pub parked_until: Option<u64>,
+    /// What was recorded of it before its last try may be gone.
+    pub forgotten: bool,
     /// It failed and was tried again.
     pub retried: bool,
     pub restarts: BTreeMap<String, Instant>,
@@ -69,6 +71,7 @@ impl Birth {
             told: Vec::new(),
             kinds: BTreeSet::new(),
             parked_until: None,
+            forgotten: false,
             retried: false,
             restarts: BTreeMap::new(),
         }
@@ -111,6 +114,17 @@ impl Birth {
     pub fn fails(&mut self, failure: &BirthFailure) -> bool {
         let of = (failure.phase.clone(), failure.container.clone(), failure.reason.clone());
         self.kinds.len() < Self::KINDS_MAX && self.kinds.insert(of)
+    }
+
+    /// Whether what ended then for this container, or for the pod, is part of it.
+    pub fn needs(&self, container: Option<&str>, end_ns: u64) -> bool {
+        let whole = match self.state {
+            State::Running(_) => true,
+            State::Parked(_) => !self.forgotten,
+            State::Done => false,
+        };
+        let restart = container.and_then(|id| self.restarts.get(id));
+        whole && end_ns >= self.zero.mono_ns || restart.is_some_and(|zero| end_ns >= zero.mono_ns)
     }
 
     /// Whether it is worth looking through its records now.
