@@ -234,8 +234,8 @@ impl Births {
                 birth.state = State::Done;
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
-            let over = birth.state != State::Done || !birth.restarts.is_empty();
-            if over || !gone {
+            // One that is being born is told of first.
+            if matches!(birth.state, State::Running(_)) || !gone {
                 self.births.insert(pod, birth);
             }
         }

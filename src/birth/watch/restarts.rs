@@ -25,8 +25,14 @@ impl Births {
                 Story::of(&births.log, &subject, zero.mono_ns, now.mono_ns, named)
             };
             let before = story(self);
-            let Some(container) = before.containers.first() else { continue };
             let lasted = now.mono_ns.saturating_sub(zero.mono_ns);
+            let Some(container) = before.containers.first() else {
+                // The record of its cgroup was dropped, and counted: nothing more will be known.
+                if lasted >= nanos(Self::RESTART) {
+                    birth.restarts.remove(&id);
+                }
+                continue;
+            };
             let settled = container
                 .exec_ns
                 .is_some_and(|ns| now.mono_ns - ns.min(now.mono_ns) >= nanos(self.options.settle));
