@@ -116,9 +116,9 @@ impl Watcher {
             records.drain(..).for_each(|record| births.record(record, at));
         };
         take(&mut self.births, &mut records);
+        let lost = driver.birth_losses();
+        self.births.lost(lost.segments + lost.events + lost.cgroups);
         if let Some(recorder) = driver.recorder() {
-            let lost = recorder.losses();
-            self.births.lost(lost.segments + lost.events);
             if self.births.recording() && !recorder.recording() {
                 match recorder.start() {
                     Ok(()) => self.failed = false,

@@ -173,7 +173,7 @@ impl Births {
                 true => State::Running(ns + nanos(self.options.wait)),
                 false => State::Done,
             };
-            let lost = self.lost;
+            let lost = self.lost + self.log.dropped;
             self.births.insert(pod.clone(), Birth { lost, ..Birth::new(at(ns), made.path.clone(), state) });
         }
         let Some(birth) = self.births.get_mut(&pod) else { return };
@@ -367,7 +367,7 @@ impl Births {
             let why = "the API server has not told of this pod";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
-        let lost = self.lost.saturating_sub(birth.lost) + self.log.dropped;
+        let lost = (self.lost + self.log.dropped).saturating_sub(birth.lost);
         if lost > 0 {
             let why = format!("{lost} records were lost; some may have been this pod's");
             missing.push(MissingPart { part: "records".into(), why });

@@ -154,6 +154,12 @@ impl<'obj> Driver<'obj> {
         out[first..].sort_by_key(Record::at_ns);
     }
 
+    /// What was lost of births so far.
+    pub fn birth_losses(&self) -> BirthLosses {
+        let recorder = self.births.as_ref().map(Recorder::losses).unwrap_or_default();
+        BirthLosses { cgroups: self.cgroups.made_lost(), ..recorder }
+    }
+
     /// Reads everything. The reading is the driver's own and filled anew by the next call.
     pub fn read(&mut self) -> &Reading {
         self.readings += 1;

@@ -164,3 +164,26 @@ fn a_pod_that_crashes_again_and_again_does_not_blind_the_node() {
     }
     assert_eq!(node.births.drops().records, 0);
 }
+
+#[test]
+fn only_a_births_own_losses_are_missing_in_it() {
+    let all = records(POD);
+    let begun = zero(&all);
+    let mut node = Node::new(all, slimmed(POD_OBJECT));
+    node.told();
+    assert_eq!(node.after(SOON).len(), 1);
+    for n in 0..70_000 {
+        node.record(cgroup(CPU_TREE, 2_000_000 + n, "/elsewhere", node.now));
+    }
+    assert!(node.births.drops().records > 0);
+    node.after(Duration::from_secs(40));
+    let (all, pod) = another(2, node.now - begun);
+    all.into_iter().for_each(|r| node.record(r));
+    node.now += 1_000_000_000;
+    node.pod = pod;
+    node.told();
+    let mut told = node.after(SOON);
+    told.extend(node.after(Duration::from_secs(2)));
+    let [c] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((c.status.outcome, &c.status.missing), (Some(BirthOutcome::Complete), &Vec::new()));
+}
