@@ -100,9 +100,10 @@ pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<
     let sinks = Arc::new(sinks);
     let runtime_roots = runtime_roots(&config, &args);
     let mut driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
-    let births = config.births.enabled.then(|| {
-        Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots, driver.births.is_some())
-    });
+    let births = config
+        .births
+        .enabled
+        .then(|| Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots));
     driver.births = driver.births.filter(|_| births.is_some());
     let sampler = Sampler {
         interval: config.agent.interval,
@@ -244,6 +245,9 @@ impl Sampler {
     fn run(mut self, options: DriverOptions, stopped: &PipeReader) {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
+        if let Some(births) = &mut self.births {
+            births.drive(&mut driver);
+        }
         self.sinks.stats().set_map_bytes(cost::map_memory());
         let (mut fresh, mut said) = (Vec::new(), Vec::new());
         let mut next = Instant::now();

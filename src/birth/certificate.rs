@@ -70,10 +70,25 @@ pub struct Input<'a> {
     pub outcome: BirthOutcome,
     pub failure: Option<BirthFailure>,
     pub missing: Vec<MissingPart>,
-    /// The recorder ran: what it does not tell was not done.
-    pub recorded: bool,
-    /// It told of writes to cgroup files too.
+    pub knows: Knows,
+}
+
+/// What the recorder tells here. What it does not has no number, never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knows {
+    /// It runs at all: what it does not tell was not done.
+    pub programs: bool,
+    /// Writes to cgroup files, and changes to netfilter other than of whole tables.
     pub writes: bool,
+    /// Time waiting for a CPU.
+    pub waits: bool,
+    /// Bytes read and written.
+    pub bytes: bool,
+}
+
+impl Knows {
+    pub const ALL: Knows = Knows { programs: true, writes: true, waits: true, bytes: true };
+    pub const NOTHING: Knows = Knows { programs: false, writes: false, waits: false, bytes: false };
 }
 
 /// The object's status and the processes behind it.
@@ -88,12 +103,11 @@ pub fn birth(input: &Input<'_>) -> (PodBirthCertificateStatus, Vec<Process>) {
     status.phases = times.phases();
     status.timeline = timeline::steps(input, &times);
     status.missing.clone_from(&input.missing);
-    if input.recorded {
-        let mut stats = numbers::stats(input.story);
+    if input.knows.programs {
+        let mut stats = numbers::stats(input.story, input.knows);
         stats.total_duration_ms = Some(tidy(total));
-        stats.cgroup_writes = stats.cgroup_writes.filter(|_| input.writes);
         status.kernel_stats = Some(stats);
-        status.breakdown = numbers::breakdown(input.story);
+        status.breakdown = numbers::breakdown(input.story, input.knows);
     } else {
         status.kernel_stats =
             Some(KernelStats { total_duration_ms: Some(tidy(total)), ..KernelStats::default() });
@@ -125,7 +139,11 @@ pub fn restart(input: &Input<'_>) -> Option<ContainerRestart> {
         at: Some(Time(wall(input.zero.unix_ns))),
         exec_ms: container.exec_ns.map(at),
         listen_ms: container.listen.map(|(ns, ..)| at(ns)),
-        syscalls: input.recorded.then(|| numbers::stats(input.story).total_syscalls).flatten(),
+        syscalls: input
+            .knows
+            .programs
+            .then(|| numbers::stats(input.story, input.knows).total_syscalls)
+            .flatten(),
         failure: input.failure.as_ref().map(|f| clipped(f.message.as_ref().unwrap_or(&f.reason), 512)),
     })
 }

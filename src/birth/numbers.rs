@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use syscalls::Sysno;
 
-use super::certificate::{int, ms};
+use super::certificate::{Knows, int, ms};
 use super::story::{Phase, Story};
 use crate::api::{Actor, BirthCost, KernelStats};
 use crate::kernel::birth::{Begun, Counters, Namespaces};
@@ -13,7 +13,7 @@ use crate::kernel::birth::{Begun, Counters, Namespaces};
 const NAMED_MAX: usize = 24;
 
 /// The numbers of the whole pod.
-pub fn stats(story: &Story) -> KernelStats {
+pub fn stats(story: &Story, knows: Knows) -> KernelStats {
     let mut by_syscall: BTreeMap<u32, u64> = BTreeMap::new();
     let mut sum = Counters::default();
     for counters in story.works.iter().filter_map(|w| w.counters.as_ref()) {
@@ -38,18 +38,18 @@ pub fn stats(story: &Story) -> KernelStats {
         namespaces_created: namespaces.as_ref().map(|kinds| kinds.values().sum()),
         by_namespace: namespaces.unwrap_or_default(),
         cgroups_created: Some(story.cgroups.len() as i64),
-        cgroup_writes: Some(story.writes.len() as i64),
+        cgroup_writes: knows.writes.then_some(story.writes.len() as i64),
         by_cgroup_file: top(files),
         mounts: (!mounts.is_empty()).then(|| mounts.iter().map(|m| i64::from(*m)).sum()),
         pivot_roots: Some(int(pivot_roots)),
         processes: Some(tgids.len() as i64),
         programs: Some(story.works.iter().filter(|w| w.begun == Begun::Exec).count() as i64),
         cpu_ms: Some(ms(sum.run_ns)),
-        wait_ms: Some(ms(sum.wait_ns)),
-        read_bytes: Some(int(sum.read_bytes)),
-        written_bytes: Some(int(sum.written_bytes)),
+        wait_ms: knows.waits.then(|| ms(sum.wait_ns)),
+        read_bytes: knows.bytes.then(|| int(sum.read_bytes)),
+        written_bytes: knows.bytes.then(|| int(sum.written_bytes)),
         page_faults: Some(int(sum.minor_faults + sum.major_faults)),
-        netfilter_changes: Some(int(sum.netfilter_changes)),
+        netfilter_changes: knows.writes.then(|| int(sum.netfilter_changes)),
         total_duration_ms: None,
     }
 }
@@ -118,7 +118,7 @@ struct Cell {
 }
 
 /// The same by actor and phase, the most system calls first.
-pub fn breakdown(story: &Story) -> Vec<BirthCost> {
+pub fn breakdown(story: &Story, knows: Knows) -> Vec<BirthCost> {
     let mut cells: HashMap<(Actor, Phase), Cell> = HashMap::new();
     for work in &story.works {
         let cell = cells.entry((work.actor, work.phase)).or_default();
@@ -137,9 +137,9 @@ pub fn breakdown(story: &Story) -> Vec<BirthCost> {
             processes: tgids.len() as i64,
             syscalls: known.then(|| int(syscalls)),
             cpu_ms: known.then(|| ms(sum.run_ns)),
-            wait_ms: known.then(|| ms(sum.wait_ns)),
-            read_bytes: known.then(|| int(sum.read_bytes)),
-            written_bytes: known.then(|| int(sum.written_bytes)),
+            wait_ms: (known && knows.waits).then(|| ms(sum.wait_ns)),
+            read_bytes: (known && knows.bytes).then(|| int(sum.read_bytes)),
+            written_bytes: (known && knows.bytes).then(|| int(sum.written_bytes)),
             page_faults: known.then(|| int(sum.minor_faults + sum.major_faults)),
         })
         .collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Knows};
 use super::log::Log;
 use super::story::{Named, Story, Subject};
 use super::testdata::{cgroup, ended, exec, fork};
@@ -132,7 +132,7 @@ fn watched(all: Vec<Record>, pods: Vec<PodRecord>) -> Vec<Certificate> {
     let zero = zero(&all);
     let tree = cpu_tree(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), tree, Vec::new(), true);
+    let mut births = Births::new(Options::default(), tree, Vec::new(), Knows::ALL);
     for record in all {
         let at = record.at_ns().max(zero);
         births.record(record, moment(zero, at));
@@ -328,7 +328,7 @@ fn a_network_plugin_that_fails_is_named() {
     pod.life.ready = None;
     let zero = zero(&all);
     let last = all[end].at_ns();
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
     let index = index(vec![pod]);
     let mut none = |_: &[SegmentId]| Vec::new();
@@ -379,7 +379,7 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
 fn a_birth_that_takes_too_long_ends_unfinished() {
     let (all, pod) = sandbox_only();
     let zero = zero(&all);
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, zero)));
     let index = index(vec![pod]);
     let mut none = |_: &[SegmentId]| Vec::new();
@@ -399,7 +399,7 @@ fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
     let all = records(POD);
     let zero = zero(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
     let mut none = |_: &[SegmentId]| Vec::new();
     let mut pod = slimmed(POD_OBJECT);
@@ -448,7 +448,7 @@ fn a_restart_is_a_record_of_the_same_birth() {
 #[test]
 fn without_the_recorder_the_certificate_says_what_is_missing() {
     let missing = vec![crate::api::MissingPart { part: "syscalls".into(), why: "BPF is denied".into() }];
-    let mut births = Births::new(Options::default(), CPU_TREE, missing, false);
+    let mut births = Births::new(Options::default(), CPU_TREE, missing, Knows::NOTHING);
     let at = zero(&records(POD));
     let path = format!("/kubepods/besteffort/pod{UID}");
     births.record(cgroup(CPU_TREE, 5, &path, at), moment(at, at));

@@ -8,10 +8,10 @@ mod verdict;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use birth::{Birth, State};
+use birth::{Birth, Restart, State};
 use verdict::verdict;
 
-use super::certificate::{self, Certificate, Input};
+use super::certificate::{self, Certificate, Input, Knows};
 use super::failure;
 use super::hints::Role;
 use super::log::{Log, in_path};
@@ -61,8 +61,7 @@ pub struct Births {
     unnamed: Vec<String>,
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
-    recorded: bool,
-    writes: bool,
+    knows: Knows,
     /// Records the recorder lost so far.
     lost: u64,
     forgot_ns: u64,
@@ -83,8 +82,8 @@ impl Births {
     const RECENT: Duration = Duration::from_secs(30);
     const RESTARTS_MAX: usize = 16;
 
-    /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell; `recorded`: it runs at all.
-    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, recorded: bool) -> Births {
+    /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell, and why.
+    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, knows: Knows) -> Births {
         Births {
             options,
             log: Log::new(cpu_tree),
@@ -92,17 +91,27 @@ impl Births {
             names: HashMap::new(),
             unnamed: Vec::new(),
             missing,
-            recorded,
-            writes: recorded,
+            knows,
             lost: 0,
             forgot_ns: 0,
             drops: 0,
         }
     }
 
-    /// The recorder does not tell of writes to cgroup files.
-    pub fn without_writes(self) -> Births {
-        Births { writes: false, ..self }
+    /// There is no recorder after all.
+    pub fn without_recorder(&mut self, why: &str) {
+        self.knows = Knows::NOTHING;
+        self.missing = missing(why);
+    }
+
+    /// The recorder does not run now: what is being born goes unrecorded.
+    pub fn unrecorded(&mut self, why: &str) {
+        for birth in self.births.values_mut() {
+            if matches!(birth.state, State::Running(_)) {
+                birth.unrecorded.get_or_insert_with(|| why.to_owned());
+            }
+            birth.restarts.values_mut().for_each(|restart| restart.recorded = false);
+        }
     }
 
     /// So many records were lost in all.
@@ -114,6 +123,11 @@ impl Births {
     pub fn recording(&self) -> bool {
         let wanted = |b: &Birth| matches!(b.state, State::Running(_)) || !b.restarts.is_empty();
         self.births.values().any(wanted)
+    }
+
+    /// What the recorder tells here.
+    pub fn knows(&self) -> Knows {
+        self.knows
     }
 
     pub fn drops(&self) -> Drops {
@@ -188,7 +202,7 @@ impl Births {
             State::Running(_) => {}
             State::Parked(_) => birth.resume(ns + nanos(self.options.wait)),
             State::Done if birth.restarts.len() < Self::RESTARTS_MAX => {
-                birth.restarts.entry(container).or_insert_with(|| at(ns));
+                birth.restarts.entry(container).or_insert_with(|| Restart { zero: at(ns), recorded: true });
             }
             State::Done => self.drops += 1,
         }
@@ -310,8 +324,7 @@ impl Births {
             outcome,
             failure,
             missing,
-            recorded: self.recorded,
-            writes: self.writes,
+            knows: if birth.unrecorded.is_some() { Knows::NOTHING } else { self.knows },
         };
         let (mut status, processes) = certificate::birth(&input);
         let who = self.who(pod, birth, &story);
@@ -350,7 +363,10 @@ impl Births {
     }
 
     fn missing(&self, birth: &Birth, api: bool) -> Vec<MissingPart> {
-        let mut missing = self.missing.clone();
+        let mut missing = match &birth.unrecorded {
+            Some(why) => missing(why),
+            None => self.missing.clone(),
+        };
         if birth.retried {
             let why = "it failed and was tried again: what was done meanwhile, up to the new container's cgroup, is not \
                        counted";
@@ -410,6 +426,12 @@ pub fn trace_id(uid: &str) -> Option<String> {
     let valid =
         hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) && hex.bytes().any(|b| b != b'0');
     valid.then(|| hex.to_ascii_lowercase())
+}
+
+/// All that the recorder tells is missing.
+pub fn missing(why: &str) -> Vec<MissingPart> {
+    let part = |part: &str| MissingPart { part: part.into(), why: certificate::clipped(why, 512) };
+    ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"].map(part).into()
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -17,7 +17,7 @@ impl Node {
     pub fn new(all: Vec<Record>, pod: PodRecord) -> Node {
         let zero = zero(&all);
         let now = all.iter().map(Record::at_ns).max().expect("records");
-        let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+        let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
         all.into_iter().for_each(|r| births.record(r, moment(zero, now)));
         Node { births, pod, set: PodSet::default(), index: PodIndex::default(), zero, now }
     }
@@ -186,4 +186,35 @@ fn only_a_births_own_losses_are_missing_in_it() {
     told.extend(node.after(Duration::from_secs(2)));
     let [c] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((c.status.outcome, &c.status.missing), (Some(BirthOutcome::Complete), &Vec::new()));
+}
+
+#[test]
+fn a_birth_that_the_recorder_was_not_attached_for_has_no_numbers() {
+    let mut node = Node::new(records(POD), slimmed(POD_OBJECT));
+    node.births.unrecorded("birth recorder: cannot attach");
+    node.told();
+    let mut told = node.after(SOON);
+    told.extend(node.after(Duration::from_secs(2)));
+    let [c] = told.as_slice() else { panic!("{told:?}") };
+    let stats = c.status.kernel_stats.as_ref().expect("the length");
+    assert!(stats.total_syscalls.is_none() && stats.mounts.is_none() && stats.total_duration_ms.is_some());
+    assert!(c.status.missing.iter().any(|m| m.part == "syscalls" && m.why.ends_with("attach")));
+    assert!(c.status.breakdown.is_empty());
+}
+
+#[test]
+fn what_the_kernel_does_not_count_has_no_number() {
+    let all = records(POD);
+    let at = zero(&all);
+    let knows = Knows { waits: false, bytes: false, ..Knows::ALL };
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), knows);
+    let last = all.iter().map(Record::at_ns).max().expect("records");
+    all.into_iter().for_each(|r| births.record(r, moment(at, last)));
+    let index = index(vec![slimmed(POD_OBJECT)]);
+    let mut none = |_: &[SegmentId]| Vec::new();
+    let told = births.step(moment(at, last + 60_000_000), &index, true, &mut none);
+    let stats = told[0].status.kernel_stats.as_ref().expect("numbers");
+    assert_eq!((stats.wait_ms, stats.read_bytes, stats.written_bytes), (None, None, None));
+    assert!(stats.cpu_ms.is_some() && stats.total_syscalls.is_some());
+    assert!(told[0].status.breakdown.iter().all(|b| b.wait_ms.is_none() && b.read_bytes.is_none()));
 }

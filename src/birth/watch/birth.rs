@@ -38,7 +38,16 @@ pub struct Birth {
     pub forgotten: bool,
     /// It failed and was tried again.
     pub retried: bool,
-    pub restarts: BTreeMap<String, Instant>,
+    pub restarts: BTreeMap<String, Restart>,
+    /// Why the recorder did not run.
+    pub unrecorded: Option<String>,
+}
+
+/// A container that is started again, by the runtime's id.
+#[derive(Clone, Copy, Debug)]
+pub struct Restart {
+    pub zero: Instant,
+    pub recorded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +83,7 @@ impl Birth {
             forgotten: false,
             retried: false,
             restarts: BTreeMap::new(),
+            unrecorded: None,
         }
     }
 
@@ -124,7 +134,7 @@ impl Birth {
             State::Done => false,
         };
         let restart = container.and_then(|id| self.restarts.get(id));
-        whole && end_ns >= self.zero.mono_ns || restart.is_some_and(|zero| end_ns >= zero.mono_ns)
+        whole && end_ns >= self.zero.mono_ns || restart.is_some_and(|r| end_ns >= r.zero.mono_ns)
     }
 
     /// Whether it is worth looking through its records now.

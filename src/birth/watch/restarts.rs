@@ -1,9 +1,9 @@
 //! Containers that are started again in pods that run.
 
-use super::super::certificate::{self, Certificate, Input};
+use super::super::certificate::{self, Certificate, Input, Knows};
 use super::super::failure;
 use super::super::story::{Story, Subject};
-use super::birth::Birth;
+use super::birth::{Birth, Restart};
 use super::{Births, Numbers, nanos};
 use crate::api::{BirthOutcome, PodBirthCertificateStatus, Source};
 use crate::kernel::Instant;
@@ -18,7 +18,8 @@ impl Births {
     ) -> Vec<Certificate> {
         birth.look_ns = now.mono_ns + nanos(Self::LOOK);
         let mut out = Vec::new();
-        for (id, zero) in birth.restarts.clone() {
+        for (id, Restart { zero, recorded }) in birth.restarts.clone() {
+            let knows = if recorded { self.knows } else { Knows::NOTHING };
             let subject = Subject::Container(id.clone());
             let story = |births: &Births| {
                 let named = |id: &str| births.named(id, birth.record.as_deref(), None);
@@ -50,7 +51,7 @@ impl Births {
             let alive: Vec<SegmentId> = before.alive().collect();
             self.log.settle(numbers(&alive));
             let story = story(self);
-            let never = container.exec_ns.is_none() && self.recorded;
+            let never = container.exec_ns.is_none() && knows.programs;
             let failure = failure.or_else(|| {
                 never.then(|| failure::failure(failure::furthest(&story), None, "NotStarted", None))
             });
@@ -64,8 +65,7 @@ impl Births {
                 outcome: BirthOutcome::Complete,
                 failure,
                 missing: Vec::new(),
-                recorded: self.recorded,
-                writes: self.writes,
+                knows,
             };
             let Some(restart) = certificate::restart(&input) else { continue };
             let mut certificate = match birth.said.take() {

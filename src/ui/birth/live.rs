@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::View;
 use crate::api::{BirthFailure, BirthOutcome};
 use crate::attribution::bundle::Bundles;
-use crate::birth::certificate::{self, Input, failed};
+use crate::birth::certificate::{self, Input, Knows, failed};
 use crate::birth::failure;
 use crate::birth::hints::{Hints, Role, Verb};
 use crate::birth::log::Log;
@@ -137,8 +137,7 @@ fn certify(driver: &mut Driver<'_>, log: &mut Log, id: &str, (outcome, failure):
         outcome,
         failure,
         missing: Vec::new(),
-        recorded: true,
-        writes: true,
+        knows: Knows::ALL,
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
