@@ -1,8 +1,8 @@
 //! Why a birth does not go on: by the kubelet's word, and by how the processes ended. Pure.
 
 use super::certificate::{clipped, display, failed, length};
-use super::hints::Role;
-use super::story::{Container, Phase, Story};
+use super::hints::{Role, Verb};
+use super::story::{Container, Phase, Story, Work};
 use crate::api::BirthFailure;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodRecord, Terminated};
 use crate::kernel::birth::{Begun, End, SegmentId};
@@ -42,7 +42,7 @@ pub fn all(record: Option<&PodRecord>, story: &Story, silent: bool) -> Vec<Found
             Some(Found { cause: cause(c, r)?, failure })
         })
         .collect();
-    found.extend(plugin(story).filter(|_| silent));
+    found.extend(programs(story).filter(|_| silent));
     let whole = record.filter(|r| r.life.failed);
     found.extend(
         whole.map(|_| Found { cause: Cause::Pod, failure: failure(furthest(story), None, "Failed", None) }),
@@ -128,15 +128,53 @@ fn how(over: &Terminated, c: &ContainerRecord, story: &Story) -> String {
     text
 }
 
-/// A CNI plugin that failed, if none succeeded after it.
-fn plugin(story: &Story) -> Option<Found> {
-    let last = story
-        .works
-        .iter()
-        .rfind(|w| w.role == Role::Cni { add: true } && w.begun == Begun::Exec && w.end_ns.is_some())?;
-    let why = last.how.and_then(failed)?;
-    let failure = failure(Phase::Network, None, "NetworkPlugin", Some(format!("{}: {why}", last.program)));
-    Some(Found { cause: Cause::Program(last.id), failure })
+/// Programs that failed of which the kernel alone tells, in the order in which they are run.
+fn programs(story: &Story) -> impl Iterator<Item = Found> {
+    [volume(story), network(story), sandbox(story)].into_iter().flatten()
+}
+
+/// How a program failed, if it did.
+fn failed_program(work: &Work) -> Option<String> {
+    let why = work.how.and_then(failed).filter(|_| work.begun == Begun::Exec)?;
+    Some(format!("{}: {why}", work.program))
+}
+
+/// The kubelet's mount of a volume, if it did not succeed since.
+fn volume(story: &Story) -> Option<Found> {
+    let mounts = |w: &&Work| w.role == Role::Volume && w.program.starts_with("mount");
+    let last = story.works.iter().filter(mounts).filter(|w| w.end_ns.is_some()).max_by_key(|w| w.end_ns)?;
+    let why = failed_program(last)?;
+    // The sandbox is made once all volumes are mounted.
+    let went_on = story.containers.iter().any(|c| Some(c.first_ns) > last.end_ns);
+    let failure = failure(Phase::Volumes, None, "FailedMount", Some(why));
+    (!went_on).then_some(Found { cause: Cause::Program(last.id), failure })
+}
+
+/// A CNI plugin, of the latest sandbox: each try has its own. A plugin fails because one that it runs does.
+fn network(story: &Story) -> Option<Found> {
+    let adds = || story.works.iter().filter(|w| w.role == Role::Cni { add: true });
+    let latest = &adds().next_back()?.container;
+    let failed = || adds().filter(|w| w.container == *latest).filter_map(|w| Some((w, failed_program(w)?)));
+    let (outer, mut message) = failed().max_by_key(|(w, _)| w.end_ns)?;
+    let (inner, why) = failed().min_by_key(|(w, _)| w.end_ns)?;
+    if inner.id != outer.id {
+        message += &format!(", after {why}");
+    }
+    let failure = failure(Phase::Network, None, "NetworkPlugin", Some(message));
+    Some(Found { cause: Cause::Program(outer.id), failure })
+}
+
+/// What was to start the latest sandbox, if its program never ran.
+fn sandbox(story: &Story) -> Option<Found> {
+    let sandbox = story.sandbox().filter(|c| c.exec_ns.is_none())?;
+    let starts = |w: &&Work| {
+        let runtime = matches!(w.role, Role::Monitor | Role::Runtime(Verb::Create | Verb::Run | Verb::Start));
+        runtime && w.container.as_deref() == Some(&sandbox.id)
+    };
+    let (work, why) =
+        story.works.iter().filter(starts).filter_map(|w| Some((w, failed_program(w)?))).next_back()?;
+    let failure = failure(Phase::Sandbox, None, "FailedCreatePodSandBox", Some(why));
+    Some(Found { cause: Cause::Program(work.id), failure })
 }
 
 /// A container that ended badly, of those the kernel alone tells of.

@@ -1,5 +1,6 @@
 //! Recorded births (`tests/fixtures/birth/`), alone, several at once, and gone wrong.
 
+mod programs;
 mod restarts;
 mod retries;
 
@@ -310,38 +311,6 @@ fn an_image_that_is_missing_is_told_with_its_phase() {
         (Some("kg-birth"), Some("no such image"))
     );
     assert!(status.containers.is_empty() && status.phases.iter().any(|p| p.name == "sandbox"));
-}
-
-#[test]
-fn a_network_plugin_that_fails_is_named() {
-    let (mut all, mut pod) = sandbox_only();
-    let bridge = all.iter().find_map(|r| match r {
-        Record::Began(s) if s.file.as_deref() == Some("portmap") => Some(s.id),
-        _ => None,
-    });
-    let end =
-        all.iter().position(|r| matches!(r, Record::Ended(e) if Some(e.segment) == bridge)).expect("its end");
-    if let Record::Ended(e) = &mut all[end] {
-        e.how = End::Exit(1);
-    }
-    all.truncate(end + 1);
-    pod.life.ready = None;
-    let zero = zero(&all);
-    let last = all[end].at_ns();
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
-    all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
-    let index = index(vec![pod]);
-    let mut none = |_: &[SegmentId]| Vec::new();
-    assert!(
-        births.step(moment(zero, last + 1_000_000), &index, true, &mut none).is_empty(),
-        "it may try again"
-    );
-    let later = moment(zero, last + 3_000_000_000);
-    let certificates = births.step(later, &index, true, &mut none);
-    let failure = certificates[0].status.failure.clone().expect("a failure");
-    assert_eq!((failure.phase.as_str(), failure.reason.as_str()), ("network", "NetworkPlugin"));
-    assert_eq!(failure.message.as_deref(), Some("portmap: exit status 1"));
-    assert!(!births.recording(), "the kubelet may wait for minutes");
 }
 
 /// The fixture with a program that exits with 3 after 12 ms.

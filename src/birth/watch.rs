@@ -13,7 +13,7 @@ use verdict::verdict;
 
 use super::certificate::{self, Certificate, Input, Knows};
 use super::failure;
-use super::hints::Role;
+use super::hints::{Role, Verb};
 use super::log::{Log, in_path};
 use super::story::{Named, Story, Subject};
 use crate::api::{BirthOutcome, MissingPart};
@@ -156,9 +156,13 @@ impl Births {
 
     fn ended(&mut self, ended: &Ended) {
         let failed = certificate::failed(ended.how).is_some();
-        let plugin = |l: &super::log::Life| l.hints.role == Role::Cni { add: true };
+        // Of these the kubelet has no word in the pod's status.
+        let silent = |l: &super::log::Life| {
+            let starts = matches!(l.hints.role, Role::Runtime(Verb::Create | Verb::Run | Verb::Start));
+            starts || matches!(l.hints.role, Role::Cni { add: true } | Role::Volume | Role::Monitor)
+        };
         if failed
-            && self.log.life(ended.segment).is_some_and(plugin)
+            && self.log.life(ended.segment).is_some_and(silent)
             && let Some(birth) = self.log.owner(ended.segment).pod.and_then(|p| self.births.get_mut(&p))
         {
             birth.suspect = true;
