@@ -15,7 +15,7 @@ fn born() -> Node {
 #[test]
 fn a_restart_whose_cgroup_was_not_kept_ends_too() {
     let mut node = born();
-    for n in 0..65_536 {
+    for n in 0..Log::MAX as u64 {
         node.record(cgroup(CPU_TREE, 1_000_000 + n, "/elsewhere", node.now));
     }
     node.starts(&id(1), 1);
