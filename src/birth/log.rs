@@ -258,10 +258,24 @@ impl Log {
     }
 
     /// The nearest of a segment, the program it is about to become, and its ancestors that plays a part of its own.
-    pub fn acting(&self, id: SegmentId) -> Option<&Life> {
+    fn acting(&self, id: SegmentId) -> Option<&Life> {
         let acts = |l: &&Life| l.hints.role != Role::Other;
         let becomes = self.lives.get(&id).and_then(|l| self.lives.get(&l.next?));
         self.lives.get(&id).filter(acts).or(becomes.filter(acts)).or_else(|| self.ancestors(id).find(acts))
+    }
+
+    /// The part a segment plays. The runtime's own first process serves what the runtime was asked to do: a program
+    /// that is run in a container which is there already (a probe, a hook) is none of its creation.
+    pub fn role(&self, id: SegmentId) -> Role {
+        let Some(acting) = self.acting(id) else { return Role::Other };
+        let asked =
+            |l: &Life| Some(l.hints.role).filter(|r| matches!(r, Role::Runtime(v) if *v != Verb::Init));
+        match acting.hints.role {
+            Role::Runtime(Verb::Init) => {
+                self.ancestors(acting.segment.id).find_map(asked).unwrap_or(acting.hints.role)
+            }
+            role => role,
+        }
     }
 
     /// A segment, whoever began it, and so on.

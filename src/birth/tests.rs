@@ -472,6 +472,27 @@ fn crio_and_systemd_name_the_same_pod() {
 }
 
 #[test]
+fn a_program_run_in_a_container_that_is_there_is_none_of_its_creation() {
+    let mut log = Log::new(0);
+    log.add(cgroup(0, 13, &format!("/kubepods/besteffort/pod{UID}/{CONTAINER}"), 1));
+    log.add(Record::Began(exec(21, None, &format!("runc exec --process /tmp/p --detach {CONTAINER}"))));
+    log.add(Record::Began(fork(22, Some(21))));
+    let mut init = exec(23, Some(22), "runc init");
+    init.file = Some("memfd:runc_cloned:/proc/self/exe".into());
+    log.add(Record::Began(init));
+    let mut probe = exec(24, Some(23), "/bin/probe");
+    probe.place.cgroup = Some(13);
+    probe.place.hierarchy = Some(crate::kernel::Hierarchy::Unified);
+    log.add(Record::Began(probe));
+    let pod = Subject::Pod(PodId::Uid(UID.into()));
+    let story = Story::of(&log, &pod, 0, u64::MAX, |_| Named::default());
+    let parts: Vec<_> = story.works.iter().map(|w| (w.id.0, w.actor, w.phase)).collect();
+    let ready = |id| (id, Actor::Runtime, super::story::Phase::Ready);
+    assert_eq!(parts, [ready(21), ready(22), ready(23), ready(24)]);
+    assert_eq!(story.containers[0].exec_ns, None, "not its own program");
+}
+
+#[test]
 fn a_uid_is_a_traces_id() {
     assert_eq!(trace_id(UID).as_deref(), Some("c1ba2c4a4b4d4030b51cb8a48857f2a0"));
     for none in ["", "00000000-0000-0000-0000-000000000000", "not-a-uid", &UID[1..]] {
