@@ -21,6 +21,9 @@ use crate::kernel::birth::{Begun, Counters, End};
 /// Processes that a trace has spans of.
 const PROCESSES_MAX: usize = 512;
 
+/// The part that is missing in a birth that failed, or took too long, and went on.
+pub const RETRIES: &str = "retries";
+
 /// A birth, or a container's restart, as it leaves the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Certificate {

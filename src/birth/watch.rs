@@ -204,7 +204,9 @@ impl Births {
         self.unnamed.push(container.clone());
         match birth.state {
             State::Running(_) => {}
-            State::Parked(_) => birth.resume(ns + nanos(self.options.wait)),
+            State::Parked(until) if ns <= until => birth.resume(ns + nanos(self.options.wait)),
+            // It goes on too late to be recorded: that it becomes Ready is told all the same.
+            State::Parked(_) => {}
             State::Done if birth.restarts.len() < Self::RESTARTS_MAX => {
                 birth.restarts.entry(container).or_insert_with(|| Restart { zero: at(ns), recorded: true });
             }
@@ -214,7 +216,11 @@ impl Births {
 
     /// Forgets the births that were over first.
     fn make_room(&mut self) {
-        let done = |b: &Birth| b.state == State::Done && b.restarts.is_empty();
+        let done = |b: &Birth| match b.state {
+            State::Running(_) => false,
+            State::Parked(_) => b.forgotten,
+            State::Done => b.restarts.is_empty(),
+        };
         let mut over: Vec<_> =
             self.births.iter().filter(|(_, b)| done(b)).map(|(pod, b)| (b.last_ns, pod.clone())).collect();
         over.sort_by_key(|(ns, _)| *ns);
@@ -237,8 +243,15 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
-            if matches!(birth.state, State::Parked(_)) && birth.came_through() {
-                birth.resume(now.mono_ns + nanos(self.options.wait));
+            if let State::Parked(until) = birth.state {
+                let late = now.mono_ns > until;
+                birth.forgotten |= late;
+                if birth.came_through() {
+                    birth.resume(now.mono_ns + nanos(self.options.wait));
+                    if late {
+                        birth.unrecorded = Some("it took longer than a birth is recorded for".into());
+                    }
+                }
             }
             if let State::Running(deadline) = birth.state
                 && birth.is_due(now, deadline, api)
@@ -247,9 +260,6 @@ impl Births {
             }
             if !birth.restarts.is_empty() && now.mono_ns >= birth.look_ns {
                 out.extend(self.restarts(&mut birth, now, &mut numbers));
-            }
-            if matches!(birth.state, State::Parked(until) if now.mono_ns > until) {
-                birth.state = State::Done;
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
             // One that is being born is told of first.
@@ -305,7 +315,7 @@ impl Births {
         let silent = now.mono_ns.saturating_sub(birth.last_ns) >= nanos(self.options.settle);
         let (outcome, failure) = verdict(birth, &story, now, deadline, api, silent, &self.options)?;
         birth.suspect = false;
-        if outcome == BirthOutcome::Failed {
+        if outcome != BirthOutcome::Complete {
             let all = failure::all(birth.record.as_deref(), &story, silent);
             birth.told = all.into_iter().map(|found| found.cause).collect();
             let until = *birth.parked_until.get_or_insert(now.mono_ns + nanos(Self::PARKED));
@@ -335,7 +345,7 @@ impl Births {
         status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
         let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
         birth.said = Some(certificate.clone());
-        if outcome != BirthOutcome::Failed {
+        if outcome == BirthOutcome::Complete {
             birth.state = State::Done;
         }
         Some(certificate)
@@ -372,9 +382,8 @@ impl Births {
             None => self.missing.clone(),
         };
         if birth.retried {
-            let why = "it failed and was tried again: what was done meanwhile, up to the new container's cgroup, is not \
-                       counted";
-            missing.push(MissingPart { part: "retries".into(), why: why.into() });
+            let why = "it stopped and went on: what was done meanwhile, up to the new container's cgroup, is not counted";
+            missing.push(MissingPart { part: certificate::RETRIES.into(), why: why.into() });
         }
         if birth.forgotten {
             let why = "too much was born meanwhile: what was done for it before its last try is not counted";

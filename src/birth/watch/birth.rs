@@ -7,7 +7,7 @@ use super::super::certificate::{Certificate, since};
 use super::super::failure::{self, Cause};
 use crate::api::BirthFailure;
 use crate::attribution::paths::PodId;
-use crate::attribution::pods::{ContainerRecord, PodIndex, PodRecord};
+use crate::attribution::pods::{ContainerKind, ContainerRecord, PodIndex, PodRecord};
 use crate::kernel::Instant;
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Birth {
     pub parked_until: Option<u64>,
     /// What was recorded of it before its last try may be gone.
     pub forgotten: bool,
-    /// It failed and was tried again.
+    /// It failed, or took too long, and went on.
     pub retried: bool,
     pub restarts: BTreeMap<String, Restart>,
     /// Why the recorder did not run.
@@ -54,8 +54,9 @@ pub struct Restart {
 pub enum State {
     /// Being born; ends at the latest at this time.
     Running(u64),
-    /// It failed, and may yet be tried again; remembered until this time.
+    /// It failed, or took too long, and may yet go on; what goes on after this time is not recorded.
     Parked(u64),
+    /// Complete; or it was there before: containers that it starts now are started again.
     Done,
 }
 
@@ -109,7 +110,7 @@ impl Birth {
         self.look_ns = 0;
     }
 
-    /// It failed, and is tried again: it ends at the latest at `deadline`.
+    /// It goes on: it ends at the latest at `deadline`.
     pub fn resume(&mut self, deadline: u64) {
         self.state = State::Running(deadline);
         self.retried = true;
@@ -135,6 +136,17 @@ impl Birth {
         };
         let restart = container.and_then(|id| self.restarts.get(id));
         whole && end_ns >= self.zero.mono_ns || restart.is_some_and(|r| end_ns >= r.zero.mono_ns)
+    }
+
+    /// Whether this container, of that name, was started before; `None`: the API server has not told of it.
+    pub fn started_before(&self, id: &str, name: Option<&str>) -> Option<bool> {
+        let Some(record) = &self.record else { return Some(true) };
+        match record.container(Some(id), name) {
+            Some(c) if c.kind == ContainerKind::Ephemeral => Some(false),
+            _ if self.said.is_some() => Some(true),
+            Some(c) if c.ids[0].as_deref() == Some(id) => Some(c.restarts > 0),
+            _ => None,
+        }
     }
 
     /// Whether it is worth looking through its records now.

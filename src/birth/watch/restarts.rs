@@ -25,9 +25,9 @@ impl Births {
                 let named = |id: &str| births.named(id, birth.record.as_deref(), None);
                 Story::of(&births.log, &subject, zero.mono_ns, now.mono_ns, named)
             };
-            let before = story(self);
+            let now_seen = story(self);
             let lasted = now.mono_ns.saturating_sub(zero.mono_ns);
-            let Some(container) = before.containers.first() else {
+            let Some(container) = now_seen.containers.first() else {
                 // The record of its cgroup was dropped, and counted: nothing more will be known.
                 if lasted >= nanos(Self::RESTART) {
                     birth.restarts.remove(&id);
@@ -40,15 +40,16 @@ impl Births {
             let failure = failure::exited(container);
             let over =
                 container.listen.is_some() || settled || failure.is_some() || lasted >= nanos(Self::RESTART);
-            if container.named.sandbox {
+            let before = birth.started_before(&id, container.named.name.as_deref());
+            if container.named.sandbox || before == Some(false) {
                 birth.restarts.remove(&id);
                 continue;
             }
-            if !over {
+            if !over || before.is_none() && lasted < nanos(Self::RESTART) {
                 continue;
             }
             birth.restarts.remove(&id);
-            let alive: Vec<SegmentId> = before.alive().collect();
+            let alive: Vec<SegmentId> = now_seen.alive().collect();
             self.log.settle(numbers(&alive));
             let story = story(self);
             let never = container.exec_ns.is_none() && knows.programs;
