@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::api::{BirthOutcome, SlowPhase};
 use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
+use crate::birth::certificate::RETRIES;
 use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
 use crate::kernel::cost;
@@ -189,13 +190,19 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
     args.runtime_root.iter().chain(&config.agent.runtime_roots).cloned().collect()
 }
 
-/// Judges a birth by those before it.
+/// Judges a birth by those before it. What went on for too long is slow already; how long it would have taken, or takes
+/// a pod that is tried again, is not what is usual.
 fn slow(history: &mut BirthHistory, rule: &SlowBirthRule, birth: &Certificate) -> Option<SlowPhase> {
     let phases = &birth.status.phases;
     // Seconds of the API server's are no measure.
     let measured = phases.iter().filter(|p| p.uncertainty_ms.is_none());
     let lengths: Vec<(&str, f64)> = measured.map(|p| (p.name.as_str(), p.duration_ms)).collect();
-    let slow = history.judge(rule, &lengths)?;
+    let again = birth.status.missing.iter().any(|m| m.part == RETRIES);
+    let slow = match birth.status.outcome? {
+        BirthOutcome::Complete if !again => history.judge(rule, &lengths)?,
+        BirthOutcome::Complete | BirthOutcome::Unfinished => history.compare(rule, &lengths)?,
+        BirthOutcome::Failed => return None,
+    };
     let severity = match slow.severity {
         Severity::Warning => crate::api::Severity::Warning,
         Severity::Critical => crate::api::Severity::Critical,
@@ -302,7 +309,7 @@ impl Sampler {
     }
 
     fn certify(&mut self, mut birth: Certificate) {
-        if !birth.restart && birth.status.outcome == Some(BirthOutcome::Complete) {
+        if !birth.restart {
             birth.status.slow = slow(&mut self.history, &self.slow, &birth);
         }
         let text = birth_text::text(&birth);

@@ -4,6 +4,7 @@ use super::certificate::{Input, display, since, tidy};
 use super::moment::Moment;
 use super::story::{Container, Phase, Work};
 use crate::api::{BirthOutcome, BirthPhase};
+use crate::attribution::pods::{ContainerKind, ContainerRecord};
 
 /// Where the phases lie. Times in ms after zero.
 pub struct Times<'a> {
@@ -119,6 +120,25 @@ impl<'a> Times<'a> {
             } else if let Some((listen, ..)) = container.listen {
                 self.add(Phase::Listen, c, self.ms(exec), self.ms(listen));
             }
+        }
+        self.awaited(free);
+    }
+
+    /// What a birth that did not come so far waits for: the image of the container that is next.
+    fn awaited(&mut self, free: Option<u64>) {
+        let (story, until) = (self.input.story, self.input.until_ns);
+        let (Some(free), Some(record)) = (free.filter(|ns| *ns < until), self.input.record) else { return };
+        let of = |kind: ContainerKind| record.containers.iter().filter(move |c| c.kind == kind);
+        let there = |c: &&ContainerRecord| story.containers().all(|s| display(s) != c.name);
+        let next = of(ContainerKind::Init).chain(of(ContainerKind::Main)).find(there);
+        if let Some(next) = next.filter(|_| self.input.outcome != BirthOutcome::Complete) {
+            self.spans.push(Span {
+                phase: Phase::Image,
+                container: Some(next.name.clone()),
+                start: self.ms(free),
+                end: self.ms(until),
+                uncertainty: None,
+            });
         }
     }
 

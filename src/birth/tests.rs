@@ -358,6 +358,9 @@ fn a_birth_that_takes_too_long_ends_unfinished() {
     let status = &certificates[0].status;
     assert_eq!(status.outcome, Some(BirthOutcome::Unfinished));
     assert_eq!(status.failure.as_ref().map(|f| f.reason.as_str()), Some("TimedOut"));
+    let image = phase(status, "image");
+    assert_eq!(image.container.as_deref(), Some("kg-birth"));
+    assert!(image.duration_ms > 299_000.0, "it was waited for to the end");
     assert!(
         !births.recording() && births.step(at(Duration::from_secs(302)), &index, true, &mut none).is_empty()
     );

@@ -14,7 +14,9 @@ use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Config};
 
-use crate::api::{Actor, BirthPhase, PodBirthCertificate, PodBirthCertificateStatus, object_name};
+use crate::api::{
+    Actor, BirthPhase, ContainerRestart, PodBirthCertificate, PodBirthCertificateStatus, object_name,
+};
 use crate::attribution::watch;
 
 /// Whose birth, from where, and how to show it.
@@ -179,6 +181,13 @@ fn axis(status: &PodBirthCertificateStatus) -> (f64, f64) {
     let total = status.kernel_stats.as_ref().and_then(|s| s.total_duration_ms);
     let to = ends.chain(total).chain(status.timeline.last().map(|s| s.timestamp_ms)).fold(1.0, f64::max);
     (from, to)
+}
+
+/// "web was started again at 2026-11-21T10:00:00Z, failed: exit status 1".
+fn again(restart: &ContainerRestart) -> String {
+    let why = restart.failure.as_ref().map(|w| format!(", failed: {w}")).unwrap_or_default();
+    let at = restart.at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
+    format!("{} was started again{at}{why}", restart.container)
 }
 
 /// How much earlier it may have been.
