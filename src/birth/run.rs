@@ -165,7 +165,7 @@ impl Watcher {
 }
 
 /// What the recorder that the plan allows tells, and what it does not.
-fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Knows) {
+pub fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Knows) {
     let mut why = plan.births.shortfalls().iter().map(|s| s.why.as_str());
     let Some(hook) = plan.births.hook() else {
         return (missing(&why.collect::<Vec<_>>().join("; ")), Knows::NOTHING);

@@ -397,10 +397,7 @@ impl Births {
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
         let lost = (self.lost + self.log.dropped).saturating_sub(birth.lost);
-        if lost > 0 {
-            let why = format!("{lost} records were lost; some may have been this pod's");
-            missing.push(MissingPart { part: "records".into(), why });
-        }
+        missing.extend(records_lost(lost));
         missing
     }
 
@@ -445,6 +442,12 @@ pub fn trace_id(uid: &str) -> Option<String> {
 pub fn missing(why: &str) -> Vec<MissingPart> {
     let part = |part: &str| MissingPart { part: part.into(), why: certificate::clipped(why, 512) };
     ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"].map(part).into()
+}
+
+/// So many records were lost in its time.
+pub fn records_lost(lost: u64) -> Option<MissingPart> {
+    let why = format!("{lost} records were lost; some may have been of this birth");
+    (lost > 0).then(|| MissingPart { part: "records".into(), why })
 }
 
 fn nanos(d: Duration) -> u64 {
