@@ -61,19 +61,22 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
         say(at(input.until_ns), Actor::Kubelet, format!("{of}fails: {}", failure.reason), why, None);
     }
     steps.sort_by(|a, b| a.timestamp_ms.total_cmp(&b.timestamp_ms));
-    if steps.len() > STEPS_MAX {
-        let more = steps.len() - (STEPS_MAX - 1);
-        steps.truncate(STEPS_MAX - 1);
-        let last = steps.last().map_or(0.0, |s| s.timestamp_ms);
-        steps.push(BirthStep {
-            timestamp_ms: last,
-            actor: Actor::Kernel,
-            action: format!("{more} more steps, left out here"),
-            details: None,
-            uncertainty_ms: None,
-        });
-    }
+    thin(&mut steps);
     steps
+}
+
+/// Leaves out of too many steps those in the middle: how it began and how it ended is told in any case.
+fn thin(steps: &mut Vec<BirthStep>) {
+    let Some(more) = steps.len().checked_sub(STEPS_MAX).filter(|n| *n > 0).map(|n| n + 1) else { return };
+    let from = STEPS_MAX / 2;
+    let left_out = BirthStep {
+        timestamp_ms: steps[from].timestamp_ms,
+        actor: Actor::Kernel,
+        action: format!("{more} more steps, left out here"),
+        details: None,
+        uncertainty_ms: None,
+    };
+    steps.splice(from..from + more, [left_out]);
 }
 
 /// The cgroups made and written to, each path once.
