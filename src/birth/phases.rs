@@ -44,7 +44,9 @@ impl<'a> Times<'a> {
 
     /// The API server's: before the kubelet made the pod's cgroup, and before the agent heard of it.
     fn scheduling(&mut self) {
-        let Some(life) = self.input.record.map(|r| &r.life) else { return };
+        // The kubelet makes the object of a static pod after the pod itself: its times are not of the birth.
+        let own = self.input.record.filter(|r| r.config_hash.is_none());
+        let Some(life) = own.map(|r| &r.life) else { return };
         let before = Some(self.input.heard_of.unwrap_or(0.0).min(0.0));
         let of = |second, after, before| Moment::of_second(second, self.input.zero.unix_ns, after, before);
         let Some(scheduled) = life.scheduled.map(|s| of(s, None, before)) else { return };
@@ -55,7 +57,7 @@ impl<'a> Times<'a> {
                 phase: Phase::Scheduled,
                 container: None,
                 start: created.late,
-                end: scheduled.late,
+                end: scheduled.late.max(created.late),
                 uncertainty: (uncertainty > 0.0).then_some(uncertainty),
             });
         }

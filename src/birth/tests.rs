@@ -283,6 +283,46 @@ fn a_container_without_kubernetes() {
     );
 }
 
+#[test]
+fn times_that_contradict_each_other_give_no_length_below_zero() {
+    let mut pod = slimmed(POD_OBJECT);
+    // A clock that was set between the two.
+    pod.life.created = pod.life.scheduled.map(|s| s + 3);
+    let status = watched(records(POD), vec![pod.clone()]).remove(0).status;
+    assert_eq!(phase(&status, "scheduled").duration_ms, 0.0);
+    pod.config_hash = Some("bf4eb23c48bbcc272d5dc8a1a460e91b".into());
+    let status = watched(records(POD), vec![pod]).remove(0).status;
+    assert!(status.phases.iter().all(|p| p.name != "scheduled"), "a static pod's is its mirror's");
+    assert!(status.phases.iter().all(|p| p.duration_ms >= 0.0));
+}
+
+#[test]
+fn a_long_timeline_keeps_both_its_ends() {
+    let mut all = records(POD);
+    let own = all.iter().rev().find_map(|r| match r {
+        Record::Began(s) if s.args == ["/pod", "web"] => Some((s.place, s.start_ns)),
+        _ => None,
+    });
+    let (_, start) = own.expect("the container's program");
+    // The kubelet mounts 300 volumes.
+    let before: Vec<Record> = (0..300)
+        .map(|n| {
+            let command = format!("mount -t tmpfs tmpfs /var/lib/kubelet/pods/{UID}/volumes/x/{n}");
+            let mut mount = exec(500_000 + n, None, &command);
+            mount.start_ns = start - 300_000 + n;
+            Record::Began(mount)
+        })
+        .collect();
+    all.extend(before);
+    let status = watched(all, vec![slimmed(POD_OBJECT)]).remove(0).status;
+    let steps: Vec<_> = status.timeline.iter().map(|s| s.action.as_str()).collect();
+    assert_eq!(steps.len(), 128);
+    assert_eq!(steps.last(), Some(&"says Ready"));
+    assert!(steps.contains(&"kg-birth listens on port 8080") && steps.contains(&"makes the pod's cgroup"));
+    assert_eq!(steps.iter().filter(|s| s.ends_with("more steps, left out here")).count(), 1);
+    assert!(status.timeline.is_sorted_by_key(|s| s.timestamp_ms));
+}
+
 /// The fixture up to the sandbox's program.
 fn sandbox_only() -> (Vec<Record>, PodRecord) {
     let all = records(POD);
