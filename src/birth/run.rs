@@ -103,15 +103,15 @@ impl Watcher {
         take(&mut self.births, &mut records);
         let lost = driver.birth_losses();
         self.births.lost(lost.segments + lost.events + lost.cgroups);
-        if let Some(recorder) = driver.recorder() {
-            if self.births.recording() && !recorder.recording() {
-                match recorder.start() {
-                    Ok(()) => self.failed = false,
-                    Err(error) => {
-                        self.births.unrecorded(&error.to_string());
-                        if !std::mem::replace(&mut self.failed, true) {
-                            warn!("{error}: this birth is certified without system calls");
-                        }
+        if self.births.recording()
+            && let Some(recorder) = driver.recorder().filter(|r| !r.recording())
+        {
+            match recorder.start() {
+                Ok(()) => self.failed = false,
+                Err(error) => {
+                    self.births.unrecorded(&error.to_string());
+                    if !std::mem::replace(&mut self.failed, true) {
+                        warn!("{error}: this birth is certified without system calls");
                     }
                 }
             }
