@@ -94,6 +94,13 @@ impl Knows {
     pub const NOTHING: Knows = Knows { programs: false, writes: false, waits: false, bytes: false };
 }
 
+/// When it was over, CLOCK_MONOTONIC, ns: what is done later is no part of it.
+pub fn end_ns(input: &Input<'_>) -> u64 {
+    // Rounded up: what it ended with belongs to it.
+    let total = (Times::of(input).total(input) * 1e6).ceil() as u64 + 1;
+    (input.zero.mono_ns + total).min(input.until_ns)
+}
+
 /// The object's status and the processes behind it.
 pub fn birth(input: &Input<'_>) -> (PodBirthCertificateStatus, Vec<Process>) {
     let times = Times::of(input);

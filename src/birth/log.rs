@@ -10,7 +10,7 @@ use super::hints::{self, Hints, Role, Verb};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::Hierarchy;
 use crate::kernel::birth::{
-    Begun, CgroupMade, CgroupWrite, Ended, Listen, Place, Record, Segment, SegmentId,
+    Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Place, Record, Segment, SegmentId,
 };
 
 /// A segment and what became of it.
@@ -20,6 +20,8 @@ pub struct Life {
     pub hints: Hints,
     /// Its end; or, of one that lives, what it did up to a moment ([`Log::settle`]).
     pub ended: Option<Ended>,
+    /// What it had done at a moment at which it lived.
+    marked: Option<(u64, Counters)>,
     /// The program the same process ran next.
     next: Option<SegmentId>,
 }
@@ -58,6 +60,19 @@ pub struct Log {
     sandboxes: BTreeSet<String>,
     /// Records not taken in because there were too many.
     pub dropped: u64,
+}
+
+impl Life {
+    /// Between two looks at the recorder.
+    const SLACK_NS: u64 = 1_000_000;
+
+    /// What it did until then, as near as that is known.
+    pub fn counters(&self, until_ns: u64) -> Option<&Counters> {
+        let ended = self.ended.as_ref();
+        let later = ended.is_none_or(|e| e.at_ns > until_ns);
+        let marked = self.marked.as_ref().filter(|(at, _)| later && at + Self::SLACK_NS >= until_ns);
+        marked.map(|(_, counters)| counters).or(ended.map(|e| &e.counters))
+    }
 }
 
 impl Log {
@@ -111,7 +126,7 @@ impl Log {
         {
             before.next = Some(id);
         }
-        self.lives.insert(id, Life { segment, hints, ended: None, next: None });
+        self.lives.insert(id, Life { segment, hints, ended: None, marked: None, next: None });
         self.order.push_back(id);
     }
 
@@ -151,6 +166,15 @@ impl Log {
     /// The pod of a container.
     pub fn pod_of(&self, container: &str) -> Option<&PodId> {
         self.pod_of.get(container)
+    }
+
+    /// Takes the numbers of segments that live and go on.
+    pub fn mark(&mut self, at_ns: u64, numbers: impl IntoIterator<Item = (SegmentId, Counters)>) {
+        for (id, counters) in numbers {
+            if let Some(life) = self.lives.get_mut(&id) {
+                life.marked = Some((at_ns, counters));
+            }
+        }
     }
 
     /// Takes the numbers up to now of segments that live.

@@ -7,11 +7,11 @@ use tracing::warn;
 
 use super::certificate::{Certificate, Knows, clipped};
 use super::story::Named;
-use super::watch::{Births, Drops, Options, missing};
+use super::watch::{Births, Drops, Options, Tally, missing};
 use crate::api::MissingPart;
 use crate::attribution::bundle::Bundles;
 use crate::attribution::watch::{ApiStatus, Pods};
-use crate::kernel::birth::{By, CgroupMade, Entry, Record};
+use crate::kernel::birth::{By, CgroupMade, Counters, Ended, Entry, Record, SegmentId};
 use crate::kernel::driver::{Driver, now};
 use crate::kernel::facts::Facts;
 use crate::kernel::plan::Plan;
@@ -119,19 +119,7 @@ impl Watcher {
         self.ask_runtime(at);
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
-        let certificates = self.births.step(at, &index, api, &mut |ids| {
-            let Some(recorder) = driver.recorder() else { return Vec::new() };
-            recorder.tally();
-            let mut ended = Vec::new();
-            ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
-            ended
-                .into_iter()
-                .filter_map(|r| match r {
-                    Record::Ended(ended) => Some(ended),
-                    _ => None,
-                })
-                .collect()
-        });
+        let certificates = self.births.step(at, &index, api, &mut Recorded(driver));
         if let Some(recorder) = driver.recorder()
             && !self.births.recording()
             && recorder.recording()
@@ -161,6 +149,29 @@ impl Watcher {
             *not_before = at.mono_ns + Self::AGAIN.as_nanos() as u64;
             *left > 0
         });
+    }
+}
+
+/// The numbers of the driver's recorder.
+struct Recorded<'a, 'obj>(&'a mut Driver<'obj>);
+
+impl Tally for Recorded<'_, '_> {
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended> {
+        let Some(recorder) = self.0.recorder() else { return Vec::new() };
+        recorder.tally();
+        let mut ended = Vec::new();
+        ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
+        let of = |r| match r {
+            Record::Ended(ended) => Some(ended),
+            _ => None,
+        };
+        ended.into_iter().filter_map(of).collect()
+    }
+
+    fn so_far(&mut self, ids: &[SegmentId]) -> Vec<(SegmentId, Counters)> {
+        let Some(recorder) = self.0.recorder() else { return Vec::new() };
+        recorder.tally();
+        ids.iter().filter_map(|id| Some((*id, recorder.counters(*id)?))).collect()
     }
 }
 

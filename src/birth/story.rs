@@ -292,7 +292,7 @@ impl Story {
             start_ns: segment.start_ns,
             end_ns: ended.map(|e| e.at_ns),
             how: ended.map(|e| e.how),
-            counters: life.ended.as_ref().map(|e| e.counters.clone()),
+            counters: life.counters(until).cloned(),
         });
     }
 

@@ -1,5 +1,6 @@
 //! Recorded births (`tests/fixtures/birth/`), alone, several at once, and gone wrong.
 
+mod ends;
 mod programs;
 mod restarts;
 mod retries;

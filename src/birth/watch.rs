@@ -21,7 +21,7 @@ use crate::attribution::paths::{self, Kind, PodId};
 use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
 use crate::kernel::Instant;
-use crate::kernel::birth::{CgroupMade, Ended, Record, SegmentId};
+use crate::kernel::birth::{Begun, CgroupMade, Counters, Ended, Record, SegmentId};
 
 /// How births are watched.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +47,24 @@ pub struct Drops {
     pub records: u64,
 }
 
-/// Asks for what segments that live have done up to now.
-pub type Numbers<'a> = &'a mut dyn FnMut(&[SegmentId]) -> Vec<Ended>;
+/// What segments that live have done up to now.
+pub trait Tally {
+    /// They are followed no longer.
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended>;
+
+    /// They go on.
+    fn so_far(&mut self, _ids: &[SegmentId]) -> Vec<(SegmentId, Counters)> {
+        Vec::new()
+    }
+}
+
+impl<F: FnMut(&[SegmentId]) -> Vec<Ended>> Tally for F {
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended> {
+        self(ids)
+    }
+}
+
+pub type Numbers<'a> = &'a mut dyn Tally;
 
 /// See the module.
 #[derive(Debug)]
@@ -151,7 +167,27 @@ impl Births {
             Record::Ended(ended) => self.ended(ended),
             _ => {}
         }
+        let did = match &record {
+            Record::Began(segment) if segment.begun == Begun::Exec => Some(segment.id),
+            Record::Listen(listen) => listen.by.segment,
+            _ => None,
+        };
         self.log.add(record);
+        if let Some(id) = did {
+            self.did(id);
+        }
+    }
+
+    /// A container's own program began, or listens: without an API server that may have been the end of the birth.
+    fn did(&mut self, id: SegmentId) {
+        let unheard =
+            self.births.values().any(|b| b.record.is_none() && matches!(b.state, State::Running(_)));
+        if unheard
+            && self.log.within_container(id)
+            && let Some(birth) = self.log.owner(id).pod.and_then(|pod| self.births.get_mut(&pod))
+        {
+            birth.mark = birth.record.is_none();
+        }
     }
 
     fn ended(&mut self, ended: &Ended) {
@@ -235,7 +271,7 @@ impl Births {
         now: Instant,
         pods: &PodIndex,
         api: bool,
-        mut numbers: Numbers<'_>,
+        numbers: Numbers<'_>,
     ) -> Vec<Certificate> {
         let mut out = Vec::new();
         let ids: Vec<PodId> = self.births.keys().cloned().collect();
@@ -243,6 +279,9 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
+            if birth.is_marked() {
+                self.mark(&pod, &birth, now, &mut *numbers);
+            }
             if let State::Parked(until) = birth.state {
                 let late = now.mono_ns > until;
                 birth.forgotten |= late;
@@ -256,10 +295,10 @@ impl Births {
             if let State::Running(deadline) = birth.state
                 && birth.is_due(now, deadline, api)
             {
-                out.extend(self.look(&pod, &mut birth, now, deadline, api, &mut numbers));
+                out.extend(self.look(&pod, &mut birth, now, deadline, api, &mut *numbers));
             }
             if !birth.restarts.is_empty() && now.mono_ns >= birth.look_ns {
-                out.extend(self.restarts(&mut birth, now, &mut numbers));
+                out.extend(self.restarts(&mut birth, now, &mut *numbers));
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
             // One that is being born is told of first.
@@ -311,7 +350,7 @@ impl Births {
         numbers: Numbers<'_>,
     ) -> Option<Certificate> {
         birth.look_ns = now.mono_ns + nanos(Self::LOOK);
-        let story = self.story(pod, birth, now);
+        let story = self.story(pod, birth, now.mono_ns);
         let silent = now.mono_ns.saturating_sub(birth.last_ns) >= nanos(self.options.settle);
         let (outcome, failure) = verdict(birth, &story, now, deadline, api, silent, &self.options)?;
         birth.suspect = false;
@@ -325,11 +364,9 @@ impl Births {
             }
         }
         let alive: Vec<SegmentId> = story.alive().collect();
-        self.log.settle(numbers(&alive));
-        let story = self.story(pod, birth, now);
-        let missing = self.missing(birth, api);
+        self.log.settle(numbers.end(&alive));
         let input = Input {
-            story: &story,
+            story: &self.story(pod, birth, now.mono_ns),
             zero: birth.zero,
             until_ns: now.mono_ns,
             record: birth.record.as_deref(),
@@ -337,10 +374,13 @@ impl Births {
             heard_ready: birth.heard_ready,
             outcome,
             failure,
-            missing,
+            missing: self.missing(birth, api),
             knows: if birth.unrecorded.is_some() { Knows::NOTHING } else { self.knows },
         };
-        let (mut status, processes) = certificate::birth(&input);
+        // What was done since it was over, while it was waited for a socket, is no part of it.
+        let until_ns = certificate::end_ns(&input);
+        let story = self.story(pod, birth, until_ns);
+        let (mut status, processes) = certificate::birth(&Input { story: &story, until_ns, ..input });
         let who = self.who(pod, birth, &story);
         status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
         let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
@@ -351,13 +391,19 @@ impl Births {
         Some(certificate)
     }
 
-    fn story(&self, pod: &PodId, birth: &Birth, now: Instant) -> Story {
+    /// Takes the numbers of what lives now, where the birth may be over by now.
+    fn mark(&mut self, pod: &PodId, birth: &Birth, now: Instant, numbers: Numbers<'_>) {
+        let alive: Vec<SegmentId> = self.story(pod, birth, now.mono_ns).alive().collect();
+        self.log.mark(now.mono_ns, numbers.so_far(&alive));
+    }
+
+    fn story(&self, pod: &PodId, birth: &Birth, until_ns: u64) -> Story {
         let first = self.log.cgroups().iter().find_map(|m| {
             let ours = m.pod.as_ref() == Some(pod) && m.made.by.at_ns >= birth.zero.mono_ns;
             m.container.as_deref().filter(|_| ours)
         });
         let named = |id: &str| self.named(id, birth.record.as_deref(), first);
-        Story::of(&self.log, &Subject::Pod(pod.clone()), birth.zero.mono_ns, now.mono_ns, named)
+        Story::of(&self.log, &Subject::Pod(pod.clone()), birth.zero.mono_ns, until_ns, named)
     }
 
     /// What is known of a container; `first`: the pod's first.

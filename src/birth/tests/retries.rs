@@ -1,6 +1,7 @@
 //! Births that fail and are tried again.
 
 use super::*;
+use crate::birth::watch::Numbers;
 
 /// The births of one node, a pod of it, and the time.
 pub struct Node {
@@ -32,9 +33,13 @@ impl Node {
 
     /// Looks after so long.
     pub fn after(&mut self, time: Duration) -> Vec<Certificate> {
+        self.tallied(time, &mut |_: &[SegmentId]| Vec::new())
+    }
+
+    /// The same, with this recorder.
+    pub fn tallied(&mut self, time: Duration, numbers: Numbers<'_>) -> Vec<Certificate> {
         self.now += time.as_nanos() as u64;
-        let mut none = |_: &[SegmentId]| Vec::new();
-        self.births.step(moment(self.zero, self.now), &self.index, true, &mut none)
+        self.births.step(moment(self.zero, self.now), &self.index, true, numbers)
     }
 
     pub fn record(&mut self, record: Record) {

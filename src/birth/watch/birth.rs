@@ -41,6 +41,8 @@ pub struct Birth {
     pub restarts: BTreeMap<String, Restart>,
     /// Why the recorder did not run.
     pub unrecorded: Option<String>,
+    /// It may be over by now: what lives is to be counted.
+    pub mark: bool,
 }
 
 /// A container that is started again, by the runtime's id.
@@ -85,6 +87,7 @@ impl Birth {
             retried: false,
             restarts: BTreeMap::new(),
             unrecorded: None,
+            mark: false,
         }
     }
 
@@ -101,13 +104,21 @@ impl Birth {
         let ms = since(self.zero, now.mono_ns);
         self.heard_of.get_or_insert(ms);
         match record.life.ready {
-            Some(_) => self.heard_ready = self.heard_ready.or(Some(ms)),
+            Some(_) => {
+                self.mark |= self.heard_ready.is_none();
+                self.heard_ready = self.heard_ready.or(Some(ms));
+            }
             None => self.heard_ready = None,
         }
         let causes = failure::causes(record);
         self.told.retain(|c| matches!(c, Cause::Program(_)) || causes.contains(c));
         self.record = Some(record.clone());
         self.look_ns = 0;
+    }
+
+    /// Once, if it may be over by now.
+    pub fn is_marked(&mut self) -> bool {
+        std::mem::take(&mut self.mark) && matches!(self.state, State::Running(_))
     }
 
     /// It goes on: it ends at the latest at `deadline`.

@@ -50,7 +50,7 @@ impl Births {
             }
             birth.restarts.remove(&id);
             let alive: Vec<SegmentId> = now_seen.alive().collect();
-            self.log.settle(numbers(&alive));
+            self.log.settle(numbers.end(&alive));
             let story = story(self);
             let never = container.exec_ns.is_none() && knows.programs;
             let failure = failure.or_else(|| {
