@@ -270,6 +270,39 @@ pub struct BirthCost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub syscalls: Option<i64>,
+    /// The most frequent, and what is left as `others`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_syscall: BTreeMap<String, i64>,
+    /// Programs that were executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub programs: Option<i64>,
+    /// Processes forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub forks: Option<i64>,
+    /// Namespaces made, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_namespace: BTreeMap<String, i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cgroups_created: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cgroup_writes: Option<i64>,
+    /// The same by file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_cgroup_file: BTreeMap<String, i64>,
+    /// Mounts of the containers it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub mounts: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub pivot_roots: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub netfilter_changes: Option<i64>,
     /// Time on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -363,7 +396,7 @@ pub struct KernelStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub total_syscalls: Option<i64>,
-    /// The most frequent system calls and their counts.
+    /// The most frequent system calls and their counts; those of all others as `others`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_syscall: BTreeMap<String, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

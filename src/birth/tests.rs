@@ -186,7 +186,8 @@ fn a_pods_birth_is_certified_whole() {
     assert_eq!(stats.pivot_roots, Some(2));
     let kinds: Vec<_> = stats.by_namespace.iter().map(|(k, n)| (k.as_str(), *n)).collect();
     assert_eq!(kinds, [("ipc", 1), ("mnt", 2), ("net", 1), ("pid", 2), ("uts", 1)]);
-    assert_eq!(status.breakdown.iter().filter_map(|b| b.syscalls).sum::<i64>(), syscalls as i64);
+    assert_eq!(stats.by_syscall.values().sum::<i64>(), syscalls as i64, "named or among the others");
+    sums_up(status, stats);
 
     let order: Vec<_> = status.phases.iter().map(|p| p.name.as_str()).collect();
     let expected = [
@@ -221,6 +222,32 @@ fn a_pods_birth_is_certified_whole() {
         assert!(actors.contains(&actor), "{actor:?}");
     }
     assert!(status.timeline.is_sorted_by_key(|s| s.timestamp_ms), "{:?}", status.timeline);
+}
+
+/// What each actor did in each phase is all that was done.
+fn sums_up(status: &PodBirthCertificateStatus, stats: &crate::api::KernelStats) {
+    let sum =
+        |of: fn(&crate::api::BirthCost) -> Option<i64>| status.breakdown.iter().filter_map(of).sum::<i64>();
+    let whole = |n: Option<i64>| n.expect("known");
+    assert_eq!(sum(|b| b.syscalls), whole(stats.total_syscalls));
+    assert_eq!(sum(|b| Some(b.by_syscall.values().sum())), whole(stats.total_syscalls));
+    assert_eq!(sum(|b| b.programs), whole(stats.programs));
+    assert_eq!(sum(|b| b.cgroups_created), whole(stats.cgroups_created));
+    assert_eq!(sum(|b| b.cgroup_writes), whole(stats.cgroup_writes));
+    assert_eq!(sum(|b| Some(b.by_cgroup_file.values().sum())), whole(stats.cgroup_writes));
+    assert_eq!(sum(|b| Some(b.by_namespace.values().sum())), whole(stats.namespaces_created));
+    assert_eq!(sum(|b| b.mounts), whole(stats.mounts));
+    assert_eq!(sum(|b| b.pivot_roots), whole(stats.pivot_roots));
+    assert_eq!(sum(|b| b.netfilter_changes), whole(stats.netfilter_changes));
+    let part = |actor, phase: &str| {
+        let of = |b: &&crate::api::BirthCost| b.actor == actor && b.phase == phase;
+        status.breakdown.iter().find(of).unwrap_or_else(|| panic!("{phase}: {:?}", status.breakdown))
+    };
+    let kubelet = part(Actor::Kubelet, "cgroup");
+    assert_eq!((kubelet.syscalls, kubelet.processes), (None, 0), "its threads serve all pods");
+    assert!(kubelet.cgroups_created > Some(0) && kubelet.cgroup_writes > Some(0));
+    assert_eq!(part(Actor::Runtime, "sandbox").by_namespace.get("net"), Some(&1));
+    assert!(part(Actor::Runtime, "create").by_cgroup_file.contains_key("cgroup.procs"));
 }
 
 proptest! {
