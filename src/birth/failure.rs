@@ -192,7 +192,8 @@ pub fn exited(container: &Container) -> Option<BirthFailure> {
 
 /// The last phase anything was done in.
 pub fn furthest(story: &Story) -> Phase {
-    let ready = story.containers().filter(|c| c.exec_ns.is_some()).map(|_| Phase::Ready).next();
+    let runs = |c: &&Container| c.exec_ns.is_some() && !c.named.init;
+    let ready = story.containers().find(runs).map(|_| Phase::Ready);
     let works = story.works.iter().map(|w| w.phase).max();
     ready.or(works).unwrap_or(Phase::Cgroup)
 }

@@ -81,6 +81,13 @@ impl Bed {
         })
     }
 
+    /// All births that the agent told of until now, each with `zero`.
+    pub fn births(&self) -> Vec<Value> {
+        let lines = self.agent.lines().into_iter().filter_map(|l| serde_json::from_str(&l.text).ok());
+        let births = lines.filter(|said: &Value| said["event.name"] == "kernel_gossip.birth");
+        births.map(with_zero).collect()
+    }
+
     /// What the agent said of a pod's birth, with `zero`: the birth's, in ms since the Unix epoch.
     pub fn said(&mut self, pod: &str) -> Value {
         let wanted = json!(pod);
@@ -93,10 +100,14 @@ impl Bed {
             }
             it
         });
-        let zero: jiff::Timestamp = found["kernel_gossip.birth.zero"].as_str().unwrap().parse().unwrap();
-        found["zero"] = json!(zero.as_nanosecond() as f64 / 1e6);
-        found
+        with_zero(found)
     }
+}
+
+fn with_zero(mut said: Value) -> Value {
+    let zero: jiff::Timestamp = said["kernel_gossip.birth.zero"].as_str().unwrap().parse().unwrap();
+    said["zero"] = json!(zero.as_nanosecond() as f64 / 1e6);
+    said
 }
 
 /// A service account that may speak for any pod: its token, in a file.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, get, kill, pod};
+use crate::bed::{Bed, containerd_ms, ctr, get, kill, pod};
 use crate::cluster::feed;
-use crate::common::process::output;
+use crate::common::process::{Running, output};
 use crate::common::{kubectl, until};
 
 /// Pods in all, and at once. `KG_BIRTH_PODS=200` for the whole of it.
@@ -18,6 +18,7 @@ const WAVE: usize = 20;
 fn every_pod_is_certified_and_none_is_mixed_up() {
     let pods = std::env::var("KG_BIRTH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
     let bed = Bed::new("birth-waves", &[]);
+    let events = Running::start(&mut ctr(&["events"]));
     let ns = bed.namespace.0.clone();
     let mut certified = 0;
     for first in (0..pods).step_by(WAVE) {
@@ -25,6 +26,7 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
         let items: Vec<Value> = names.iter().map(|n| pod(n, "testbed.local/web:1", json!([]))).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         feed(kubectl().args(["-n", &ns, "create", "-f", "-"]), &list.to_string()).expect("created");
+        delete_while_born(&bed, &format!("gone{first}"));
         // Those of the wave before: some are killed, which restarts them, and the rest is deleted, while these are born.
         if first > 0 {
             let before: Vec<String> = (first - WAVE..first).map(|n| format!("p{n}")).collect();
@@ -76,6 +78,9 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
             );
             certified += 1;
         }
+        if first > 0 {
+            (first - WAVE..first - WAVE + 3).for_each(|n| restarted(&bed, &format!("p{n}")));
+        }
     }
     assert_eq!(certified, pods);
     let lost = get(&bed.metrics);
@@ -86,6 +91,86 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
         .collect();
     assert!(lost.is_empty(), "{lost:?}");
     println!("{certified} of {pods} pods certified, none mixed, nothing lost");
+    let births = bed.births();
+    for first in (0..pods).step_by(WAVE) {
+        deleted(&births, &format!("gone{first}"));
+    }
+    agrees_with_containerd(&births, &events);
+}
+
+/// Makes a pod that is not born soon, and deletes it once its first program runs.
+fn delete_while_born(bed: &Bed, name: &str) {
+    let mut gone = pod(name, "testbed.local/web:1", json!([]));
+    let command = ["/bin/sh", "-c", "sleep 600"];
+    gone["spec"]["initContainers"] =
+        json!([{"name": "first", "image": "testbed.local/busybox:1", "command": command}]);
+    bed.namespace.apply(&gone);
+    until_long("the program of a pod to be deleted", || {
+        let object = format!("pod/{name}");
+        let started =
+            bed.namespace.get(&object, "{.status.initContainerStatuses[0].state.running.startedAt}");
+        (!started.is_empty()).then_some(())
+    });
+    bed.namespace.kubectl(&["delete", "--wait=false", "pod", name]);
+}
+
+/// The certificate of a pod that was deleted says so; its object went with the pod.
+fn deleted(births: &[Value], name: &str) {
+    let own: Vec<_> = births.iter().filter(|b| b["k8s.pod.name"] == name).collect();
+    let [said] = own.as_slice() else { panic!("{name}: {own:?}") };
+    let status = &said["kernel_gossip.birth.certificate"];
+    let failure = &status["failure"];
+    assert_eq!(
+        (&status["outcome"], &failure["reason"], &failure["phase"]),
+        (&json!("unfinished"), &json!("Deleted"), &json!("init")),
+        "{name}: {status}"
+    );
+    assert!(status["kernelStats"]["totalSyscalls"].as_i64() > Some(0), "{name}: {status}");
+}
+
+/// A pod whose program was killed was started again, and is the same birth.
+fn restarted(bed: &Bed, name: &str) {
+    let object = format!("podbirthcertificate/{name}-pbc");
+    let restart: Value = until_long("the restart", || {
+        serde_json::from_str(&bed.namespace.get(&object, "{.status.restarts[0]}")).ok()
+    });
+    assert_eq!(restart["container"], "main", "{name}: {restart}");
+    assert!(restart["execMs"].is_number() && restart["failure"].is_null(), "{name}: {restart}");
+}
+
+/// How far each container's recorded exec is from containerd's word that its task was started. It says so once runc has
+/// returned, which is a little before or after its child executes the program.
+fn agrees_with_containerd(births: &[Value], events: &Running) {
+    let started: BTreeMap<String, f64> = events
+        .lines()
+        .iter()
+        .filter(|l| l.text.contains("/tasks/start"))
+        .map(|l| {
+            let (_, id) = l.text.split_once("\"container_id\":\"").expect("an id");
+            (id.split('"').next().unwrap().to_owned(), containerd_ms(&l.text))
+        })
+        .collect();
+    let mut apart: Vec<f64> = births
+        .iter()
+        .filter(|b| b["kernel_gossip.birth.kind"] == "birth")
+        .flat_map(|b| {
+            let all =
+                b["kernel_gossip.birth.certificate"]["containers"].as_array().cloned().unwrap_or_default();
+            all.into_iter().map(|c| (b["zero"].as_f64().unwrap(), c))
+        })
+        .filter_map(|(zero, c)| Some(zero + c["execMs"].as_f64()? - started.get(c["id"].as_str()?)?))
+        .collect();
+    apart.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let at = |share: f64| apart[((apart.len() - 1) as f64 * share) as usize];
+    println!(
+        "exec of {} programs, after containerd's /tasks/start: {:.2} ms in the median, {:.2} ms at the 90th percentile, {:.2} \
+         ms at most (by distance)",
+        apart.len(),
+        at(0.5),
+        at(0.9),
+        at(1.0)
+    );
+    assert!(apart.len() >= births.len() / 2 && at(0.5).abs() <= 5.0, "{apart:?}");
 }
 
 /// Twenty pods on two cores take their time.

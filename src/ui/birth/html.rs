@@ -229,7 +229,7 @@ mod tests {
             duration_ms: 2.0,
             uncertainty_ms: None,
         });
-        let html = page(&View { title: "<b>\"x\"".into(), status });
+        let html = page(&View { title: "<b>\"x\"".into(), pod: None, status });
         assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");
         assert!(!html.contains("http"), "nothing from elsewhere");
     }

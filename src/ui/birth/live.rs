@@ -170,5 +170,5 @@ fn certify(
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
-    Ok(View { title: format!("container {shown}"), status })
+    Ok(View { title: format!("container {shown}"), pod: None, status })
 }

@@ -13,9 +13,11 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Config};
+use serde::Serialize;
 
 use crate::api::{
-    Actor, BirthPhase, ContainerRestart, PodBirthCertificate, PodBirthCertificateStatus, object_name,
+    Actor, BirthPhase, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec,
+    PodBirthCertificateStatus, object_name,
 };
 use crate::attribution::watch;
 
@@ -59,7 +61,33 @@ pub enum Format {
 pub struct View {
     /// `web in namespace shop, on node n1`.
     pub title: String,
+    /// The pod; `None` for a container without Kubernetes.
+    pub pod: Option<PodOf>,
     pub status: PodBirthCertificateStatus,
+}
+
+/// The pod that was born.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodOf {
+    namespace: String,
+    #[serde(flatten)]
+    spec: PodBirthCertificateSpec,
+}
+
+/// A certificate as one object: the pod, and what its status has.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    pod: Option<&'a PodOf>,
+    #[serde(flatten)]
+    status: &'a PodBirthCertificateStatus,
+}
+
+impl<'a> Json<'a> {
+    fn of(view: &'a View) -> Json<'a> {
+        Json { pod: view.pod.as_ref(), status: &view.status }
+    }
 }
 
 /// Shows it.
@@ -77,7 +105,7 @@ pub async fn run(args: &BirthArgs, shutdown: impl Future<Output = ()>) -> Result
     let mut out = io::stdout().lock();
     match args.output {
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &view.status).context("stdout")?;
+            serde_json::to_writer_pretty(&mut out, &Json::of(&view)).context("stdout")?;
             writeln!(out).context("stdout")
         }
         Format::Text => {
@@ -119,7 +147,8 @@ async fn of_pod(args: &BirthArgs, pod: &str) -> Result<View> {
         );
     };
     let Some(status) = there.status else { bail!("the certificate {name} says nothing yet: try again") };
-    Ok(View { title: format!("{pod} in namespace {namespace}, on {}", there.spec.node_name), status })
+    let title = format!("{pod} in namespace {namespace}, on {}", there.spec.node_name);
+    Ok(View { title, pod: Some(PodOf { namespace, spec: there.spec }), status })
 }
 
 /// Waits for the object and its status.

@@ -257,7 +257,7 @@ mod tests {
         let (severity, phase) = (Severity::Warning, "image".to_owned());
         status.slow = Some(SlowPhase { severity, phase, took_ms: 360_000.0, usual_ms: 900.0 });
         status.restarts.push(ContainerRestart { container: "web".into(), ..ContainerRestart::default() });
-        let view = View { title: "a".into(), status };
+        let view = View { title: "a".into(), pod: None, status };
         let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
         let html = super::super::html::page(&view);
         for told in ["slow, warning: image took 360.0 s, usually 900 ms", "web was started again"] {
@@ -269,7 +269,7 @@ mod tests {
     fn names_do_not_write_on_the_screen() {
         let mut status = PodBirthCertificateStatus::of(Source::Kernel);
         status.phases.push(phase(0.0, 5.0));
-        let view = View { title: "a\u{7}b".into(), status };
+        let view = View { title: "a\u{7}b".into(), pod: None, status };
         let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
         assert!(!text.contains(['\u{1b}', '\u{7}']), "{text}");
     }
