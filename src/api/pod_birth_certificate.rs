@@ -202,6 +202,9 @@ pub struct BornContainer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub id: Option<String>,
+    /// Where its image came from, as the kubelet's events have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOrigin>,
     /// Its own program, as it was executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
@@ -220,6 +223,28 @@ pub struct BornContainer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub mounts: Option<i64>,
+}
+
+/// Where a container's image came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageOrigin {
+    /// It was pulled for this start.
+    Pulled,
+    /// It was on the node.
+    Present,
+    /// No event of the kubelet's says so, or the agent may not read them.
+    Unknown,
+}
+
+impl ImageOrigin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImageOrigin::Pulled => "pulled",
+            ImageOrigin::Present => "present",
+            ImageOrigin::Unknown => "unknown",
+        }
+    }
 }
 
 /// A container that was started again in a pod that runs.

@@ -1,6 +1,6 @@
 //! What is certified of a birth: from a [`Story`] and the API server's word to the object's own types. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,10 +10,11 @@ use super::phases::Times;
 use super::story::{Container, Phase, Story};
 use super::timeline;
 use crate::api::{
-    Actor, BirthFailure, BirthOutcome, BornContainer, ContainerRestart, KernelStats, MissingPart,
-    PodBirthCertificateStatus, Source,
+    Actor, BirthFailure, BirthOutcome, BirthPhase, BornContainer, ContainerRestart, ImageOrigin, KernelStats,
+    MissingPart, PodBirthCertificateStatus, Source,
 };
 use crate::attribution::Workload;
+use crate::attribution::images::Image;
 use crate::attribution::pods::PodRecord;
 use crate::kernel::Instant;
 use crate::kernel::birth::{Begun, Counters, End};
@@ -74,6 +75,8 @@ pub struct Input<'a> {
     pub failure: Option<BirthFailure>,
     pub missing: Vec<MissingPart>,
     pub knows: Knows,
+    /// Where the containers' images came from; `None`: nobody was asked.
+    pub images: Option<&'a BTreeMap<String, Image>>,
 }
 
 /// What the recorder tells here. What it does not has no number, never zero.
@@ -131,6 +134,7 @@ fn containers(input: &Input<'_>) -> Vec<BornContainer> {
     let born = |c: &Container| BornContainer {
         name: display(c),
         id: Some(c.id.clone()).filter(|id| id.len() <= 64),
+        image: input.images.map(|images| origin(images.get(&display(c)))),
         program: c.program.as_ref().map(|p| clipped(p, 256)),
         exec_ms: c.exec_ns.map(at),
         listen_ms: c.listen.map(|(ns, ..)| at(ns)),
@@ -138,6 +142,22 @@ fn containers(input: &Input<'_>) -> Vec<BornContainer> {
         mounts: c.mounts.map(i64::from),
     };
     input.story.containers().take(256).map(born).collect()
+}
+
+/// Where the image of a phase's container came from; `None` for other phases, and where that is not known.
+pub fn image_of(status: &PodBirthCertificateStatus, phase: &BirthPhase) -> Option<ImageOrigin> {
+    let of =
+        |c: &&BornContainer| phase.name == Phase::Image.as_str() && Some(&c.name) == phase.container.as_ref();
+    let origin = status.containers.iter().find(of)?.image?;
+    (origin != ImageOrigin::Unknown).then_some(origin)
+}
+
+fn origin(image: Option<&Image>) -> ImageOrigin {
+    match image {
+        Some(Image::Pulled) => ImageOrigin::Pulled,
+        Some(Image::Present) => ImageOrigin::Present,
+        None => ImageOrigin::Unknown,
+    }
 }
 
 /// A container that was started again, as [`Input::story`] of its own has it.

@@ -117,9 +117,11 @@ impl Watcher {
             }
         }
         self.ask_runtime(at);
+        pods.images().answers().into_iter().for_each(|told| self.births.images(told));
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
         let certificates = self.births.step(at, &index, api, &mut Recorded(driver));
+        self.births.unseen().into_iter().for_each(|(namespace, uid)| pods.images().ask(namespace, uid));
         if let Some(recorder) = driver.recorder()
             && !self.births.recording()
             && recorder.recording()

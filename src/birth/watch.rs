@@ -17,6 +17,7 @@ use super::hints::{Role, Verb};
 use super::log::{Log, in_path};
 use super::story::{Named, Story, Subject};
 use crate::api::{BirthOutcome, MissingPart};
+use crate::attribution::images::OfPod;
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
@@ -75,6 +76,8 @@ pub struct Births {
     /// By the runtime's id.
     names: HashMap<String, Named>,
     unnamed: Vec<String>,
+    /// Pods whose images nobody has told yet, by namespace and UID.
+    unseen: Vec<(String, String)>,
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
     knows: Knows,
@@ -106,6 +109,7 @@ impl Births {
             births: HashMap::new(),
             names: HashMap::new(),
             unnamed: Vec::new(),
+            unseen: Vec::new(),
             missing,
             knows,
             lost: 0,
@@ -158,6 +162,19 @@ impl Births {
     /// What the runtime calls a container.
     pub fn name(&mut self, id: String, named: Named) {
         self.names.insert(id, named);
+    }
+
+    /// Pods that have a new container, or became Ready: the kubelet has told by now where their images came from.
+    pub fn unseen(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.unseen)
+    }
+
+    /// Where the images of a pod's containers came from.
+    pub fn images(&mut self, told: OfPod) {
+        let of = |b: &&mut Birth| b.record.as_ref().is_some_and(|r| r.uid == told.uid);
+        if let Some(birth) = self.births.values_mut().find(of) {
+            birth.images.extend(told.images);
+        }
     }
 
     /// Takes what the recorder told, at `now`.
@@ -239,7 +256,7 @@ impl Births {
         self.names.insert(container.clone(), Named::default());
         self.unnamed.push(container.clone());
         match birth.state {
-            State::Running(_) => {}
+            State::Running(_) => birth.ask = true,
             State::Parked(until) if ns <= until => birth.resume(ns + nanos(self.options.wait)),
             // It goes on too late to be recorded: that it becomes Ready is told all the same.
             State::Parked(_) => {}
@@ -279,6 +296,7 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
+            self.unseen.extend(birth.asks());
             if birth.is_marked() {
                 self.mark(&pod, &birth, now, &mut *numbers);
             }
@@ -376,6 +394,7 @@ impl Births {
             failure,
             missing: self.missing(birth, api),
             knows: if birth.unrecorded.is_some() { Knows::NOTHING } else { self.knows },
+            images: birth.asked.then_some(&birth.images),
         };
         // What was done since it was over, while it was waited for a socket, is no part of it.
         let until_ns = certificate::end_ns(&input);

@@ -64,6 +64,7 @@ fn a_pods_certificate_is_what_the_agent_and_containerd_saw() {
     let containers = status["containers"].as_array().unwrap();
     let names: Vec<_> = containers.iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["first", "web"]);
+    assert!(containers.iter().all(|c| c["image"] == "present"), "the node has it: {containers:?}");
     let web = containers.last().unwrap();
     assert_eq!(web["port"], 8080);
     let id = bed.namespace.get("pod/web", "{.status.containerStatuses[0].containerID}");

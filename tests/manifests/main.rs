@@ -188,8 +188,11 @@ fn declared(service_account: &str) -> BTreeSet<Use> {
     };
     let status = |resource| Use::new("kernel.gossip.io", resource, "patch");
     match service_account {
-        // src/attribution: a watch of the node's pods.
-        "kernel-observer" => [Use::new("", "pods", "list"), Use::new("", "pods", "watch")].into(),
+        // src/attribution: a watch of the node's pods, and the events of those that are born.
+        "kernel-observer" => {
+            [Use::new("", "pods", "list"), Use::new("", "pods", "watch"), Use::new("", "events", "list")]
+                .into()
+        }
         "kernel-gossip-collector" => [Use::new("", "/otlp/cluster", "post")].into(),
         "kernel-gossip-operator" => [
             Use::new("", "pods", "get"),

@@ -124,6 +124,26 @@ fn the_same_failure_is_told_once() {
 }
 
 #[test]
+fn where_the_image_came_from_is_asked_once_there_is_a_container() {
+    use crate::api::ImageOrigin;
+    use crate::attribution::images::{Image, OfPod};
+    for (told, expected) in [(None, ImageOrigin::Unknown), (Some(Image::Pulled), ImageOrigin::Pulled)] {
+        let mut pod = slimmed(POD_OBJECT);
+        let ready = pod.life.ready.take();
+        let mut node = Node::new(records(POD), pod);
+        node.told();
+        node.after(SOON);
+        assert_eq!(node.births.unseen(), [(node.pod.namespace.clone(), UID.to_owned())]);
+        let images = told.map(|image| ("kg-birth".to_owned(), image)).into_iter().collect();
+        node.births.images(OfPod { uid: UID.into(), images });
+        node.pod.life.ready = ready;
+        node.told();
+        let certificates = node.after(SOON);
+        assert_eq!(certificates[0].status.containers[0].image, Some(expected));
+    }
+}
+
+#[test]
 fn an_image_that_comes_late_is_born() {
     let (all, mut pod) = sandbox_only();
     pod.containers[0].waiting = Some(("ErrImagePull".into(), None));

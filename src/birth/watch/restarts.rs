@@ -67,6 +67,7 @@ impl Births {
                 failure,
                 missing: Vec::new(),
                 knows,
+                images: None,
             };
             let Some(restart) = certificate::restart(&input) else { continue };
             let mut certificate = match birth.said.take() {

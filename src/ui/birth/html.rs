@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{View, actor, again, axis, title, uncertain};
+use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome};
 use crate::birth::certificate::length;
 use crate::sinks::birth_text::{headline, slow};
@@ -108,7 +108,7 @@ fn bars(out: &mut String, view: &View) -> std::fmt::Result {
         let (start, end) = (x(phase.start_ms), x(phase.start_ms + phase.duration_ms));
         let wide = (end - start).max(2.0);
         let name = escape(&title(phase));
-        let took = format!("{}{}", length(phase.duration_ms), uncertain(phase.uncertainty_ms));
+        let took = format!("{}{}", length(phase.duration_ms), note(status, phase));
         let fill = colour(actor(&phase.name));
         writeln!(
             out,

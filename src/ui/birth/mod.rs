@@ -20,6 +20,7 @@ use crate::api::{
     PodBirthCertificateStatus, object_name,
 };
 use crate::attribution::watch;
+use crate::birth::certificate::image_of;
 
 /// Whose birth, from where, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
@@ -199,6 +200,12 @@ fn title(phase: &BirthPhase) -> String {
         Some(container) => format!("{} {container}", phase.name),
         None => phase.name.clone(),
     }
+}
+
+/// What there is to say of a phase beside its length.
+fn note(status: &PodBirthCertificateStatus, phase: &BirthPhase) -> String {
+    let image = image_of(status, phase).map(|i| format!(" {}", i.as_str()));
+    image.unwrap_or_default() + &uncertain(phase.uncertainty_ms)
 }
 
 /// The time axis: from the first phase, or zero, to the end of the last.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{View, actor, again, axis, title, uncertain};
+use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome, BirthPhase};
 use crate::birth::certificate::length;
 use crate::sinks::birth_text::{headline, slow};
@@ -94,13 +94,7 @@ impl Waterfall<'_> {
             write!(f, "{style}{:name$}{style:#} ", Plain(&shown).to_string())?;
             write!(f, "{:>9} {:>9}  ", short(phase.start_ms), short(phase.duration_ms))?;
             let (before, within) = place(phase, from, to, bar);
-            writeln!(
-                f,
-                "{}{style}{}{style:#}{}",
-                " ".repeat(before),
-                within,
-                uncertain(phase.uncertainty_ms)
-            )?;
+            writeln!(f, "{}{style}{}{style:#}{}", " ".repeat(before), within, note(status, phase))?;
         }
         Ok(())
     }
