@@ -39,8 +39,17 @@ pub struct Owner {
 pub struct Made {
     pub made: CgroupMade,
     pub pod: Option<PodId>,
-    /// `None`: the pod's own.
+    /// `None`: the pod's own, or a helper's.
     pub container: Option<String>,
+    /// Within the pod and no container: that of CRI-O's monitor of one.
+    pub helper: bool,
+}
+
+impl Made {
+    /// The kubelet's, of the pod as a whole.
+    pub fn is_pods(&self) -> bool {
+        self.pod.is_some() && self.container.is_none() && !self.helper
+    }
 }
 
 /// See the module.
@@ -113,12 +122,19 @@ impl Log {
 
     fn began(&mut self, segment: Segment) {
         let id = segment.id;
-        let hints = if segment.begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
+        let mut hints = if segment.begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
+        // What runs in a pod's container may say anything of itself.
+        let said = matches!(hints.role, Role::Cni { .. } | Role::Volume | Role::Monitor);
+        if said && self.in_container(&segment.place) {
+            hints = Hints::default();
+        }
         if let (Some(container), Some(pod)) = (&hints.container, &hints.pod) {
             self.pod_of.insert(container.clone(), pod.clone());
         }
         if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container) {
-            self.sandboxes.insert(container.clone());
+            if self.sandboxes.len() < Self::MAX {
+                self.sandboxes.insert(container.clone());
+            }
         }
         if segment.begun == Begun::Exec
             && let Some(before) = segment.parent.and_then(|p| self.lives.get_mut(&p))
@@ -132,11 +148,12 @@ impl Log {
 
     fn made(&mut self, made: CgroupMade) {
         let (pod, container) = in_path(&made.path);
+        let helper = matches!(paths::classify(&made.path).kind, Kind::PodHelper);
         if let (Some(pod), Some(container)) = (&pod, &container) {
             self.pod_of.insert(container.clone(), pod.clone());
         }
         self.by_id.insert((made.hierarchy_id, made.cgroup), self.cgroups.len());
-        self.cgroups.push(Made { made, pod, container });
+        self.cgroups.push(Made { made, pod, container, helper });
     }
 
     /// All segments, in the order they began.
@@ -218,7 +235,7 @@ impl Log {
                 self.cgroups.iter().enumerate().map(|(at, m)| ((m.made.hierarchy_id, m.made.cgroup), at));
             self.by_id = ids.collect();
         }
-        if self.pod_of.len() > Self::MAX / 2 {
+        if self.pod_of.len().max(self.sandboxes.len()) > Self::MAX / 2 {
             self.pod_of.retain(|id, pod| {
                 needed(&Owner { pod: Some(pod.clone()), container: Some(id.clone()) }, u64::MAX)
             });

@@ -186,7 +186,10 @@ pub fn breakdown(story: &Story, knows: Knows) -> Vec<BirthCost> {
 /// Whose a deed is: by the program that did it; of a daemon's own threads, by the cgroup it is about.
 fn by(parts: &HashMap<SegmentId, Part>, by: &By, made: Option<&Made>, story: &Story) -> Part {
     let program = by.segment.and_then(|id| parts.get(&id)).copied();
-    let container = made.and_then(|m| m.container.as_deref());
+    let container = made.filter(|m| !m.is_pods()).map(|m| {
+        let named = || story.containers.iter().find(|c| m.made.path.contains(&c.id)).map(|c| c.id.as_str());
+        m.container.as_deref().or_else(named).unwrap_or_default()
+    });
     program.unwrap_or_else(|| match container {
         Some(container) => creation(story, container),
         None => (Actor::Kubelet, Phase::Cgroup),

@@ -71,11 +71,7 @@ impl<'a> Times<'a> {
         let first = |phase| of(phase).map(|w| w.start_ns).min();
         let last = |phase| of(phase).map(|w| w.end_ns.unwrap_or(w.start_ns)).max();
         let runtime = story.containers.iter().map(|c| c.first_ns).min().unwrap_or(self.input.until_ns);
-        let cgroups = story
-            .cgroups
-            .iter()
-            .filter(|m| m.pod.is_some() && m.container.is_none())
-            .map(|m| m.made.by.at_ns);
+        let cgroups = story.cgroups.iter().filter(|m| m.is_pods()).map(|m| m.made.by.at_ns);
         let writes = story.writes.iter().map(|(w, _)| w.by.at_ns);
         if let Some(last) = cgroups.chain(writes).filter(|ns| *ns <= runtime).max() {
             self.add(Phase::Cgroup, None, 0.0, self.ms(last));

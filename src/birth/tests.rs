@@ -540,6 +540,26 @@ fn crio_and_systemd_name_the_same_pod() {
     assert_eq!(story.containers.len(), 1);
     assert_eq!(story.containers[0].program.as_deref(), Some("pause"));
     assert_eq!(story.cgroups.len(), 4);
+    let made: Vec<_> = story.cgroups.iter().map(super::log::Made::is_pods).collect();
+    assert_eq!(made, [true, false, false, false], "conmon's is not the kubelet's");
+    let costs = super::numbers::breakdown(&story, Knows::ALL);
+    let kubelets: Vec<_> = costs.iter().filter(|c| c.actor == Actor::Kubelet).collect();
+    assert_eq!(kubelets.iter().map(|c| c.cgroups_created).collect::<Vec<_>>(), [Some(1)]);
+}
+
+#[test]
+fn what_a_container_says_of_itself_is_not_believed() {
+    let mut log = Log::new(0);
+    log.add(cgroup(0, 13, &format!("/kubepods/besteffort/pod{UID}/{CONTAINER}"), 1));
+    let other = "d341e8db-112f-4371-804f-3616d814d3d6";
+    let mut plugin = exec(21, None, "/tmp/bridge");
+    plugin.env.insert("CNI_CONTAINERID".into(), SANDBOX.into());
+    plugin.env.insert("CNI_ARGS".into(), format!("K8S_POD_UID={other}"));
+    plugin.place.cgroup = Some(13);
+    plugin.place.hierarchy = Some(crate::kernel::Hierarchy::Unified);
+    log.add(Record::Began(plugin));
+    assert_eq!((log.pod_of(SANDBOX), log.is_sandbox(SANDBOX)), (None, false));
+    assert_eq!(log.owner(SegmentId(21)).pod, Some(PodId::Uid(UID.into())));
 }
 
 #[test]

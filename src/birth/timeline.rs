@@ -95,7 +95,7 @@ fn cgroup_steps(
     }
     for (path, all) in paths {
         let first = &all[0].made;
-        let pods = all[0].pod.is_some() && all[0].container.is_none();
+        let pods = all[0].is_pods();
         let actor = if pods { Actor::Kubelet } else { Actor::Runtime };
         let trees = if all.len() > 1 { format!(", in {} trees", all.len()) } else { String::new() };
         let writes: Vec<_> = story.writes.iter().filter(|(_, p)| p == path).collect();
@@ -104,7 +104,11 @@ fn cgroup_steps(
             1 => "; 1 write to its files".into(),
             n => format!("; {n} writes to its files"),
         };
-        let what = if pods { "makes the pod's cgroup" } else { "makes the container's cgroup" };
+        let what = match all[0].helper {
+            _ if pods => "makes the pod's cgroup",
+            true => "makes the cgroup of a container's monitor",
+            false => "makes the container's cgroup",
+        };
         let by = if first.by.comm.is_empty() { String::new() } else { format!(", by {}", first.by.comm) };
         let details = format!("{path}{trees}{by}{written}");
         say(at(first.by.at_ns), actor, what.into(), Some(details));

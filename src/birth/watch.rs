@@ -403,7 +403,8 @@ impl Births {
         let who = self.who(pod, birth, &story);
         status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
         let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
-        birth.said = Some(certificate.clone());
+        // Of the programs nothing is said again.
+        birth.said = Some(Certificate { processes: Vec::new(), ..certificate.clone() });
         if outcome == BirthOutcome::Complete {
             birth.state = State::Done;
         }
