@@ -131,10 +131,10 @@ impl Log {
         if let (Some(container), Some(pod)) = (&hints.container, &hints.pod) {
             self.pod_of.insert(container.clone(), pod.clone());
         }
-        if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container) {
-            if self.sandboxes.len() < Self::MAX {
-                self.sandboxes.insert(container.clone());
-            }
+        if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container)
+            && self.sandboxes.len() < Self::MAX
+        {
+            self.sandboxes.insert(container.clone());
         }
         if segment.begun == Begun::Exec
             && let Some(before) = segment.parent.and_then(|p| self.lives.get_mut(&p))
