@@ -355,8 +355,8 @@ fn cgroups_are_told_of_without_a_recorder() {
     let facts =
         tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
     let of_plan = DriverOptions::of(&facts, &plan(&facts), 1024);
-    let no_power_of_two = of_plan.births.clone().map(|births| RecorderOptions { ring_bytes: 3, ..births });
-    let options = DriverOptions { cpu: None, births: no_power_of_two, ..of_plan };
+    let no_room = of_plan.births.clone().map(|births| RecorderOptions { ring_bytes: 0, ..births });
+    let options = DriverOptions { cpu: None, births: no_room, ..of_plan };
     let mut storage = Storage::default();
     let mut driver = Driver::start(&mut storage, options);
     assert!(driver.recorder().is_none() && driver.births_fds().count() == 1);
