@@ -45,7 +45,7 @@ impl Apart {
     }
 
     /// With its sign.
-    pub fn median(&self) -> f64 {
+    fn median(&self) -> f64 {
         self.0[self.0.len() / 2]
     }
 

@@ -96,10 +96,10 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
     for first in (0..pods).step_by(WAVE) {
         deleted(&births, &format!("gone{first}"));
     }
-    // Of twenty at once on two cores each waits for a CPU, the program or containerd: on both sides alike.
+    // Of twenty at once on two cores each waits for a CPU, the program or containerd: told here, judged in `started`.
     let apart = Apart::of(&births, &events);
     println!("{apart}");
-    assert!(apart.programs() >= pods && apart.median().abs() <= 5.0, "{apart}");
+    assert!(apart.programs() >= pods, "{apart}");
 }
 
 /// Makes a pod that is not born soon, and deletes it once its first program runs.
