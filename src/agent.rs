@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::api::{BirthOutcome, SlowPhase};
 use crate::attribution::watch::{self, ApiError, Pods};
 use crate::attribution::{AttributionOptions, Attributor};
+use crate::birth::certificate::RETRIES;
 use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
 use crate::kernel::cost;
@@ -131,9 +132,10 @@ async fn start(args: AgentArgs) -> Result<Started> {
     let sinks = Arc::new(sinks);
     let runtime_roots = runtime_roots(&config, &args);
     let mut driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
-    let births = config.births.enabled.then(|| {
-        Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots, driver.births.is_some())
-    });
+    let births = config
+        .births
+        .enabled
+        .then(|| Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots));
     driver.births = driver.births.filter(|_| births.is_some());
     let sampler = Sampler {
         interval: config.agent.interval,
@@ -213,13 +215,19 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
     args.runtime_root.iter().chain(&config.agent.runtime_roots).cloned().collect()
 }
 
-/// Judges a birth by those before it.
+/// Judges a birth by those before it. What went on for too long is slow already; how long it would have taken, or takes
+/// a pod that is tried again, is not what is usual.
 fn slow(history: &mut BirthHistory, rule: &SlowBirthRule, birth: &Certificate) -> Option<SlowPhase> {
     let phases = &birth.status.phases;
     // Seconds of the API server's are no measure.
     let measured = phases.iter().filter(|p| p.uncertainty_ms.is_none());
     let lengths: Vec<(&str, f64)> = measured.map(|p| (p.name.as_str(), p.duration_ms)).collect();
-    let slow = history.judge(rule, &lengths)?;
+    let again = birth.status.missing.iter().any(|m| m.part == RETRIES);
+    let slow = match birth.status.outcome? {
+        BirthOutcome::Complete if !again => history.judge(rule, &lengths)?,
+        BirthOutcome::Complete | BirthOutcome::Unfinished => history.compare(rule, &lengths)?,
+        BirthOutcome::Failed => return None,
+    };
     let severity = match slow.severity {
         Severity::Warning => crate::api::Severity::Warning,
         Severity::Critical => crate::api::Severity::Critical,
@@ -291,6 +299,9 @@ impl Sampler {
     fn run(mut self, options: DriverOptions, stopped: &PipeReader) -> Terminal {
         let mut storage = Storage::default();
         let mut driver = Driver::start(&mut storage, options);
+        if let Some(births) = &mut self.births {
+            births.drive(&mut driver);
+        }
         self.sinks.stats().set_map_bytes(cost::map_memory());
         let (mut fresh, mut said) = (Vec::new(), Vec::new());
         let mut next = Instant::now();
@@ -346,7 +357,7 @@ impl Sampler {
     }
 
     fn certify(&mut self, mut birth: Certificate) {
-        if !birth.restart && birth.status.outcome == Some(BirthOutcome::Complete) {
+        if !birth.restart {
             birth.status.slow = slow(&mut self.history, &self.slow, &birth);
         }
         let text = birth_text::text(&birth);

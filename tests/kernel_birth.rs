@@ -348,6 +348,28 @@ fn a_cgroup_that_is_made_is_told_at_once() {
     driver.recorder().expect("births").stop(&mut records);
 }
 
+/// A recorder that does not load takes the numbers away, not the births.
+#[test]
+fn cgroups_are_told_of_without_a_recorder() {
+    let _alone = alone();
+    let facts =
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
+    let of_plan = DriverOptions::of(&facts, &plan(&facts), 1024);
+    let no_room = of_plan.births.clone().map(|births| RecorderOptions { ring_bytes: 0, ..births });
+    let options = DriverOptions { cpu: None, births: no_room, ..of_plan };
+    let mut storage = Storage::default();
+    let mut driver = Driver::start(&mut storage, options);
+    assert!(driver.recorder().is_none() && driver.births_fds().count() == 1);
+    driver.read();
+    let parent = Cgroup::new("birth");
+    let path = parent.path();
+    until("the cgroup", || {
+        let mut records = Vec::new();
+        driver.read_births(&mut records);
+        records.iter().any(|r| matches!(r, Record::CgroupMade(made) if made.path == path)).then_some(())
+    });
+}
+
 /// What changes netfilter's rules is told from what asks for them, by netlink and by the old socket option.
 #[test]
 #[ignore = "needs iptables, and a kernel with its modules"]

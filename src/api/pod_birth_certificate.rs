@@ -202,6 +202,9 @@ pub struct BornContainer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub id: Option<String>,
+    /// Where its image came from, as the kubelet's events have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageOrigin>,
     /// Its own program, as it was executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
@@ -220,6 +223,28 @@ pub struct BornContainer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub mounts: Option<i64>,
+}
+
+/// Where a container's image came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageOrigin {
+    /// It was pulled for this start.
+    Pulled,
+    /// It was on the node.
+    Present,
+    /// No event of the kubelet's says so, or the agent may not read them.
+    Unknown,
+}
+
+impl ImageOrigin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImageOrigin::Pulled => "pulled",
+            ImageOrigin::Present => "present",
+            ImageOrigin::Unknown => "unknown",
+        }
+    }
 }
 
 /// A container that was started again in a pod that runs.
@@ -270,6 +295,39 @@ pub struct BirthCost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub syscalls: Option<i64>,
+    /// The most frequent, and what is left as `others`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_syscall: BTreeMap<String, i64>,
+    /// Programs that were executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub programs: Option<i64>,
+    /// Processes forked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub forks: Option<i64>,
+    /// Namespaces made, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_namespace: BTreeMap<String, i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cgroups_created: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cgroup_writes: Option<i64>,
+    /// The same by file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_cgroup_file: BTreeMap<String, i64>,
+    /// Mounts of the containers it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub mounts: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub pivot_roots: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub netfilter_changes: Option<i64>,
     /// Time on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -363,7 +421,7 @@ pub struct KernelStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub total_syscalls: Option<i64>,
-    /// The most frequent system calls and their counts.
+    /// The most frequent system calls and their counts; those of all others as `others`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_syscall: BTreeMap<String, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

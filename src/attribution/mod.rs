@@ -7,6 +7,7 @@
 mod account;
 mod attributor;
 pub mod bundle;
+pub mod images;
 mod known;
 pub mod paths;
 pub mod pods;

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use super::images::Images;
 use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
 use crate::quantity;
 
@@ -29,6 +30,7 @@ pub const NODE_NAME_MAX: usize = 253;
 pub struct Pods {
     index: ArcSwap<PodIndex>,
     status: ArcSwap<ApiStatus>,
+    images: Images,
 }
 
 /// How it stands with the API server.
@@ -48,6 +50,11 @@ impl Pods {
     /// The pods known now; without a watch there are none.
     pub fn index(&self) -> Arc<PodIndex> {
         self.index.load_full()
+    }
+
+    /// Where the images of pods came from; without a watch nobody answers.
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     pub fn status(&self) -> Arc<ApiStatus> {
@@ -127,8 +134,12 @@ pub fn valid_node_name(name: impl Into<String>) -> Result<String, ApiError> {
 
 /// Keeps `pods` as the API server has them for `node`, for ever: after an error it lists again (from
 /// the server's cache), at first after 0.8 s, later every 30 s. One line is logged when the server
-/// stops answering and one when it is back.
+/// stops answering and one when it is back. Meanwhile it answers what is asked of [`Pods::images`].
 pub async fn watch(client: Client, node: &str, pods: &Pods) {
+    tokio::join!(keep(client.clone(), node, pods), pods.images.serve(client));
+}
+
+async fn keep(client: Client, node: &str, pods: &Pods) {
     /// Events taken together into one index.
     const CHUNK: usize = 256;
     /// A list that worked proves nothing where the watch after it is refused.

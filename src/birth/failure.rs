@@ -1,28 +1,87 @@
 //! Why a birth does not go on: by the kubelet's word, and by how the processes ended. Pure.
 
 use super::certificate::{clipped, display, failed, length};
-use super::hints::Role;
-use super::story::{Container, Phase, Story};
+use super::hints::{Role, Verb};
+use super::story::{Container, Phase, Story, Work};
 use crate::api::BirthFailure;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodRecord, Terminated};
-use crate::kernel::birth::{Begun, End};
+use crate::kernel::birth::{Begun, End, SegmentId};
 
-/// What keeps this pod from being born, if anything does. `silent`: nothing was done for it for a while.
-pub fn of(record: Option<&PodRecord>, story: &Story, silent: bool) -> Option<BirthFailure> {
-    let said = record.and_then(|r| r.containers.iter().find_map(|c| container(c, r, story)));
-    said.or_else(|| plugin(story).filter(|_| silent))
-        .or_else(|| record.filter(|r| r.life.failed).map(|_| failure(furthest(story), None, "Failed", None)))
+/// What a failure is known by: one that was told is not told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A container waits in this phase, by the kubelet's word.
+    Waits(String, Phase),
+    /// A container's process ended: its name and id; where there is none, how often it was started again.
+    Ended(String, Option<String>, u32),
+    /// A program failed.
+    Program(SegmentId),
+    /// The pod as a whole.
+    Pod,
 }
 
-/// The kubelet has given the pod up, or tries again and again.
-fn container(c: &ContainerRecord, pod: &PodRecord, story: &Story) -> Option<BirthFailure> {
+/// Something that keeps a pod from being born.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub cause: Cause,
+    pub failure: BirthFailure,
+}
+
+/// All that keeps this pod from being born. `silent`: nothing was done for it for a while.
+pub fn all(record: Option<&PodRecord>, story: &Story, silent: bool) -> Vec<Found> {
+    let containers = record.into_iter().flat_map(|r| r.containers.iter().map(move |c| (c, r)));
+    let mut found: Vec<Found> = containers
+        .filter_map(|(c, r)| {
+            let failure = match said(c, r)? {
+                Said::Waits(phase, reason, message) => failure(phase, Some(&c.name), reason, message.clone()),
+                Said::Ended(phase, over) => {
+                    let reason = over.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Exited");
+                    failure(phase, Some(&c.name), reason, Some(how(over, c, story)))
+                }
+            };
+            Some(Found { cause: cause(c, r)?, failure })
+        })
+        .collect();
+    found.extend(programs(story).filter(|_| silent));
+    let whole = record.filter(|r| r.life.failed);
+    found.extend(
+        whole.map(|_| Found { cause: Cause::Pod, failure: failure(furthest(story), None, "Failed", None) }),
+    );
+    found
+}
+
+/// What the kubelet says of the containers now.
+pub fn causes(pod: &PodRecord) -> Vec<Cause> {
+    let whole = pod.life.failed.then_some(Cause::Pod);
+    pod.containers.iter().filter_map(|c| cause(c, pod)).chain(whole).collect()
+}
+
+fn cause(c: &ContainerRecord, pod: &PodRecord) -> Option<Cause> {
+    Some(match said(c, pod)? {
+        Said::Waits(phase, ..) => Cause::Waits(c.name.clone(), phase),
+        Said::Ended(_, over) => {
+            let nth = if over.id.is_none() { c.restarts } else { 0 };
+            Cause::Ended(c.name.clone(), over.id.clone(), nth)
+        }
+    })
+}
+
+/// The kubelet's word on a container that fails.
+enum Said<'a> {
+    /// It waits, with this reason and message.
+    Waits(Phase, &'a str, &'a Option<String>),
+    Ended(Phase, &'a Terminated),
+}
+
+/// The kubelet has given the container up, or tries again and again.
+fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<Said<'a>> {
     if c.kind == ContainerKind::Ephemeral {
         return None;
     }
     if let Some((reason, message)) = &c.waiting
         && let Some(phase) = waiting(reason)
     {
-        return Some(failure(phase, Some(&c.name), reason, message.clone()));
+        return Some(Said::Waits(phase, reason, message));
     }
     let over = c.terminated.as_ref().filter(|t| {
         let looping = c.waiting.as_ref().is_some_and(|(reason, _)| reason == "CrashLoopBackOff");
@@ -33,8 +92,7 @@ fn container(c: &ContainerRecord, pod: &PodRecord, story: &Story) -> Option<Birt
         _ if c.kind == ContainerKind::Init => Phase::Init,
         _ => Phase::Listen,
     };
-    let reason = over.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Exited");
-    Some(failure(phase, Some(&c.name), reason, Some(how(over, c, story))))
+    Some(Said::Ended(phase, over))
 }
 
 /// The phase in which the kubelet waits for this reason; `None`: it just waits.
@@ -70,14 +128,53 @@ fn how(over: &Terminated, c: &ContainerRecord, story: &Story) -> String {
     text
 }
 
-/// A CNI plugin that failed, if none succeeded after it.
-fn plugin(story: &Story) -> Option<BirthFailure> {
-    let last = story
-        .works
-        .iter()
-        .rfind(|w| w.role == Role::Cni { add: true } && w.begun == Begun::Exec && w.end_ns.is_some())?;
-    let why = last.how.and_then(failed)?;
-    Some(failure(Phase::Network, None, "NetworkPlugin", Some(format!("{}: {why}", last.program))))
+/// Programs that failed of which the kernel alone tells, in the order in which they are run.
+fn programs(story: &Story) -> impl Iterator<Item = Found> {
+    [volume(story), network(story), sandbox(story)].into_iter().flatten()
+}
+
+/// How a program failed, if it did.
+fn failed_program(work: &Work) -> Option<String> {
+    let why = work.how.and_then(failed).filter(|_| work.begun == Begun::Exec)?;
+    Some(format!("{}: {why}", work.program))
+}
+
+/// The kubelet's mount of a volume, if it did not succeed since.
+fn volume(story: &Story) -> Option<Found> {
+    let mounts = |w: &&Work| w.role == Role::Volume && w.program.starts_with("mount");
+    let last = story.works.iter().filter(mounts).filter(|w| w.end_ns.is_some()).max_by_key(|w| w.end_ns)?;
+    let why = failed_program(last)?;
+    // The sandbox is made once all volumes are mounted.
+    let went_on = story.containers.iter().any(|c| Some(c.first_ns) > last.end_ns);
+    let failure = failure(Phase::Volumes, None, "FailedMount", Some(why));
+    (!went_on).then_some(Found { cause: Cause::Program(last.id), failure })
+}
+
+/// A CNI plugin, of the latest sandbox: each try has its own. A plugin fails because one that it runs does.
+fn network(story: &Story) -> Option<Found> {
+    let adds = || story.works.iter().filter(|w| w.role == Role::Cni { add: true });
+    let latest = &adds().next_back()?.container;
+    let failed = || adds().filter(|w| w.container == *latest).filter_map(|w| Some((w, failed_program(w)?)));
+    let (outer, mut message) = failed().max_by_key(|(w, _)| w.end_ns)?;
+    let (inner, why) = failed().min_by_key(|(w, _)| w.end_ns)?;
+    if inner.id != outer.id {
+        message += &format!(", after {why}");
+    }
+    let failure = failure(Phase::Network, None, "NetworkPlugin", Some(message));
+    Some(Found { cause: Cause::Program(outer.id), failure })
+}
+
+/// What was to start the latest sandbox, if its program never ran.
+fn sandbox(story: &Story) -> Option<Found> {
+    let sandbox = story.sandbox().filter(|c| c.exec_ns.is_none())?;
+    let starts = |w: &&Work| {
+        let runtime = matches!(w.role, Role::Monitor | Role::Runtime(Verb::Create | Verb::Run | Verb::Start));
+        runtime && w.container.as_deref() == Some(&sandbox.id)
+    };
+    let (work, why) =
+        story.works.iter().filter(starts).filter_map(|w| Some((w, failed_program(w)?))).next_back()?;
+    let failure = failure(Phase::Sandbox, None, "FailedCreatePodSandBox", Some(why));
+    Some(Found { cause: Cause::Program(work.id), failure })
 }
 
 /// A container that ended badly, of those the kernel alone tells of.
@@ -95,7 +192,8 @@ pub fn exited(container: &Container) -> Option<BirthFailure> {
 
 /// The last phase anything was done in.
 pub fn furthest(story: &Story) -> Phase {
-    let ready = story.containers().filter(|c| c.exec_ns.is_some()).map(|_| Phase::Ready).next();
+    let runs = |c: &&Container| c.exec_ns.is_some() && !c.named.init;
+    let ready = story.containers().find(runs).map(|_| Phase::Ready);
     let works = story.works.iter().map(|w| w.phase).max();
     ready.or(works).unwrap_or(Phase::Cgroup)
 }

@@ -4,13 +4,13 @@
 //! What a process says of itself, or the cgroup it is in, goes before its lineage: a shim serves all
 //! containers of its pod, and the runtime's daemon all pods.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::hints::{self, Hints, Role, Verb};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::Hierarchy;
 use crate::kernel::birth::{
-    Begun, CgroupMade, CgroupWrite, Ended, Listen, Place, Record, Segment, SegmentId,
+    Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Place, Record, Segment, SegmentId,
 };
 
 /// A segment and what became of it.
@@ -20,6 +20,8 @@ pub struct Life {
     pub hints: Hints,
     /// Its end; or, of one that lives, what it did up to a moment ([`Log::settle`]).
     pub ended: Option<Ended>,
+    /// What it had done at a moment at which it lived.
+    marked: Option<(u64, Counters)>,
     /// The program the same process ran next.
     next: Option<SegmentId>,
 }
@@ -37,8 +39,17 @@ pub struct Owner {
 pub struct Made {
     pub made: CgroupMade,
     pub pod: Option<PodId>,
-    /// `None`: the pod's own.
+    /// `None`: the pod's own, or a helper's.
     pub container: Option<String>,
+    /// Within the pod and no container: that of CRI-O's monitor of one.
+    pub helper: bool,
+}
+
+impl Made {
+    /// The kubelet's, of the pod as a whole.
+    pub fn is_pods(&self) -> bool {
+        self.pod.is_some() && self.container.is_none() && !self.helper
+    }
 }
 
 /// See the module.
@@ -60,9 +71,22 @@ pub struct Log {
     pub dropped: u64,
 }
 
+impl Life {
+    /// Between two looks at the recorder.
+    const SLACK_NS: u64 = 1_000_000;
+
+    /// What it did until then, as near as that is known.
+    pub fn counters(&self, until_ns: u64) -> Option<&Counters> {
+        let ended = self.ended.as_ref();
+        let later = ended.is_none_or(|e| e.at_ns > until_ns);
+        let marked = self.marked.as_ref().filter(|(at, _)| later && at + Self::SLACK_NS >= until_ns);
+        marked.map(|(_, counters)| counters).or(ended.map(|e| &e.counters))
+    }
+}
+
 impl Log {
     /// Records of each kind; a birth has some hundred.
-    const MAX: usize = 65_536;
+    pub const MAX: usize = if cfg!(test) { 4_096 } else { 65_536 };
     /// Forks and execs between a process and whoever can say for whom it works.
     const DEPTH: usize = 64;
 
@@ -98,11 +122,18 @@ impl Log {
 
     fn began(&mut self, segment: Segment) {
         let id = segment.id;
-        let hints = if segment.begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
+        let mut hints = if segment.begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
+        // What runs in a pod's container may say anything of itself.
+        let said = matches!(hints.role, Role::Cni { .. } | Role::Volume | Role::Monitor);
+        if said && self.in_container(&segment.place) {
+            hints = Hints::default();
+        }
         if let (Some(container), Some(pod)) = (&hints.container, &hints.pod) {
             self.pod_of.insert(container.clone(), pod.clone());
         }
-        if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container) {
+        if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container)
+            && self.sandboxes.len() < Self::MAX
+        {
             self.sandboxes.insert(container.clone());
         }
         if segment.begun == Begun::Exec
@@ -111,17 +142,18 @@ impl Log {
         {
             before.next = Some(id);
         }
-        self.lives.insert(id, Life { segment, hints, ended: None, next: None });
+        self.lives.insert(id, Life { segment, hints, ended: None, marked: None, next: None });
         self.order.push_back(id);
     }
 
     fn made(&mut self, made: CgroupMade) {
         let (pod, container) = in_path(&made.path);
+        let helper = matches!(paths::classify(&made.path).kind, Kind::PodHelper);
         if let (Some(pod), Some(container)) = (&pod, &container) {
             self.pod_of.insert(container.clone(), pod.clone());
         }
         self.by_id.insert((made.hierarchy_id, made.cgroup), self.cgroups.len());
-        self.cgroups.push(Made { made, pod, container });
+        self.cgroups.push(Made { made, pod, container, helper });
     }
 
     /// All segments, in the order they began.
@@ -153,6 +185,15 @@ impl Log {
         self.pod_of.get(container)
     }
 
+    /// Takes the numbers of segments that live and go on.
+    pub fn mark(&mut self, at_ns: u64, numbers: impl IntoIterator<Item = (SegmentId, Counters)>) {
+        for (id, counters) in numbers {
+            if let Some(life) = self.lives.get_mut(&id) {
+                life.marked = Some((at_ns, counters));
+            }
+        }
+    }
+
     /// Takes the numbers up to now of segments that live.
     pub fn settle(&mut self, numbers: impl IntoIterator<Item = Ended>) {
         for ended in numbers {
@@ -162,30 +203,49 @@ impl Log {
         }
     }
 
-    /// Forgets what began before (CLOCK_MONOTONIC, ns) and is over, and everything of `done`.
-    pub fn forget(&mut self, before: u64) {
-        let lives = &mut self.lives;
-        self.order.retain(|id| {
-            let keep = lives.get(id).is_some_and(|l| {
-                l.segment.start_ns >= before || l.ended.as_ref().is_none_or(|e| e.at_ns >= before)
-            });
-            if !keep {
-                lives.remove(id);
-            }
-            keep
-        });
-        self.writes.retain(|w| w.by.at_ns >= before);
-        self.listens.retain(|l| l.by.at_ns >= before);
+    /// Forgets what happened before (CLOCK_MONOTONIC, ns) and is nobody's that is `needed`: asked with the owner and
+    /// the end of what it did, [`u64::MAX`] while it lives.
+    pub fn forget(&mut self, before: u64, needed: impl Fn(&Owner, u64) -> bool) {
+        let over = |l: &&Life| {
+            let end = l.ended.as_ref().map_or(u64::MAX, |e| e.at_ns);
+            let recent = l.segment.start_ns >= before || (end >= before && end < u64::MAX);
+            !recent && !needed(&self.owner(l.segment.id), end)
+        };
+        let gone: HashSet<SegmentId> = self.lives().filter(over).map(|l| l.segment.id).collect();
+        let listens = |l: &Listen| {
+            let owner = l.by.segment.map(|id| self.owner(id)).unwrap_or_default();
+            l.by.at_ns >= before || needed(&owner, l.by.at_ns)
+        };
+        let listens: Vec<bool> = self.listens.iter().map(listens).collect();
+        let made = |m: &Made, ns: u64| {
+            ns >= before || needed(&Owner { pod: m.pod.clone(), container: m.container.clone() }, ns)
+        };
+        let written = |w: &CgroupWrite| match self.written(w) {
+            Some(to) => made(to, w.by.at_ns),
+            None => w.by.at_ns >= before,
+        };
+        let writes: Vec<bool> = self.writes.iter().map(written).collect();
+        self.order.retain(|id| !gone.contains(id));
+        self.lives.retain(|id, _| !gone.contains(id));
+        retain(&mut self.listens, &listens);
+        retain(&mut self.writes, &writes);
         if self.cgroups.len() > Self::MAX / 2 {
-            self.cgroups.retain(|m| m.made.by.at_ns >= before);
+            self.cgroups.retain(|m| made(m, m.made.by.at_ns));
             let ids =
                 self.cgroups.iter().enumerate().map(|(at, m)| ((m.made.hierarchy_id, m.made.cgroup), at));
             self.by_id = ids.collect();
         }
-        if self.pod_of.len() > Self::MAX / 2 {
-            self.pod_of.clear();
-            self.sandboxes.clear();
+        if self.pod_of.len().max(self.sandboxes.len()) > Self::MAX / 2 {
+            self.pod_of.retain(|id, pod| {
+                needed(&Owner { pod: Some(pod.clone()), container: Some(id.clone()) }, u64::MAX)
+            });
+            self.sandboxes.retain(|id| self.pod_of.contains_key(id));
         }
+    }
+
+    /// More than half of the room for programs is taken.
+    pub fn is_crowded(&self) -> bool {
+        self.lives.len() > Self::MAX / 2
     }
 
     /// Whose a segment is.
@@ -239,10 +299,24 @@ impl Log {
     }
 
     /// The nearest of a segment, the program it is about to become, and its ancestors that plays a part of its own.
-    pub fn acting(&self, id: SegmentId) -> Option<&Life> {
+    fn acting(&self, id: SegmentId) -> Option<&Life> {
         let acts = |l: &&Life| l.hints.role != Role::Other;
         let becomes = self.lives.get(&id).and_then(|l| self.lives.get(&l.next?));
         self.lives.get(&id).filter(acts).or(becomes.filter(acts)).or_else(|| self.ancestors(id).find(acts))
+    }
+
+    /// The part a segment plays. The runtime's own first process serves what the runtime was asked to do: a program
+    /// that is run in a container which is there already (a probe, a hook) is none of its creation.
+    pub fn role(&self, id: SegmentId) -> Role {
+        let Some(acting) = self.acting(id) else { return Role::Other };
+        let asked =
+            |l: &Life| Some(l.hints.role).filter(|r| matches!(r, Role::Runtime(v) if *v != Verb::Init));
+        match acting.hints.role {
+            Role::Runtime(Verb::Init) => {
+                self.ancestors(acting.segment.id).find_map(asked).unwrap_or(acting.hints.role)
+            }
+            role => role,
+        }
     }
 
     /// A segment, whoever began it, and so on.
@@ -303,6 +377,11 @@ impl Owner {
             self.pod = more.pod;
         }
     }
+}
+
+fn retain<T>(all: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    all.retain(|_| keep.next().is_none_or(|k| *k));
 }
 
 /// The pod and the container a cgroup's path lies in. A process that is in a container's cgroup below another

@@ -9,12 +9,15 @@ pub mod failure;
 pub mod hints;
 pub mod log;
 pub mod moment;
+mod numbers;
+mod phases;
 pub mod run;
 pub mod story;
 #[cfg(test)]
 pub mod testdata;
 #[cfg(test)]
 mod tests;
+mod timeline;
 pub mod watch;
 
 pub use certificate::{Certificate, Process};

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Knows, clipped};
 use super::story::Named;
-use super::watch::{Births, Drops, Options};
+use super::watch::{Births, Drops, Options, Tally, missing};
 use crate::api::MissingPart;
 use crate::attribution::bundle::Bundles;
 use crate::attribution::watch::{ApiStatus, Pods};
-use crate::kernel::birth::{By, CgroupMade, Entry, Record};
+use crate::kernel::birth::{By, CgroupMade, Counters, Ended, Entry, Record, SegmentId};
 use crate::kernel::driver::{Driver, now};
 use crate::kernel::facts::Facts;
 use crate::kernel::plan::Plan;
@@ -40,36 +40,14 @@ impl Watcher {
     const ATTEMPTS: u32 = 5;
     const AGAIN: Duration = Duration::from_millis(200);
 
-    /// What the plan allows on the host of these facts; `recorder`: the recorder is loaded.
-    pub fn new(
-        options: Options,
-        facts: &Facts,
-        plan: &Plan,
-        runtime_roots: &[PathBuf],
-        recorder: bool,
-    ) -> Watcher {
+    /// What the plan allows on the host of these facts.
+    pub fn new(options: Options, facts: &Facts, plan: &Plan, runtime_roots: &[PathBuf]) -> Watcher {
         let cpu_tree = facts.cgroups.v1_cpu.as_ref().map_or(0, |tree| tree.hierarchy);
-        let hook = plan.births.hook().filter(|_| recorder);
-        let mut missing: Vec<MissingPart> = Vec::new();
-        let mut part = |part: &str, why: &str| {
-            missing.push(MissingPart { part: part.to_owned(), why: super::certificate::clipped(why, 512) });
-        };
-        let why = plan.births.shortfalls().iter().map(|s| s.why.as_str());
-        match hook {
-            None => {
-                let why: Vec<_> = why.collect();
-                let why =
-                    if why.is_empty() { "the recorder could not be loaded".into() } else { why.join("; ") };
-                for what in ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"] {
-                    part(what, &why);
-                }
-            }
-            Some(_) => why.for_each(|why| part("recorder", why)),
-        }
-        let bare = hook.is_some_and(|h| h.entry == Entry::Bare);
-        let births = Births::new(options, cpu_tree, missing, hook.is_some());
+        let hook = plan.births.hook();
+        let (missing, knows) = known(facts, plan);
+        let births = Births::new(options, cpu_tree, missing, knows);
         Watcher {
-            births: if bare { births.without_writes() } else { births },
+            births,
             bundles: Bundles::new(runtime_roots),
             asking: Vec::new(),
             records: Vec::new(),
@@ -77,6 +55,13 @@ impl Watcher {
             first: true,
             cpu_tree,
             failed: false,
+        }
+    }
+
+    /// Starts by what the driver came to load: nothing is recorded without a recorder.
+    pub fn drive(&mut self, driver: &mut Driver<'_>) {
+        if driver.recorder().is_none() && self.births.knows().programs {
+            self.births.without_recorder("the recorder could not be loaded; `kernel-gossip check` says why");
         }
     }
 
@@ -116,35 +101,27 @@ impl Watcher {
             records.drain(..).for_each(|record| births.record(record, at));
         };
         take(&mut self.births, &mut records);
-        if let Some(recorder) = driver.recorder() {
-            let lost = recorder.losses();
-            self.births.lost(lost.segments + lost.events);
-            if self.births.recording() && !recorder.recording() {
-                match recorder.start() {
-                    Ok(()) => self.failed = false,
-                    Err(error) if !std::mem::replace(&mut self.failed, true) => {
+        let lost = driver.birth_losses();
+        self.births.lost(lost.segments + lost.events + lost.cgroups);
+        if self.births.recording()
+            && let Some(recorder) = driver.recorder().filter(|r| !r.recording())
+        {
+            match recorder.start() {
+                Ok(()) => self.failed = false,
+                Err(error) => {
+                    self.births.unrecorded(&error.to_string());
+                    if !std::mem::replace(&mut self.failed, true) {
                         warn!("{error}: this birth is certified without system calls");
                     }
-                    Err(_) => {}
                 }
             }
         }
         self.ask_runtime(at);
+        pods.images().answers().into_iter().for_each(|told| self.births.images(told));
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
-        let certificates = self.births.step(at, &index, api, &mut |ids| {
-            let Some(recorder) = driver.recorder() else { return Vec::new() };
-            recorder.tally();
-            let mut ended = Vec::new();
-            ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
-            ended
-                .into_iter()
-                .filter_map(|r| match r {
-                    Record::Ended(ended) => Some(ended),
-                    _ => None,
-                })
-                .collect()
-        });
+        let certificates = self.births.step(at, &index, api, &mut Recorded(driver));
+        self.births.unseen().into_iter().for_each(|(namespace, uid)| pods.images().ask(namespace, uid));
         if let Some(recorder) = driver.recorder()
             && !self.births.recording()
             && recorder.recording()
@@ -175,4 +152,43 @@ impl Watcher {
             *left > 0
         });
     }
+}
+
+/// The numbers of the driver's recorder.
+struct Recorded<'a, 'obj>(&'a mut Driver<'obj>);
+
+impl Tally for Recorded<'_, '_> {
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended> {
+        let Some(recorder) = self.0.recorder() else { return Vec::new() };
+        recorder.tally();
+        let mut ended = Vec::new();
+        ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
+        let of = |r| match r {
+            Record::Ended(ended) => Some(ended),
+            _ => None,
+        };
+        ended.into_iter().filter_map(of).collect()
+    }
+
+    fn so_far(&mut self, ids: &[SegmentId]) -> Vec<(SegmentId, Counters)> {
+        let Some(recorder) = self.0.recorder() else { return Vec::new() };
+        recorder.tally();
+        ids.iter().filter_map(|id| Some((*id, recorder.counters(*id)?))).collect()
+    }
+}
+
+/// What the recorder that the plan allows tells, and what it does not.
+pub fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Knows) {
+    let mut why = plan.births.shortfalls().iter().map(|s| s.why.as_str());
+    let Some(hook) = plan.births.hook() else {
+        return (missing(&why.collect::<Vec<_>>().join("; ")), Knows::NOTHING);
+    };
+    let part = |why| MissingPart { part: "recorder".into(), why: clipped(why, 512) };
+    let knows = Knows {
+        programs: true,
+        writes: hook.entry != Entry::Bare,
+        waits: facts.btf.sched_info,
+        bytes: facts.btf.io_accounting,
+    };
+    (why.by_ref().map(part).collect(), knows)
 }

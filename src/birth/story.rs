@@ -244,8 +244,7 @@ impl Story {
     ) {
         let segment = &life.segment;
         let ended = life.ended.as_ref().filter(|e| e.how != End::Stopped && e.at_ns <= until);
-        let acting = log.acting(segment.id);
-        let role = acting.map_or(Role::Other, |l| l.hints.role);
+        let role = log.role(segment.id);
         let own = log.is_own_program(life);
         let within = own || log.within_container(segment.id);
         let known = owner.container.as_deref().map(|id| self.container(id, segment.start_ns, at, named));
@@ -293,7 +292,7 @@ impl Story {
             start_ns: segment.start_ns,
             end_ns: ended.map(|e| e.at_ns),
             how: ended.map(|e| e.how),
-            counters: life.ended.as_ref().map(|e| e.counters.clone()),
+            counters: life.counters(until).cloned(),
         });
     }
 

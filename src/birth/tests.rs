@@ -1,11 +1,17 @@
 //! Recorded births (`tests/fixtures/birth/`), alone, several at once, and gone wrong.
 
+mod ends;
+mod programs;
+mod restarts;
+mod retries;
+mod whose;
+
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Knows};
 use super::log::Log;
 use super::story::{Named, Story, Subject};
 use super::testdata::{cgroup, ended, exec, fork};
@@ -129,7 +135,7 @@ fn watched(all: Vec<Record>, pods: Vec<PodRecord>) -> Vec<Certificate> {
     let zero = zero(&all);
     let tree = cpu_tree(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), tree, Vec::new(), true);
+    let mut births = Births::new(Options::default(), tree, Vec::new(), Knows::ALL);
     for record in all {
         let at = record.at_ns().max(zero);
         births.record(record, moment(zero, at));
@@ -181,7 +187,8 @@ fn a_pods_birth_is_certified_whole() {
     assert_eq!(stats.pivot_roots, Some(2));
     let kinds: Vec<_> = stats.by_namespace.iter().map(|(k, n)| (k.as_str(), *n)).collect();
     assert_eq!(kinds, [("ipc", 1), ("mnt", 2), ("net", 1), ("pid", 2), ("uts", 1)]);
-    assert_eq!(status.breakdown.iter().filter_map(|b| b.syscalls).sum::<i64>(), syscalls as i64);
+    assert_eq!(stats.by_syscall.values().sum::<i64>(), syscalls as i64, "named or among the others");
+    sums_up(status, stats);
 
     let order: Vec<_> = status.phases.iter().map(|p| p.name.as_str()).collect();
     let expected = [
@@ -216,6 +223,32 @@ fn a_pods_birth_is_certified_whole() {
         assert!(actors.contains(&actor), "{actor:?}");
     }
     assert!(status.timeline.is_sorted_by_key(|s| s.timestamp_ms), "{:?}", status.timeline);
+}
+
+/// What each actor did in each phase is all that was done.
+fn sums_up(status: &PodBirthCertificateStatus, stats: &crate::api::KernelStats) {
+    let sum =
+        |of: fn(&crate::api::BirthCost) -> Option<i64>| status.breakdown.iter().filter_map(of).sum::<i64>();
+    let whole = |n: Option<i64>| n.expect("known");
+    assert_eq!(sum(|b| b.syscalls), whole(stats.total_syscalls));
+    assert_eq!(sum(|b| Some(b.by_syscall.values().sum())), whole(stats.total_syscalls));
+    assert_eq!(sum(|b| b.programs), whole(stats.programs));
+    assert_eq!(sum(|b| b.cgroups_created), whole(stats.cgroups_created));
+    assert_eq!(sum(|b| b.cgroup_writes), whole(stats.cgroup_writes));
+    assert_eq!(sum(|b| Some(b.by_cgroup_file.values().sum())), whole(stats.cgroup_writes));
+    assert_eq!(sum(|b| Some(b.by_namespace.values().sum())), whole(stats.namespaces_created));
+    assert_eq!(sum(|b| b.mounts), whole(stats.mounts));
+    assert_eq!(sum(|b| b.pivot_roots), whole(stats.pivot_roots));
+    assert_eq!(sum(|b| b.netfilter_changes), whole(stats.netfilter_changes));
+    let part = |actor, phase: &str| {
+        let of = |b: &&crate::api::BirthCost| b.actor == actor && b.phase == phase;
+        status.breakdown.iter().find(of).unwrap_or_else(|| panic!("{phase}: {:?}", status.breakdown))
+    };
+    let kubelet = part(Actor::Kubelet, "cgroup");
+    assert_eq!((kubelet.syscalls, kubelet.processes), (None, 0), "its threads serve all pods");
+    assert!(kubelet.cgroups_created > Some(0) && kubelet.cgroup_writes > Some(0));
+    assert_eq!(part(Actor::Runtime, "sandbox").by_namespace.get("net"), Some(&1));
+    assert!(part(Actor::Runtime, "create").by_cgroup_file.contains_key("cgroup.procs"));
 }
 
 proptest! {
@@ -279,6 +312,46 @@ fn a_container_without_kubernetes() {
     );
 }
 
+#[test]
+fn times_that_contradict_each_other_give_no_length_below_zero() {
+    let mut pod = slimmed(POD_OBJECT);
+    // A clock that was set between the two.
+    pod.life.created = pod.life.scheduled.map(|s| s + 3);
+    let status = watched(records(POD), vec![pod.clone()]).remove(0).status;
+    assert_eq!(phase(&status, "scheduled").duration_ms, 0.0);
+    pod.config_hash = Some("bf4eb23c48bbcc272d5dc8a1a460e91b".into());
+    let status = watched(records(POD), vec![pod]).remove(0).status;
+    assert!(status.phases.iter().all(|p| p.name != "scheduled"), "a static pod's is its mirror's");
+    assert!(status.phases.iter().all(|p| p.duration_ms >= 0.0));
+}
+
+#[test]
+fn a_long_timeline_keeps_both_its_ends() {
+    let mut all = records(POD);
+    let own = all.iter().rev().find_map(|r| match r {
+        Record::Began(s) if s.args == ["/pod", "web"] => Some((s.place, s.start_ns)),
+        _ => None,
+    });
+    let (_, start) = own.expect("the container's program");
+    // The kubelet mounts 300 volumes.
+    let before: Vec<Record> = (0..300)
+        .map(|n| {
+            let command = format!("mount -t tmpfs tmpfs /var/lib/kubelet/pods/{UID}/volumes/x/{n}");
+            let mut mount = exec(500_000 + n, None, &command);
+            mount.start_ns = start - 300_000 + n;
+            Record::Began(mount)
+        })
+        .collect();
+    all.extend(before);
+    let status = watched(all, vec![slimmed(POD_OBJECT)]).remove(0).status;
+    let steps: Vec<_> = status.timeline.iter().map(|s| s.action.as_str()).collect();
+    assert_eq!(steps.len(), 128);
+    assert_eq!(steps.last(), Some(&"says Ready"));
+    assert!(steps.contains(&"kg-birth listens on port 8080") && steps.contains(&"makes the pod's cgroup"));
+    assert_eq!(steps.iter().filter(|s| s.ends_with("more steps, left out here")).count(), 1);
+    assert!(status.timeline.is_sorted_by_key(|s| s.timestamp_ms));
+}
+
 /// The fixture up to the sandbox's program.
 fn sandbox_only() -> (Vec<Record>, PodRecord) {
     let all = records(POD);
@@ -309,40 +382,8 @@ fn an_image_that_is_missing_is_told_with_its_phase() {
     assert!(status.containers.is_empty() && status.phases.iter().any(|p| p.name == "sandbox"));
 }
 
-#[test]
-fn a_network_plugin_that_fails_is_named() {
-    let (mut all, mut pod) = sandbox_only();
-    let bridge = all.iter().find_map(|r| match r {
-        Record::Began(s) if s.file.as_deref() == Some("portmap") => Some(s.id),
-        _ => None,
-    });
-    let end =
-        all.iter().position(|r| matches!(r, Record::Ended(e) if Some(e.segment) == bridge)).expect("its end");
-    if let Record::Ended(e) = &mut all[end] {
-        e.how = End::Exit(1);
-    }
-    all.truncate(end + 1);
-    pod.life.ready = None;
-    let zero = zero(&all);
-    let last = all[end].at_ns();
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
-    all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
-    let index = index(vec![pod]);
-    let mut none = |_: &[SegmentId]| Vec::new();
-    assert!(
-        births.step(moment(zero, last + 1_000_000), &index, true, &mut none).is_empty(),
-        "it may try again"
-    );
-    let later = moment(zero, last + 3_000_000_000);
-    let certificates = births.step(later, &index, true, &mut none);
-    let failure = certificates[0].status.failure.clone().expect("a failure");
-    assert_eq!((failure.phase.as_str(), failure.reason.as_str()), ("network", "NetworkPlugin"));
-    assert_eq!(failure.message.as_deref(), Some("portmap: exit status 1"));
-    assert!(!births.recording(), "the kubelet may wait for minutes");
-}
-
-#[test]
-fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
+/// The fixture with a program that exits with 3 after 12 ms.
+fn crashed() -> (Vec<Record>, PodRecord) {
     let mut all = records(POD);
     let own = all.iter().rev().find_map(|r| match r {
         Record::Began(s) if s.args == ["/pod", "web"] => Some((s.id, s.tgid, s.start_ns)),
@@ -355,12 +396,17 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
     all.push(Record::Ended(end));
     let mut pod = slimmed(POD_OBJECT);
     pod.life.ready = None;
-    pod.containers[0].terminated = Some(Terminated {
-        id: Some(CONTAINER.into()),
-        exit_code: 3,
-        reason: Some("Error".into()),
-        message: None,
-    });
+    pod.containers[0].terminated = Some(exit_3(CONTAINER));
+    (all, pod)
+}
+
+fn exit_3(id: &str) -> Terminated {
+    Terminated { id: Some(id.into()), exit_code: 3, reason: Some("Error".into()), message: None }
+}
+
+#[test]
+fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
+    let (all, pod) = crashed();
     let certificates = watched(all, vec![pod]);
     let failure = certificates[0].status.failure.clone().expect("a failure");
     assert_eq!((failure.phase.as_str(), failure.reason.as_str()), ("listen", "Error"));
@@ -371,7 +417,7 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
 fn a_birth_that_takes_too_long_ends_unfinished() {
     let (all, pod) = sandbox_only();
     let zero = zero(&all);
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, zero)));
     let index = index(vec![pod]);
     let mut none = |_: &[SegmentId]| Vec::new();
@@ -381,6 +427,9 @@ fn a_birth_that_takes_too_long_ends_unfinished() {
     let status = &certificates[0].status;
     assert_eq!(status.outcome, Some(BirthOutcome::Unfinished));
     assert_eq!(status.failure.as_ref().map(|f| f.reason.as_str()), Some("TimedOut"));
+    let image = phase(status, "image");
+    assert_eq!(image.container.as_deref(), Some("kg-birth"));
+    assert!(image.duration_ms > 299_000.0, "it was waited for to the end");
     assert!(
         !births.recording() && births.step(at(Duration::from_secs(302)), &index, true, &mut none).is_empty()
     );
@@ -391,7 +440,7 @@ fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
     let all = records(POD);
     let zero = zero(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), true);
+    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
     let mut none = |_: &[SegmentId]| Vec::new();
     let mut pod = slimmed(POD_OBJECT);
@@ -440,7 +489,7 @@ fn a_restart_is_a_record_of_the_same_birth() {
 #[test]
 fn without_the_recorder_the_certificate_says_what_is_missing() {
     let missing = vec![crate::api::MissingPart { part: "syscalls".into(), why: "BPF is denied".into() }];
-    let mut births = Births::new(Options::default(), CPU_TREE, missing, false);
+    let mut births = Births::new(Options::default(), CPU_TREE, missing, Knows::NOTHING);
     let at = zero(&records(POD));
     let path = format!("/kubepods/besteffort/pod{UID}");
     births.record(cgroup(CPU_TREE, 5, &path, at), moment(at, at));
@@ -457,41 +506,6 @@ fn without_the_recorder_the_certificate_says_what_is_missing() {
     let stats = status.kernel_stats.as_ref().expect("the length");
     assert!(stats.total_duration_ms.is_some() && stats.total_syscalls.is_none() && stats.mounts.is_none());
     assert!(status.phases.iter().any(|p| p.name == "ready"));
-}
-
-#[test]
-fn crio_and_systemd_name_the_same_pod() {
-    let uid = UID.replace('-', "_");
-    let slice = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice");
-    let mut log = Log::new(0);
-    log.add(cgroup(0, 10, &slice, 1));
-    log.add(cgroup(0, 11, &format!("{slice}/crio-conmon-{SANDBOX}.scope"), 2));
-    log.add(cgroup(0, 12, &format!("{slice}/crio-{SANDBOX}.scope"), 3));
-    log.add(cgroup(0, 13, &format!("{slice}/crio-{SANDBOX}.scope/container"), 4));
-    log.add(Record::Began(fork(20, None)));
-    log.add(Record::Began(exec(
-        21,
-        Some(20),
-        &format!("/usr/bin/conmon -b /run/x/userdata -c {SANDBOX} -r /usr/bin/crun"),
-    )));
-    log.add(Record::Began(fork(22, Some(21))));
-    log.add(Record::Began(exec(
-        23,
-        Some(22),
-        &format!("/usr/bin/crun --systemd-cgroup create --bundle /run/x/userdata {SANDBOX}"),
-    )));
-    log.add(Record::Began(fork(24, Some(23))));
-    let mut own = exec(25, Some(24), "/pause");
-    own.place.cgroup = Some(13);
-    own.place.hierarchy = Some(crate::kernel::Hierarchy::Unified);
-    log.add(Record::Began(own));
-    let pod = Subject::Pod(PodId::Uid(UID.into()));
-    let story = Story::of(&log, &pod, 0, u64::MAX, |_| Named { sandbox: true, ..Named::default() });
-    let ids: Vec<_> = story.works.iter().map(|w| w.id.0).collect();
-    assert_eq!(ids, [21, 22, 23, 24, 25], "20 was conmon's in another process, and says nothing of itself");
-    assert_eq!(story.containers.len(), 1);
-    assert_eq!(story.containers[0].program.as_deref(), Some("pause"));
-    assert_eq!(story.cgroups.len(), 4);
 }
 
 #[test]

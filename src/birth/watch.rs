@@ -1,21 +1,28 @@
 //! When a birth begins and ends: the births of one node. No clock of its own and no I/O: records, the API server's
 //! pods and time go in, [`Certificate`]s and whether to record come out.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+mod birth;
+mod restarts;
+mod verdict;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::certificate::{self, Certificate, Input, since};
+use birth::{Birth, Restart, State};
+use verdict::verdict;
+
+use super::certificate::{self, Certificate, Input, Knows};
 use super::failure;
-use super::hints::Role;
+use super::hints::{Role, Verb};
 use super::log::{Log, in_path};
 use super::story::{Named, Story, Subject};
-use crate::api::{BirthFailure, BirthOutcome, MissingPart, PodBirthCertificateStatus, Source};
+use crate::api::{BirthOutcome, MissingPart};
+use crate::attribution::images::OfPod;
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::attribution::pods::{ContainerKind, PodIndex, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
 use crate::kernel::Instant;
-use crate::kernel::birth::{CgroupMade, Ended, Record, SegmentId};
+use crate::kernel::birth::{Begun, CgroupMade, Counters, Ended, Record, SegmentId};
 
 /// How births are watched.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +48,24 @@ pub struct Drops {
     pub records: u64,
 }
 
-/// Asks for what segments that live have done up to now.
-pub type Numbers<'a> = &'a mut dyn FnMut(&[SegmentId]) -> Vec<Ended>;
+/// What segments that live have done up to now.
+pub trait Tally {
+    /// They are followed no longer.
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended>;
+
+    /// They go on.
+    fn so_far(&mut self, _ids: &[SegmentId]) -> Vec<(SegmentId, Counters)> {
+        Vec::new()
+    }
+}
+
+impl<F: FnMut(&[SegmentId]) -> Vec<Ended>> Tally for F {
+    fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended> {
+        self(ids)
+    }
+}
+
+pub type Numbers<'a> = &'a mut dyn Tally;
 
 /// See the module.
 #[derive(Debug)]
@@ -53,78 +76,62 @@ pub struct Births {
     /// By the runtime's id.
     names: HashMap<String, Named>,
     unnamed: Vec<String>,
+    /// Pods whose images nobody has told yet, by namespace and UID.
+    unseen: Vec<(String, String)>,
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
-    recorded: bool,
-    writes: bool,
+    knows: Knows,
     /// Records the recorder lost so far.
     lost: u64,
     forgot_ns: u64,
     drops: u64,
 }
 
-#[derive(Debug)]
-struct Birth {
-    zero: Instant,
-    path: String,
-    state: State,
-    /// The last thing that was done for it, CLOCK_MONOTONIC, ns.
-    last_ns: u64,
-    heard_of: Option<f64>,
-    heard_ready: Option<f64>,
-    /// When to look at it again, whatever happens.
-    look_ns: u64,
-    generation: u64,
-    /// Records lost before it began.
-    lost: u64,
-    /// Something in its records asks for a look.
-    suspect: bool,
-    record: Option<Arc<PodRecord>>,
-    said: Option<Certificate>,
-    restarts: BTreeMap<String, Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Being born; ends at the latest at this time.
-    Running(u64),
-    /// It failed, and may yet be tried again; remembered until this time.
-    Parked(u64),
-    Done,
-}
-
 impl Births {
     /// Births watched at once: a node has a hundred pods or two.
     const MAX: usize = 1024;
-    /// A failed birth that goes on within this time is the same one.
+    /// A birth that goes on within this time of its first failure is the same one.
     const PARKED: Duration = Duration::from_secs(600);
     /// A container that is started again has this long to run its own program.
     const RESTART: Duration = Duration::from_secs(60);
     /// Between two looks at a birth that is about to end.
     const LOOK: Duration = Duration::from_millis(200);
     const FORGET: Duration = Duration::from_secs(5);
+    /// By then it is known whose a program is.
+    const RECENT: Duration = Duration::from_secs(30);
     const RESTARTS_MAX: usize = 16;
 
-    /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell; `recorded`: it runs at all.
-    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, recorded: bool) -> Births {
+    /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell, and why.
+    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, knows: Knows) -> Births {
         Births {
             options,
             log: Log::new(cpu_tree),
             births: HashMap::new(),
             names: HashMap::new(),
             unnamed: Vec::new(),
+            unseen: Vec::new(),
             missing,
-            recorded,
-            writes: recorded,
+            knows,
             lost: 0,
             forgot_ns: 0,
             drops: 0,
         }
     }
 
-    /// The recorder does not tell of writes to cgroup files.
-    pub fn without_writes(self) -> Births {
-        Births { writes: false, ..self }
+    /// There is no recorder after all.
+    pub fn without_recorder(&mut self, why: &str) {
+        self.knows = Knows::NOTHING;
+        self.missing = missing(why);
+    }
+
+    /// The recorder does not run now: what is being born goes unrecorded.
+    pub fn unrecorded(&mut self, why: &str) {
+        for birth in self.births.values_mut() {
+            if matches!(birth.state, State::Running(_)) {
+                birth.unrecorded.get_or_insert_with(|| why.to_owned());
+            }
+            birth.restarts.values_mut().for_each(|restart| restart.recorded = false);
+        }
     }
 
     /// So many records were lost in all.
@@ -136,6 +143,11 @@ impl Births {
     pub fn recording(&self) -> bool {
         let wanted = |b: &Birth| matches!(b.state, State::Running(_)) || !b.restarts.is_empty();
         self.births.values().any(wanted)
+    }
+
+    /// What the recorder tells here.
+    pub fn knows(&self) -> Knows {
+        self.knows
     }
 
     pub fn drops(&self) -> Drops {
@@ -152,6 +164,19 @@ impl Births {
         self.names.insert(id, named);
     }
 
+    /// Pods that have a new container, or became Ready: the kubelet has told by now where their images came from.
+    pub fn unseen(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.unseen)
+    }
+
+    /// Where the images of a pod's containers came from.
+    pub fn images(&mut self, told: OfPod) {
+        let of = |b: &&mut Birth| b.record.as_ref().is_some_and(|r| r.uid == told.uid);
+        if let Some(birth) = self.births.values_mut().find(of) {
+            birth.images.extend(told.images);
+        }
+    }
+
     /// Takes what the recorder told, at `now`.
     pub fn record(&mut self, record: Record, now: Instant) {
         match &record {
@@ -159,14 +184,38 @@ impl Births {
             Record::Ended(ended) => self.ended(ended),
             _ => {}
         }
+        let did = match &record {
+            Record::Began(segment) if segment.begun == Begun::Exec => Some(segment.id),
+            Record::Listen(listen) => listen.by.segment,
+            _ => None,
+        };
         self.log.add(record);
+        if let Some(id) = did {
+            self.did(id);
+        }
+    }
+
+    /// A container's own program began, or listens: without an API server that may have been the end of the birth.
+    fn did(&mut self, id: SegmentId) {
+        let unheard =
+            self.births.values().any(|b| b.record.is_none() && matches!(b.state, State::Running(_)));
+        if unheard
+            && self.log.within_container(id)
+            && let Some(birth) = self.log.owner(id).pod.and_then(|pod| self.births.get_mut(&pod))
+        {
+            birth.mark = birth.record.is_none();
+        }
     }
 
     fn ended(&mut self, ended: &Ended) {
         let failed = certificate::failed(ended.how).is_some();
-        let plugin = |l: &super::log::Life| l.hints.role == Role::Cni { add: true };
+        // Of these the kubelet has no word in the pod's status.
+        let silent = |l: &super::log::Life| {
+            let starts = matches!(l.hints.role, Role::Runtime(Verb::Create | Verb::Run | Verb::Start));
+            starts || matches!(l.hints.role, Role::Cni { add: true } | Role::Volume | Role::Monitor)
+        };
         if failed
-            && self.log.life(ended.segment).is_some_and(plugin)
+            && self.log.life(ended.segment).is_some_and(silent)
             && let Some(birth) = self.log.owner(ended.segment).pod.and_then(|p| self.births.get_mut(&p))
         {
             birth.suspect = true;
@@ -195,7 +244,7 @@ impl Births {
                 true => State::Running(ns + nanos(self.options.wait)),
                 false => State::Done,
             };
-            let lost = self.lost;
+            let lost = self.lost + self.log.dropped;
             self.births.insert(pod.clone(), Birth { lost, ..Birth::new(at(ns), made.path.clone(), state) });
         }
         let Some(birth) = self.births.get_mut(&pod) else { return };
@@ -207,10 +256,12 @@ impl Births {
         self.names.insert(container.clone(), Named::default());
         self.unnamed.push(container.clone());
         match birth.state {
-            State::Running(_) => {}
-            State::Parked(_) => birth.state = State::Running(ns + nanos(self.options.wait)),
+            State::Running(_) => birth.ask = true,
+            State::Parked(until) if ns <= until => birth.resume(ns + nanos(self.options.wait)),
+            // It goes on too late to be recorded: that it becomes Ready is told all the same.
+            State::Parked(_) => {}
             State::Done if birth.restarts.len() < Self::RESTARTS_MAX => {
-                birth.restarts.entry(container).or_insert_with(|| at(ns));
+                birth.restarts.entry(container).or_insert_with(|| Restart { zero: at(ns), recorded: true });
             }
             State::Done => self.drops += 1,
         }
@@ -218,7 +269,11 @@ impl Births {
 
     /// Forgets the births that were over first.
     fn make_room(&mut self) {
-        let done = |b: &Birth| b.state == State::Done && b.restarts.is_empty();
+        let done = |b: &Birth| match b.state {
+            State::Running(_) => false,
+            State::Parked(_) => b.forgotten,
+            State::Done => b.restarts.is_empty(),
+        };
         let mut over: Vec<_> =
             self.births.iter().filter(|(_, b)| done(b)).map(|(pod, b)| (b.last_ns, pod.clone())).collect();
         over.sort_by_key(|(ns, _)| *ns);
@@ -233,7 +288,7 @@ impl Births {
         now: Instant,
         pods: &PodIndex,
         api: bool,
-        mut numbers: Numbers<'_>,
+        numbers: Numbers<'_>,
     ) -> Vec<Certificate> {
         let mut out = Vec::new();
         let ids: Vec<PodId> = self.births.keys().cloned().collect();
@@ -241,20 +296,31 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
+            self.unseen.extend(birth.asks());
+            if birth.is_marked() {
+                self.mark(&pod, &birth, now, &mut *numbers);
+            }
+            if let State::Parked(until) = birth.state {
+                let late = now.mono_ns > until;
+                birth.forgotten |= late;
+                if birth.came_through() {
+                    birth.resume(now.mono_ns + nanos(self.options.wait));
+                    if late {
+                        birth.unrecorded = Some("it took longer than a birth is recorded for".into());
+                    }
+                }
+            }
             if let State::Running(deadline) = birth.state
                 && birth.is_due(now, deadline, api)
             {
-                out.extend(self.look(&pod, &mut birth, now, deadline, api, &mut numbers));
+                out.extend(self.look(&pod, &mut birth, now, deadline, api, &mut *numbers));
             }
             if !birth.restarts.is_empty() && now.mono_ns >= birth.look_ns {
-                out.extend(self.restarts(&mut birth, now, &mut numbers));
-            }
-            if matches!(birth.state, State::Parked(until) if now.mono_ns > until) {
-                birth.state = State::Done;
+                out.extend(self.restarts(&mut birth, now, &mut *numbers));
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
-            let over = birth.state != State::Done || !birth.restarts.is_empty();
-            if over || !gone {
+            // One that is being born is told of first.
+            if matches!(birth.state, State::Running(_)) || !gone {
                 self.births.insert(pod, birth);
             }
         }
@@ -267,15 +333,28 @@ impl Births {
     /// Forgets what no birth needs any more.
     fn forget(&mut self, now: Instant) {
         self.forgot_ns = now.mono_ns;
-        let needed = self.births.values().flat_map(|b| {
-            let whole = (b.state != State::Done).then_some(b.zero.mono_ns);
-            whole.into_iter().chain(b.restarts.values().map(|at| at.mono_ns))
-        });
-        let recent = now.mono_ns.saturating_sub(nanos(Self::FORGET));
-        self.log.forget(needed.min().unwrap_or(u64::MAX).min(recent));
+        let recent = now.mono_ns.saturating_sub(nanos(Self::RECENT));
+        self.keep(recent, true);
+        if self.log.is_crowded() {
+            // Those that are being born now go before those that failed.
+            self.keep(recent, false);
+        }
         if self.names.len() > 16 * Self::MAX {
             self.names.clear();
         }
+    }
+
+    /// Keeps what happened since, and before only what a birth needs; `parked`: one that failed too.
+    fn keep(&mut self, since: u64, parked: bool) {
+        let (births, log) = (&mut self.births, &mut self.log);
+        if !parked {
+            let failed = births.values_mut().filter(|b| matches!(b.state, State::Parked(_)));
+            failed.for_each(|b| b.forgotten = true);
+        }
+        log.forget(since, |owner, end| {
+            let birth = owner.pod.as_ref().and_then(|pod| births.get(pod));
+            birth.is_some_and(|b| b.needs(owner.container.as_deref(), end))
+        });
     }
 
     /// Looks at a birth: is it over?
@@ -289,16 +368,23 @@ impl Births {
         numbers: Numbers<'_>,
     ) -> Option<Certificate> {
         birth.look_ns = now.mono_ns + nanos(Self::LOOK);
-        let story = self.story(pod, birth, now);
+        let story = self.story(pod, birth, now.mono_ns);
         let silent = now.mono_ns.saturating_sub(birth.last_ns) >= nanos(self.options.settle);
         let (outcome, failure) = verdict(birth, &story, now, deadline, api, silent, &self.options)?;
         birth.suspect = false;
+        if outcome != BirthOutcome::Complete {
+            let all = failure::all(birth.record.as_deref(), &story, silent);
+            birth.told = all.into_iter().map(|found| found.cause).collect();
+            let until = *birth.parked_until.get_or_insert(now.mono_ns + nanos(Self::PARKED));
+            birth.state = State::Parked(until);
+            if !failure.as_ref().is_none_or(|f| birth.fails(f)) {
+                return None;
+            }
+        }
         let alive: Vec<SegmentId> = story.alive().collect();
-        self.log.settle(numbers(&alive));
-        let story = self.story(pod, birth, now);
-        let missing = self.missing(birth, api);
+        self.log.settle(numbers.end(&alive));
         let input = Input {
-            story: &story,
+            story: &self.story(pod, birth, now.mono_ns),
             zero: birth.zero,
             until_ns: now.mono_ns,
             record: birth.record.as_deref(),
@@ -306,29 +392,38 @@ impl Births {
             heard_ready: birth.heard_ready,
             outcome,
             failure,
-            missing,
-            recorded: self.recorded,
-            writes: self.writes,
+            missing: self.missing(birth, api),
+            knows: if birth.unrecorded.is_some() { Knows::NOTHING } else { self.knows },
+            images: birth.asked.then_some(&birth.images),
         };
-        let (mut status, processes) = certificate::birth(&input);
+        // What was done since it was over, while it was waited for a socket, is no part of it.
+        let until_ns = certificate::end_ns(&input);
+        let story = self.story(pod, birth, until_ns);
+        let (mut status, processes) = certificate::birth(&Input { story: &story, until_ns, ..input });
         let who = self.who(pod, birth, &story);
         status.trace_id = trace_id(who.pod_uid.as_deref().unwrap_or_default());
         let certificate = Certificate { who, zero: birth.zero, at: now, status, processes, restart: false };
-        birth.said = Some(certificate.clone());
-        birth.state = match outcome {
-            BirthOutcome::Failed => State::Parked(now.mono_ns + nanos(Self::PARKED)),
-            BirthOutcome::Complete | BirthOutcome::Unfinished => State::Done,
-        };
+        // Of the programs nothing is said again.
+        birth.said = Some(Certificate { processes: Vec::new(), ..certificate.clone() });
+        if outcome == BirthOutcome::Complete {
+            birth.state = State::Done;
+        }
         Some(certificate)
     }
 
-    fn story(&self, pod: &PodId, birth: &Birth, now: Instant) -> Story {
+    /// Takes the numbers of what lives now, where the birth may be over by now.
+    fn mark(&mut self, pod: &PodId, birth: &Birth, now: Instant, numbers: Numbers<'_>) {
+        let alive: Vec<SegmentId> = self.story(pod, birth, now.mono_ns).alive().collect();
+        self.log.mark(now.mono_ns, numbers.so_far(&alive));
+    }
+
+    fn story(&self, pod: &PodId, birth: &Birth, until_ns: u64) -> Story {
         let first = self.log.cgroups().iter().find_map(|m| {
             let ours = m.pod.as_ref() == Some(pod) && m.made.by.at_ns >= birth.zero.mono_ns;
             m.container.as_deref().filter(|_| ours)
         });
         let named = |id: &str| self.named(id, birth.record.as_deref(), first);
-        Story::of(&self.log, &Subject::Pod(pod.clone()), birth.zero.mono_ns, now.mono_ns, named)
+        Story::of(&self.log, &Subject::Pod(pod.clone()), birth.zero.mono_ns, until_ns, named)
     }
 
     /// What is known of a container; `first`: the pod's first.
@@ -348,7 +443,18 @@ impl Births {
     }
 
     fn missing(&self, birth: &Birth, api: bool) -> Vec<MissingPart> {
-        let mut missing = self.missing.clone();
+        let mut missing = match &birth.unrecorded {
+            Some(why) => missing(why),
+            None => self.missing.clone(),
+        };
+        if birth.retried {
+            let why = "it stopped and went on: what was done meanwhile, up to the new container's cgroup, is not counted";
+            missing.push(MissingPart { part: certificate::RETRIES.into(), why: why.into() });
+        }
+        if birth.forgotten {
+            let why = "too much was born meanwhile: what was done for it before its last try is not counted";
+            missing.push(MissingPart { part: "records".into(), why: why.into() });
+        }
         if !api {
             let why = "there is no API server to ask: no scheduling, no Ready";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
@@ -356,11 +462,8 @@ impl Births {
             let why = "the API server has not told of this pod";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
-        let lost = self.lost.saturating_sub(birth.lost) + self.log.dropped;
-        if lost > 0 {
-            let why = format!("{lost} records were lost; some may have been this pod's");
-            missing.push(MissingPart { part: "records".into(), why });
-        }
+        let lost = (self.lost + self.log.dropped).saturating_sub(birth.lost);
+        missing.extend(records_lost(lost));
         missing
     }
 
@@ -387,180 +490,10 @@ impl Births {
         }
     }
 
-    fn restarts(&mut self, birth: &mut Birth, now: Instant, numbers: Numbers<'_>) -> Vec<Certificate> {
-        birth.look_ns = now.mono_ns + nanos(Self::LOOK);
-        let mut out = Vec::new();
-        for (id, zero) in birth.restarts.clone() {
-            let subject = Subject::Container(id.clone());
-            let story = |births: &Births| {
-                let named = |id: &str| births.named(id, birth.record.as_deref(), None);
-                Story::of(&births.log, &subject, zero.mono_ns, now.mono_ns, named)
-            };
-            let before = story(self);
-            let Some(container) = before.containers.first() else { continue };
-            let lasted = now.mono_ns.saturating_sub(zero.mono_ns);
-            let settled = container
-                .exec_ns
-                .is_some_and(|ns| now.mono_ns - ns.min(now.mono_ns) >= nanos(self.options.settle));
-            let failure = failure::exited(container);
-            let over =
-                container.listen.is_some() || settled || failure.is_some() || lasted >= nanos(Self::RESTART);
-            if container.named.sandbox {
-                birth.restarts.remove(&id);
-                continue;
-            }
-            if !over {
-                continue;
-            }
-            birth.restarts.remove(&id);
-            let alive: Vec<SegmentId> = before.alive().collect();
-            self.log.settle(numbers(&alive));
-            let story = story(self);
-            let never = container.exec_ns.is_none() && self.recorded;
-            let failure = failure.or_else(|| {
-                never.then(|| failure::failure(failure::furthest(&story), None, "NotStarted", None))
-            });
-            let input = Input {
-                story: &story,
-                zero,
-                until_ns: now.mono_ns,
-                record: None,
-                heard_of: None,
-                heard_ready: None,
-                outcome: BirthOutcome::Complete,
-                failure,
-                missing: Vec::new(),
-                recorded: self.recorded,
-                writes: self.writes,
-            };
-            let Some(restart) = certificate::restart(&input) else { continue };
-            let mut certificate = match birth.said.take() {
-                Some(said) => Certificate { at: now, restart: true, ..said },
-                None => Certificate {
-                    who: self.who_of(birth),
-                    zero: birth.zero,
-                    at: now,
-                    status: PodBirthCertificateStatus::of(Source::Kernel),
-                    processes: Vec::new(),
-                    restart: true,
-                },
-            };
-            let restarts = &mut certificate.status.restarts;
-            restarts.push(restart);
-            if restarts.len() > Self::RESTARTS_MAX {
-                restarts.remove(0);
-            }
-            birth.said = Some(certificate.clone());
-            out.push(certificate);
-        }
-        out
-    }
-
     fn who_of(&self, birth: &Birth) -> Workload {
         let pod = in_path(&birth.path).0;
         self.who(&pod.unwrap_or(PodId::Uid(String::new())), birth, &Story::default())
     }
-}
-
-impl Birth {
-    fn new(zero: Instant, path: String, state: State) -> Birth {
-        Birth {
-            zero,
-            path,
-            state,
-            last_ns: zero.mono_ns,
-            heard_of: None,
-            heard_ready: None,
-            look_ns: 0,
-            generation: u64::MAX,
-            lost: 0,
-            suspect: false,
-            record: None,
-            said: None,
-            restarts: BTreeMap::new(),
-        }
-    }
-
-    /// Takes what the API server says now.
-    fn hear(&mut self, pods: &PodIndex, pod: &PodId, now: Instant) {
-        if self.generation == pods.generation() {
-            return;
-        }
-        self.generation = pods.generation();
-        let Some(record) = pods.by_pod(pod) else { return };
-        if self.record.as_ref().is_some_and(|r| Arc::ptr_eq(r, record)) {
-            return;
-        }
-        let ms = since(self.zero, now.mono_ns);
-        self.heard_of.get_or_insert(ms);
-        if record.life.ready.is_some() {
-            self.heard_ready.get_or_insert(ms);
-        }
-        self.record = Some(record.clone());
-        self.look_ns = 0;
-    }
-
-    /// Whether it is worth looking through its records now.
-    fn is_due(&self, now: Instant, deadline: u64, api: bool) -> bool {
-        if now.mono_ns < self.look_ns {
-            return false;
-        }
-        let said = self.record.as_ref().is_some_and(|r| {
-            let told =
-                |c: &crate::attribution::pods::ContainerRecord| c.waiting.is_some() || c.terminated.is_some();
-            let life = &r.life;
-            life.ready.is_some()
-                || life.succeeded
-                || life.failed
-                || life.deleting
-                || r.containers.iter().any(told)
-        });
-        said || self.suspect || now.mono_ns >= deadline || !api
-    }
-}
-
-/// Whether a birth is over, and how it ended.
-fn verdict(
-    birth: &Birth,
-    story: &Story,
-    now: Instant,
-    deadline: u64,
-    api: bool,
-    silent: bool,
-    options: &Options,
-) -> Option<(BirthOutcome, Option<BirthFailure>)> {
-    let record = birth.record.as_deref();
-    if let Some(record) = record
-        && (record.life.ready.is_some() || record.life.succeeded)
-    {
-        let heard = birth.heard_ready.unwrap_or_default();
-        let settled = since(birth.zero, now.mono_ns) - heard >= options.settle.as_secs_f64() * 1e3;
-        let listened = story.containers().filter(|c| !c.named.init).all(|c| c.listen.is_some());
-        let some = story.containers().next().is_some();
-        let over = record.life.succeeded || settled || some && listened;
-        return over.then_some((BirthOutcome::Complete, None));
-    }
-    if let Some(failure) = failure::of(record, story, silent) {
-        return Some((BirthOutcome::Failed, Some(failure)));
-    }
-    if record.is_some_and(|r| r.life.deleting) {
-        let why = "the pod was deleted before it was born".to_owned();
-        let failure = failure::failure(failure::furthest(story), None, "Deleted", Some(why));
-        return Some((BirthOutcome::Unfinished, Some(failure)));
-    }
-    // Nobody says Ready: what runs undisturbed for a while is born.
-    if !api && story.containers().any(|c| c.exec_ns.is_some()) && silent {
-        let failed = story.containers().find_map(failure::exited);
-        let settled = story.containers().filter_map(|c| c.exec_ns).max();
-        let settled = settled.is_some_and(|ns| now.mono_ns.saturating_sub(ns) >= nanos(options.settle));
-        let outcome = if failed.is_some() { BirthOutcome::Failed } else { BirthOutcome::Complete };
-        return settled.then_some((outcome, failed));
-    }
-    (now.mono_ns >= deadline).then(|| {
-        let furthest = failure::furthest(story);
-        let why = format!("it was not Ready after {}", certificate::length(since(birth.zero, now.mono_ns)));
-        (BirthOutcome::Unfinished, Some(failure::failure(furthest, None, "TimedOut", Some(why))))
-    })
 }
 
 /// A pod's UID as the id of a trace: both are 128 bits. `None` for what is no UUID.
@@ -569,6 +502,18 @@ pub fn trace_id(uid: &str) -> Option<String> {
     let valid =
         hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()) && hex.bytes().any(|b| b != b'0');
     valid.then(|| hex.to_ascii_lowercase())
+}
+
+/// All that the recorder tells is missing.
+pub fn missing(why: &str) -> Vec<MissingPart> {
+    let part = |part: &str| MissingPart { part: part.into(), why: certificate::clipped(why, 512) };
+    ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"].map(part).into()
+}
+
+/// So many records were lost in its time.
+pub fn records_lost(lost: u64) -> Option<MissingPart> {
+    let why = format!("{lost} records were lost; some may have been of this birth");
+    (lost > 0).then(|| MissingPart { part: "records".into(), why })
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -76,6 +76,8 @@ pub struct Driver<'obj> {
     cgroups: CgroupSampler<'obj>,
     cpu: Option<CpuProbe<'obj>>,
     births: Option<Recorder<'obj>>,
+    /// Cgroups are told of when they are made, recorder or not.
+    told: bool,
     made: Vec<CgroupMade>,
     reading: Reading,
     readings: u64,
@@ -95,19 +97,21 @@ impl<'obj> Driver<'obj> {
                 })
                 .ok()
         });
+        let told = options.births.is_some();
         let births = options.births.and_then(|births| {
             Recorder::load(&mut storage.births, births)
-                .inspect_err(|error| warn!("{error}: no births; `kernel-gossip check` says why"))
+                .inspect_err(|error| warn!("{error}: births without numbers; `kernel-gossip check` says why"))
                 .ok()
         });
         let mut cgroups = CgroupSampler::new(&mut storage.cgroups, options.roots, options.sampler);
-        if births.is_some() {
+        if told {
             cgroups.watch_made();
         }
         Driver {
             cgroups,
             cpu,
             births,
+            told,
             made: Vec::new(),
             reading: Reading::default(),
             readings: 0,
@@ -126,7 +130,7 @@ impl<'obj> Driver<'obj> {
         &self.cgroups
     }
 
-    /// The recorder of births, to be started and stopped; `None` where births cannot be recorded.
+    /// The recorder of births, to be started and stopped; `None` where it cannot be loaded.
     pub fn recorder(&mut self) -> Option<&mut Recorder<'obj>> {
         self.births.as_mut()
     }
@@ -134,24 +138,33 @@ impl<'obj> Driver<'obj> {
     /// File descriptors that are readable when [`read_births`](Self::read_births) has something to tell at once: a
     /// cgroup was made, or much of a recording waits. Valid as long as the driver lives.
     pub fn births_fds(&self) -> impl Iterator<Item = RawFd> {
-        let recorder = self.births.as_ref();
-        recorder.and_then(|_| self.cgroups.changes_fd()).into_iter().chain(recorder.map(Recorder::fd))
+        let made = self.told.then(|| self.cgroups.changes_fd()).flatten();
+        made.into_iter().chain(self.births.as_ref().map(Recorder::fd))
     }
 
     /// Appends what is new of births, by time: cgroups made, whether or not a recording is on, and what was recorded.
     /// To be called some ten times a second while a recording is on.
     pub fn read_births(&mut self, out: &mut Vec<Record>) {
-        let Some(recorder) = &mut self.births else {
+        if !self.told {
             return;
-        };
+        }
         let first = out.len();
         self.cgroups.take_made(&mut self.made);
-        recorder.drain(out);
+        if let Some(recorder) = &mut self.births {
+            recorder.drain(out);
+        }
+        let recorder = self.births.as_ref();
         out.extend(self.made.drain(..).map(|mut made| {
-            made.by.segment = recorder.segment_at(made.by.tgid, made.by.at_ns);
+            made.by.segment = recorder.and_then(|r| r.segment_at(made.by.tgid, made.by.at_ns));
             Record::CgroupMade(made)
         }));
         out[first..].sort_by_key(Record::at_ns);
+    }
+
+    /// What was lost of births so far.
+    pub fn birth_losses(&self) -> BirthLosses {
+        let recorder = self.births.as_ref().map(Recorder::losses).unwrap_or_default();
+        BirthLosses { cgroups: self.cgroups.made_lost(), ..recorder }
     }
 
     /// Reads everything. The reading is the driver's own and filled anew by the next call.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::oneshot;
@@ -176,7 +176,7 @@ fn write(
 
 /// Born, and whether anything is missing, since when it is so.
 fn conditions(status: &PodBirthCertificateStatus, at: Timestamp) -> Vec<Condition> {
-    let since = status.started_at.clone().unwrap_or(Time(at));
+    let since = since(status).unwrap_or(Time(at));
     let condition = |kind: &str, met: bool, reason: String, message: String| Condition {
         type_: kind.to_owned(),
         status: if met { "True" } else { "False" }.to_owned(),
@@ -208,6 +208,13 @@ fn conditions(status: &PodBirthCertificateStatus, at: Timestamp) -> Vec<Conditio
     vec![born, measured]
 }
 
+/// When it came to this: the end of the birth, also of one that failed first and was born later.
+fn since(status: &PodBirthCertificateStatus) -> Option<Time> {
+    let lasted = status.kernel_stats.as_ref()?.total_duration_ms?;
+    let lasted = SignedDuration::try_from_secs_f64(lasted / 1e3).ok()?;
+    status.started_at.as_ref()?.0.checked_add(lasted).ok().map(Time)
+}
+
 /// As the API wants a condition's reason: letters and digits, a letter first.
 fn camel(reason: &str) -> String {
     reason.chars().filter(char::is_ascii_alphanumeric).skip_while(char::is_ascii_digit).collect()
@@ -216,6 +223,7 @@ fn camel(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{BirthFailure, KernelStats};
     use crate::reconciler::queue::{Queue, Rates};
 
     fn certified(outcome: Option<BirthOutcome>) -> Certified {
@@ -271,5 +279,29 @@ mod tests {
         assert!(same_restart(&a, &restart("web", "2026-11-21T06:00:00Z")));
         assert!(!same_restart(&a, &restart("web", "2026-11-21T06:00:10Z")));
         assert!(!same_restart(&a, &restart("log", "2026-11-21T06:00:00Z")));
+    }
+
+    #[test]
+    fn a_condition_is_as_old_as_what_it_says() {
+        let started: Timestamp = "2026-11-21T10:00:00Z".parse().expect("a time");
+        let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+        status.started_at = Some(Time(started));
+        let mut told = |outcome, ms, failure| {
+            status.outcome = Some(outcome);
+            status.failure = failure;
+            status.kernel_stats = Some(KernelStats { total_duration_ms: Some(ms), ..KernelStats::default() });
+            let born = conditions(&status, started)[0].clone();
+            (born.status, born.last_transition_time.0.to_string())
+        };
+        let failure = BirthFailure {
+            phase: "image".into(),
+            container: None,
+            reason: "ErrImagePull".into(),
+            message: None,
+        };
+        let failed = told(BirthOutcome::Failed, 2000.0, Some(failure));
+        assert_eq!(failed, ("False".into(), "2026-11-21T10:00:02Z".into()));
+        let born = told(BirthOutcome::Complete, 61_000.0, None);
+        assert_eq!(born, ("True".into(), "2026-11-21T10:01:01Z".into()));
     }
 }

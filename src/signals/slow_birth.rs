@@ -51,37 +51,48 @@ impl BirthHistory {
     /// Names of phases remembered: there are eleven.
     const PHASES: usize = 32;
 
-    /// Judges a birth by those before it, and remembers it; `phases`: names and lengths, ms. A phase that several
-    /// containers went through counts as their sum. The one to blame is the one with the greatest excess; what is slow
-    /// is remembered like the rest, so that what is slow for good becomes usual.
+    /// Judges a birth by those before it, and remembers it; `phases`: names and lengths, ms. What is slow is remembered
+    /// like the rest, so that what is slow for good becomes usual.
     pub fn judge(&mut self, rule: &SlowBirthRule, phases: &[(&str, f64)]) -> Option<Slow> {
-        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-        for (name, ms) in phases.iter().filter(|(_, ms)| ms.is_finite() && *ms >= 0.0) {
-            *sums.entry(name).or_default() += ms;
-        }
-        let mut worst: Option<Slow> = None;
-        for (name, took_ms) in sums {
+        let slow = self.compare(rule, phases);
+        for (name, took_ms) in sums(phases) {
             if self.phases.len() >= Self::PHASES && !self.phases.contains_key(name) {
                 continue;
             }
             let history = self.phases.entry(name.to_owned()).or_default();
-            let known = history.len() >= rule.min_history.max(1);
-            if let Some(usual_ms) = median(history).filter(|_| known && rule.enabled) {
-                let severity = severity(rule, took_ms, usual_ms);
-                let excess = |s: &Slow| s.took_ms - s.usual_ms;
-                let slow =
-                    severity.map(|severity| Slow { severity, phase: name.to_owned(), took_ms, usual_ms });
-                if let Some(slow) = slow.filter(|s| worst.as_ref().is_none_or(|w| excess(s) > excess(w))) {
-                    worst = Some(slow);
-                }
-            }
             if history.len() == Self::KEPT {
                 history.pop_front();
             }
             history.push_back(took_ms);
         }
+        slow
+    }
+
+    /// Judges a birth by those before it. A phase that several containers went through counts as their sum. The one to
+    /// blame is the one with the greatest excess.
+    pub fn compare(&self, rule: &SlowBirthRule, phases: &[(&str, f64)]) -> Option<Slow> {
+        let mut worst: Option<Slow> = None;
+        for (name, took_ms) in sums(phases) {
+            let Some(history) = self.phases.get(name) else { continue };
+            let known = history.len() >= rule.min_history.max(1);
+            let Some(usual_ms) = median(history).filter(|_| known && rule.enabled) else { continue };
+            let severity = severity(rule, took_ms, usual_ms);
+            let excess = |s: &Slow| s.took_ms - s.usual_ms;
+            let slow = severity.map(|severity| Slow { severity, phase: name.to_owned(), took_ms, usual_ms });
+            if let Some(slow) = slow.filter(|s| worst.as_ref().is_none_or(|w| excess(s) > excess(w))) {
+                worst = Some(slow);
+            }
+        }
         worst
     }
+}
+
+fn sums<'a>(phases: &[(&'a str, f64)]) -> BTreeMap<&'a str, f64> {
+    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, ms) in phases.iter().filter(|(_, ms)| ms.is_finite() && *ms >= 0.0) {
+        *sums.entry(name).or_default() += ms;
+    }
+    sums
 }
 
 fn severity(rule: &SlowBirthRule, took_ms: f64, usual_ms: f64) -> Option<Severity> {
@@ -139,6 +150,14 @@ mod tests {
         assert!(usual(10).judge(&rule, &[("image", 60_000.0)]).is_some());
         let off = SlowBirthRule { enabled: false, ..rule };
         assert_eq!(usual(10).judge(&off, &[("image", 60_000.0)]), None);
+    }
+
+    #[test]
+    fn what_is_only_compared_is_not_remembered() {
+        let (history, rule) = (usual(10), SlowBirthRule::default());
+        for _ in 0..100 {
+            assert!(history.compare(&rule, &[("image", 300_000.0)]).is_some());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A birth in one line for people.
 
-use crate::api::{BirthOutcome, KernelStats};
+use crate::api::{BirthOutcome, KernelStats, SlowPhase};
 use crate::birth::{Certificate, certificate};
 
 /// "shop/web-0: born in 521 ms: 4812 syscalls, 6 namespaces, 41 cgroup writes, 29 mounts".
@@ -21,19 +21,10 @@ pub fn text(birth: &Certificate) -> String {
     let length = status.total.as_deref().unwrap_or("unknown time");
     let headline = status.kernel_stats.as_ref().map(headline).filter(|h| !h.is_empty());
     let headline = headline.map(|h| format!(": {h}")).unwrap_or_default();
+    let slow = status.slow.as_ref().map(|s| format!("; slow_birth {}", slow(s))).unwrap_or_default();
     match status.outcome {
         Some(BirthOutcome::Complete) | None => {
-            let slow = status.slow.as_ref().map(|s| {
-                let lengths = (certificate::length(s.took_ms), certificate::length(s.usual_ms));
-                format!(
-                    "; slow_birth {}: {} took {}, usually {}",
-                    s.severity.as_str(),
-                    s.phase,
-                    lengths.0,
-                    lengths.1
-                )
-            });
-            format!("{who}: born in {length}{headline}{}", slow.unwrap_or_default())
+            format!("{who}: born in {length}{headline}{slow}")
         }
         Some(outcome) => {
             let failure = status.failure.as_ref();
@@ -44,7 +35,7 @@ pub fn text(birth: &Certificate) -> String {
                 None => format!(", {}", f.reason),
             });
             let why = why.unwrap_or_default();
-            format!("{who}: birth {} after {length}{phase}{of}{why}{headline}", outcome.as_str())
+            format!("{who}: birth {} after {length}{phase}{of}{why}{headline}{slow}", outcome.as_str())
         }
     }
 }
@@ -59,4 +50,10 @@ pub fn headline(stats: &KernelStats) -> String {
     ];
     let known = parts.iter().filter_map(|(n, what)| n.map(|n| format!("{n} {what}")));
     known.collect::<Vec<_>>().join(", ")
+}
+
+/// "warning: image took 5.0 s, usually 900 ms".
+pub fn slow(slow: &SlowPhase) -> String {
+    let (took, usual) = (certificate::length(slow.took_ms), certificate::length(slow.usual_ms));
+    format!("{}: {} took {took}, usually {usual}", slow.severity.as_str(), slow.phase)
 }

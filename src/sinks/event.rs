@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 
 use super::names::{birth, resource, whisper as attr};
+use crate::api::ImageOrigin;
 use crate::attribution::Workload;
 use crate::birth::Certificate;
+use crate::birth::certificate::image_of;
 use crate::signals::{HistoryPoint, Whisper};
 
 /// The value of one attribute. What is unknown has no attribute at all.
@@ -159,6 +161,9 @@ pub fn birth_attributes(c: &Certificate) -> Vec<Attribute> {
         };
         out.push((birth::PHASE_NAMES, texts(|p| p.name.clone())));
         out.push((birth::PHASE_CONTAINERS, texts(|p| p.container.clone().unwrap_or_default())));
+        let images =
+            status.phases.iter().map(|p| image_of(status, p).map_or("", ImageOrigin::as_str).to_owned());
+        out.push((birth::PHASE_IMAGES, AttrValue::StrArray(images.collect())));
         out.push((birth::PHASE_STARTS, doubles(|p| p.start_ms)));
         out.push((birth::PHASE_DURATIONS, doubles(|p| p.duration_ms)));
     }

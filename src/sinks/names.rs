@@ -87,6 +87,8 @@ pub mod birth {
     pub const PHASE_NAMES: &str = "kernel_gossip.birth.phase.names";
     /// string[]: the container, or empty.
     pub const PHASE_CONTAINERS: &str = "kernel_gossip.birth.phase.containers";
+    /// string[]: `pulled`, `present`, or empty.
+    pub const PHASE_IMAGES: &str = "kernel_gossip.birth.phase.images";
     /// double[], seconds after the zero.
     pub const PHASE_STARTS: &str = "kernel_gossip.birth.phase.starts";
     /// double[], seconds.

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 
@@ -16,11 +17,32 @@ pub struct Bed {
     /// Where the agent serves its metrics.
     pub metrics: String,
     _token: tempfile::NamedTempFile,
+    _share: Share,
+}
+
+/// Tests that measure time have the node to themselves.
+static NODE: RwLock<()> = RwLock::new(());
+
+#[allow(dead_code, reason = "held, not read")]
+enum Share {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Bed {
     /// `arguments`: more of the agent's.
     pub fn new(name: &str, arguments: &[&str]) -> Bed {
+        let share = NODE.read().unwrap_or_else(PoisonError::into_inner);
+        Bed::with(Share::Shared(share), name, arguments)
+    }
+
+    /// Nothing else of this program runs meanwhile.
+    pub fn alone(name: &str) -> Bed {
+        let share = NODE.write().unwrap_or_else(PoisonError::into_inner);
+        Bed::with(Share::Alone(share), name, &[])
+    }
+
+    fn with(share: Share, name: &str, arguments: &[&str]) -> Bed {
         let namespace = Namespace::new(name);
         let crds = repository().join("k8s/crds");
         output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-k", crds.to_str().unwrap()]));
@@ -59,7 +81,7 @@ impl Bed {
         agent.says("births: working");
         agent.says("API server: ");
         let metrics = format!("http://127.0.0.1:{own}/metrics");
-        Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token }
+        Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token, _share: share }
     }
 
     /// The status of a pod's certificate, once there is one.
@@ -81,6 +103,13 @@ impl Bed {
         })
     }
 
+    /// All births that the agent told of until now, each with `zero`.
+    pub fn births(&self) -> Vec<Value> {
+        let lines = self.agent.lines().into_iter().filter_map(|l| serde_json::from_str(&l.text).ok());
+        let births = lines.filter(|said: &Value| said["event.name"] == "kernel_gossip.birth");
+        births.map(with_zero).collect()
+    }
+
     /// What the agent said of a pod's birth, with `zero`: the birth's, in ms since the Unix epoch.
     pub fn said(&mut self, pod: &str) -> Value {
         let wanted = json!(pod);
@@ -93,10 +122,14 @@ impl Bed {
             }
             it
         });
-        let zero: jiff::Timestamp = found["kernel_gossip.birth.zero"].as_str().unwrap().parse().unwrap();
-        found["zero"] = json!(zero.as_nanosecond() as f64 / 1e6);
-        found
+        with_zero(found)
     }
+}
+
+fn with_zero(mut said: Value) -> Value {
+    let zero: jiff::Timestamp = said["kernel_gossip.birth.zero"].as_str().unwrap().parse().unwrap();
+    said["zero"] = json!(zero.as_nanosecond() as f64 / 1e6);
+    said
 }
 
 /// A service account that may speak for any pod: its token, in a file.

@@ -6,12 +6,13 @@ mod bed;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod started;
 mod trace;
 mod waves;
 
 use bed::{Bed, ctr, kill, pod};
-use common::process::Running;
-use common::until;
+use common::process::{Running, output};
+use common::{kernel_gossip, until};
 use kernel_gossip::api::PodBirthCertificateStatus;
 use serde_json::{Value, json};
 
@@ -64,6 +65,7 @@ fn a_pods_certificate_is_what_the_agent_and_containerd_saw() {
     let containers = status["containers"].as_array().unwrap();
     let names: Vec<_> = containers.iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["first", "web"]);
+    assert!(containers.iter().all(|c| c["image"] == "present"), "the node has it: {containers:?}");
     let web = containers.last().unwrap();
     assert_eq!(web["port"], 8080);
     let id = bed.namespace.get("pod/web", "{.status.containerStatuses[0].containerID}");
@@ -91,8 +93,45 @@ fn a_pods_certificate_is_what_the_agent_and_containerd_saw() {
 
 #[test]
 #[ignore = "needs the cluster: scripts/test cluster"]
+fn a_certificate_is_shown_by_the_command() {
+    let bed = Bed::new("birth-shown", &[]);
+    bed.namespace.apply(&pod("shown", "testbed.local/web:1", json!([])));
+    let status = bed.certificate("shown");
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let show = |arguments: &[&str]| {
+        let mut command = kernel_gossip();
+        command.args(["birth", "shown", "--namespace", &bed.namespace.0]).args(arguments);
+        output(&mut command)
+    };
+    let text = show(&["--html", page.path().to_str().unwrap()]);
+    let total = status["total"].as_str().unwrap();
+    let syscalls = status["kernelStats"]["totalSyscalls"].to_string();
+    for told in ["shown in namespace", "on kg-node", total, &format!("{syscalls} syscalls"), "listen main"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    let page = std::fs::read_to_string(page.path()).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains(total) && page.contains(&syscalls));
+    let json: Value = serde_json::from_str(&show(&["--output", "json"])).unwrap();
+    assert_eq!((&json["namespace"], &json["podName"]), (&json!(bed.namespace.0), &json!("shown")));
+    assert_eq!(json["podUid"], bed.namespace.get("pod/shown", "{.metadata.uid}"));
+    assert_eq!(json["nodeName"], "kg-node");
+    let of = |json: &Value| serde_json::from_value::<PodBirthCertificateStatus>(json.clone()).unwrap();
+    assert_eq!(of(&json), of(&status));
+    let none = kernel_gossip().args(["birth", "nobody", "--namespace", &bed.namespace.0]).output().unwrap();
+    let error = String::from_utf8(none.stderr).unwrap();
+    assert!(!none.status.success() && error.trim_end().lines().count() == 1, "{error}");
+    assert!(error.contains("--wait 1m"), "{error}");
+}
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
 fn births_that_fail_say_where_and_why() {
     let bed = Bed::new("birth-failed", &[]);
+    // A volume that the node has no program to mount by: the kubelet says so in an event alone.
+    let mut mount = pod("mount", "testbed.local/busybox:1", json!(["/bin/sh", "-c", "sleep 600"]));
+    mount["spec"]["volumes"] = json!([{"name": "n", "nfs": {"server": "127.0.0.1", "path": "/none"}}]);
+    mount["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "n", "mountPath": "/n"}]);
+    bed.namespace.apply(&mount);
     let mut missing = pod("missing", "testbed.local/nothing:1", json!([]));
     missing["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent".into();
     bed.namespace.apply(&missing);
@@ -115,6 +154,31 @@ fn births_that_fail_say_where_and_why() {
     assert!(message.starts_with("exit status 3, ") && message.contains("after its start"), "{message}");
     let nothing = failure(&bed.certificate("nothing"), "start");
     assert!(nothing["message"].as_str().unwrap().contains("no such file"), "{nothing}");
+    let mount = bed.certificate("mount");
+    let of = (&mount["outcome"], &mount["failure"]["phase"], &mount["failure"]["reason"]);
+    assert_eq!(of, (&json!("failed"), &json!("volumes"), &json!("FailedMount")), "{mount}");
+    assert!(mount["failure"]["message"].as_str().unwrap().contains(": exit status "), "{mount}");
+}
+
+#[test]
+#[ignore = "needs the cluster: scripts/test cluster"]
+fn a_birth_that_fails_at_first_becomes_complete() {
+    let bed = Bed::new("birth-retried", &[]);
+    let once = "test -e /m/once || { touch /m/once; exit 7; }; exec sleep 600";
+    let mut pod = pod("retried", "testbed.local/busybox:1", json!(["/bin/sh", "-c", once]));
+    pod["spec"]["volumes"] = json!([{"name": "m", "emptyDir": {}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "m", "mountPath": "/m"}]);
+    bed.namespace.apply(&pod);
+    let first = bed.certificate("retried");
+    assert_eq!(first["outcome"], "failed", "{first}");
+    assert!(first["failure"]["message"].as_str().unwrap().starts_with("exit status 7, "), "{first}");
+    let status: Value = until("the birth that was tried again", || {
+        let status = bed.certificate("retried");
+        (status["outcome"] == "complete").then_some(status)
+    });
+    assert_eq!((&status["failure"], &status["restarts"]), (&Value::Null, &Value::Null), "{status}");
+    assert_eq!(status["missing"][0]["part"], "retries", "{status}");
+    assert!(status["phases"].as_array().unwrap().iter().any(|p| p["name"] == "ready"), "{status}");
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, get, kill, pod};
+use crate::bed::{Bed, ctr, get, kill, pod};
 use crate::cluster::feed;
-use crate::common::process::output;
+use crate::common::process::{Running, output};
 use crate::common::{kubectl, until};
+use crate::started::Apart;
 
 /// Pods in all, and at once. `KG_BIRTH_PODS=200` for the whole of it.
 const PODS: usize = 40;
@@ -18,6 +19,7 @@ const WAVE: usize = 20;
 fn every_pod_is_certified_and_none_is_mixed_up() {
     let pods = std::env::var("KG_BIRTH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
     let bed = Bed::new("birth-waves", &[]);
+    let events = Running::start(&mut ctr(&["events"]));
     let ns = bed.namespace.0.clone();
     let mut certified = 0;
     for first in (0..pods).step_by(WAVE) {
@@ -25,6 +27,7 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
         let items: Vec<Value> = names.iter().map(|n| pod(n, "testbed.local/web:1", json!([]))).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         feed(kubectl().args(["-n", &ns, "create", "-f", "-"]), &list.to_string()).expect("created");
+        delete_while_born(&bed, &format!("gone{first}"));
         // Those of the wave before: some are killed, which restarts them, and the rest is deleted, while these are born.
         if first > 0 {
             let before: Vec<String> = (first - WAVE..first).map(|n| format!("p{n}")).collect();
@@ -76,6 +79,9 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
             );
             certified += 1;
         }
+        if first > 0 {
+            (first - WAVE..first - WAVE + 3).for_each(|n| restarted(&bed, &format!("p{n}")));
+        }
     }
     assert_eq!(certified, pods);
     let lost = get(&bed.metrics);
@@ -86,6 +92,54 @@ fn every_pod_is_certified_and_none_is_mixed_up() {
         .collect();
     assert!(lost.is_empty(), "{lost:?}");
     println!("{certified} of {pods} pods certified, none mixed, nothing lost");
+    let births = bed.births();
+    for first in (0..pods).step_by(WAVE) {
+        deleted(&births, &format!("gone{first}"));
+    }
+    // Of twenty at once on two cores each waits for a CPU, the program or containerd: told here, judged in `started`.
+    let apart = Apart::of(&births, &events);
+    println!("{apart}");
+    assert!(apart.programs() >= pods, "{apart}");
+}
+
+/// Makes a pod that is not born soon, and deletes it once its first program runs.
+fn delete_while_born(bed: &Bed, name: &str) {
+    let mut gone = pod(name, "testbed.local/web:1", json!([]));
+    let command = ["/bin/sh", "-c", "sleep 600"];
+    gone["spec"]["initContainers"] =
+        json!([{"name": "first", "image": "testbed.local/busybox:1", "command": command}]);
+    bed.namespace.apply(&gone);
+    until_long("the program of a pod to be deleted", || {
+        let object = format!("pod/{name}");
+        let started =
+            bed.namespace.get(&object, "{.status.initContainerStatuses[0].state.running.startedAt}");
+        (!started.is_empty()).then_some(())
+    });
+    bed.namespace.kubectl(&["delete", "--wait=false", "pod", name]);
+}
+
+/// The certificate of a pod that was deleted says so; its object went with the pod.
+fn deleted(births: &[Value], name: &str) {
+    let own: Vec<_> = births.iter().filter(|b| b["k8s.pod.name"] == name).collect();
+    let [said] = own.as_slice() else { panic!("{name}: {own:?}") };
+    let status = &said["kernel_gossip.birth.certificate"];
+    let failure = &status["failure"];
+    assert_eq!(
+        (&status["outcome"], &failure["reason"], &failure["phase"]),
+        (&json!("unfinished"), &json!("Deleted"), &json!("init")),
+        "{name}: {status}"
+    );
+    assert!(status["kernelStats"]["totalSyscalls"].as_i64() > Some(0), "{name}: {status}");
+}
+
+/// A pod whose program was killed was started again, and is the same birth.
+fn restarted(bed: &Bed, name: &str) {
+    let object = format!("podbirthcertificate/{name}-pbc");
+    let restart: Value = until_long("the restart", || {
+        serde_json::from_str(&bed.namespace.get(&object, "{.status.restarts[0]}")).ok()
+    });
+    assert_eq!(restart["container"], "main", "{name}: {restart}");
+    assert!(restart["execMs"].is_number() && restart["failure"].is_null(), "{name}: {restart}");
 }
 
 /// Twenty pods on two cores take their time.

@@ -185,11 +185,15 @@ fn kube_score_finds_nothing() {
 fn declared(service_account: &str) -> BTreeSet<Use> {
     let of = |resource| move |verb| Use::new("kernel.gossip.io", resource, verb);
     match service_account {
-        // src/attribution: a watch of the node's pods. The reconciler asks whether it may speak of them.
-        "kernel-observer" => {
-            [Use::new("", "pods", "list"), Use::new("", "pods", "watch"), Use::new("", "/otlp/node", "post")]
-                .into()
-        }
+        // src/attribution: a watch of the node's pods, and the events of those that are born. The reconciler asks whether
+        // it may speak of them.
+        "kernel-observer" => [
+            Use::new("", "pods", "list"),
+            Use::new("", "pods", "watch"),
+            Use::new("", "events", "list"),
+            Use::new("", "/otlp/node", "post"),
+        ]
+        .into(),
         "kernel-gossip-collector" => BTreeSet::new(),
         "kernel-gossip-operator" => [
             Use::new("", "pods", "get"),

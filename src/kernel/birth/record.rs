@@ -76,8 +76,6 @@ pub enum Begun {
     Fork,
     /// The process runs a new program.
     Exec,
-    /// It was there before the recording began and is followed from now on, because someone asked.
-    Found,
 }
 
 /// Where a process is, at one moment. Namespaces are inode numbers as in `/proc/<pid>/ns`.

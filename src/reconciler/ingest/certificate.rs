@@ -1,5 +1,7 @@
 //! From an agent's birth event to a status that may be stored: every name, number and list is checked.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::check;
@@ -126,17 +128,9 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         length("kernelStats.totalDurationMs", stats.total_duration_ms)?;
         length("kernelStats.cpuMs", stats.cpu_ms)?;
         length("kernelStats.waitMs", stats.wait_ms)?;
-        for (field, map) in [
-            ("kernelStats.bySyscall", &stats.by_syscall),
-            ("kernelStats.byNamespace", &stats.by_namespace),
-            ("kernelStats.byCgroupFile", &stats.by_cgroup_file),
-        ] {
-            at_most(field, map.len(), 64)?;
-            for (key, n) in map {
-                word(field, key, 128)?;
-                count(field, Some(*n))?;
-            }
-        }
+        numbers("kernelStats.bySyscall", &stats.by_syscall)?;
+        numbers("kernelStats.byNamespace", &stats.by_namespace)?;
+        numbers("kernelStats.byCgroupFile", &stats.by_cgroup_file)?;
     }
     for cost in &status.breakdown {
         word("breakdown.phase", &cost.phase, 64)?;
@@ -147,6 +141,16 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         count("breakdown.readBytes", cost.read_bytes)?;
         count("breakdown.writtenBytes", cost.written_bytes)?;
         count("breakdown.pageFaults", cost.page_faults)?;
+        count("breakdown.programs", cost.programs)?;
+        count("breakdown.forks", cost.forks)?;
+        count("breakdown.cgroupsCreated", cost.cgroups_created)?;
+        count("breakdown.cgroupWrites", cost.cgroup_writes)?;
+        count("breakdown.mounts", cost.mounts)?;
+        count("breakdown.pivotRoots", cost.pivot_roots)?;
+        count("breakdown.netfilterChanges", cost.netfilter_changes)?;
+        numbers("breakdown.bySyscall", &cost.by_syscall)?;
+        numbers("breakdown.byNamespace", &cost.by_namespace)?;
+        numbers("breakdown.byCgroupFile", &cost.by_cgroup_file)?;
     }
     for container in &status.containers {
         word("containers.name", &container.name, 253)?;
@@ -186,6 +190,14 @@ fn word(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
 
 fn maybe(field: &'static str, text: &Option<String>, max: usize) -> Result<(), Refusal> {
     text.as_ref().map_or(Ok(()), |text| check::text(field, text, max).map(|_| ()))
+}
+
+fn numbers(field: &'static str, by: &BTreeMap<String, i64>) -> Result<(), Refusal> {
+    at_most(field, by.len(), 64)?;
+    by.iter().try_for_each(|(key, n)| {
+        word(field, key, 128)?;
+        count(field, Some(*n))
+    })
 }
 
 fn count(field: &'static str, n: Option<i64>) -> Result<(), Refusal> {

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{View, actor, axis, title, uncertain};
+use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome};
 use crate::birth::certificate::length;
-use crate::sinks::birth_text::headline;
+use crate::sinks::birth_text::{headline, slow};
 
 const WIDTH: f64 = 1100.0;
 /// Left of the bars.
@@ -62,6 +62,9 @@ fn write(out: &mut String, view: &View) -> std::fmt::Result {
     if let Some(stats) = &status.kernel_stats {
         writeln!(out, "<p>{}</p>", escape(&headline(stats)))?;
     }
+    if let Some(phase) = &status.slow {
+        writeln!(out, "<p>Slow, {}</p>", escape(&slow(phase)))?;
+    }
     let mut legend = String::new();
     for actor in [Actor::Scheduler, Actor::Kubelet, Actor::Runtime, Actor::Cni, Actor::Container] {
         write!(legend, "<i style=\"background:{}\"></i>{} &nbsp; ", colour(actor), actor.as_str())?;
@@ -70,6 +73,9 @@ fn write(out: &mut String, view: &View) -> std::fmt::Result {
     bars(out, view)?;
     costs(out, view)?;
     timeline(out, view)?;
+    for restart in &status.restarts {
+        writeln!(out, "<p>{}</p>", escape(&again(restart)))?;
+    }
     for part in &status.missing {
         writeln!(out, "<p class=\"dim\">Not known: {}: {}</p>", escape(&part.part), escape(&part.why))?;
     }
@@ -102,7 +108,7 @@ fn bars(out: &mut String, view: &View) -> std::fmt::Result {
         let (start, end) = (x(phase.start_ms), x(phase.start_ms + phase.duration_ms));
         let wide = (end - start).max(2.0);
         let name = escape(&title(phase));
-        let took = format!("{}{}", length(phase.duration_ms), uncertain(phase.uncertainty_ms));
+        let took = format!("{}{}", length(phase.duration_ms), note(status, phase));
         let fill = colour(actor(&phase.name));
         writeln!(
             out,
@@ -223,7 +229,7 @@ mod tests {
             duration_ms: 2.0,
             uncertainty_ms: None,
         });
-        let html = page(&View { title: "<b>\"x\"".into(), status });
+        let html = page(&View { title: "<b>\"x\"".into(), pod: None, status });
         assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");
         assert!(!html.contains("http"), "nothing from elsewhere");
     }

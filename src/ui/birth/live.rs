@@ -6,14 +6,16 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::oneshot;
 
 use super::View;
-use crate::api::{BirthFailure, BirthOutcome};
+use crate::api::{BirthFailure, BirthOutcome, MissingPart};
 use crate::attribution::bundle::Bundles;
-use crate::birth::certificate::{self, Input, failed};
+use crate::birth::certificate::{self, Input, Knows, failed};
 use crate::birth::failure;
 use crate::birth::hints::{Hints, Role, Verb};
 use crate::birth::log::Log;
+use crate::birth::run::known;
 use crate::birth::story::{Named, Phase, Story, Subject};
-use crate::kernel::birth::{Begun, Record};
+use crate::birth::watch::records_lost;
+use crate::kernel::birth::{Begun, Entry, Record};
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::plan;
@@ -22,6 +24,12 @@ use crate::kernel::plan::plan;
 const SETTLE: Duration = Duration::from_secs(2);
 /// From the runtime's start to the container's program; a slow disk is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is kept while none is started.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// What the recorder does not tell here, and what it does.
+type Known = (Vec<MissingPart>, Knows);
 
 /// Waits for the next container and shows its start; for `wait` at most until one is started.
 ///
@@ -34,25 +42,33 @@ pub async fn next(wait: Option<Duration>) -> Result<View> {
         let why = plan.births.shortfalls().iter().map(|s| format!("{}: {}", s.why, s.what_to_do));
         bail!("births cannot be recorded here: {}", why.collect::<Vec<_>>().join("; "));
     }
+    if plan.births.hook().is_some_and(|hook| hook.entry == Entry::Bare) {
+        let why = plan.births.shortfalls().first().map(|s| format!("{}: {}", s.why, s.what_to_do));
+        bail!(
+            "containers are told apart by arguments, which are not readable here: {}",
+            why.unwrap_or_default()
+        );
+    }
+    let known = known(&facts, &plan);
     let options = DriverOptions { cpu: None, ..DriverOptions::of(&facts, &plan, 4096) };
     let cpu_tree = facts.cgroups.v1_cpu.as_ref().map_or(0, |tree| tree.hierarchy);
     let (done, view) = oneshot::channel();
     // Of its own: it ends with the process, however long it waits.
     std::thread::Builder::new().name("birth".into()).spawn(move || {
         // Nobody listens any more only when the program is ending.
-        let _ = done.send(watch(options, cpu_tree, wait));
+        let _ = done.send(watch(options, cpu_tree, wait, known));
     })?;
     view.await.context("the recorder's thread ended")?
 }
 
-fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>) -> Result<View> {
+fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>, known: Known) -> Result<View> {
     let mut storage = Storage::default();
     let mut driver = Driver::start(&mut storage, options);
     driver.recorder().context("the birth recorder could not be loaded")?.start()?;
     eprintln!("waiting for a container to be started; Ctrl-C ends it");
     let begun = Instant::now();
     let (mut log, mut records, mut found) = (Log::new(cpu_tree), Vec::new(), None);
-    let mut seen = 0;
+    let mut seen = None;
     loop {
         std::thread::sleep(Duration::from_millis(20));
         driver.read_births(&mut records);
@@ -60,8 +76,13 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>) -> Resul
             log.add(record);
         }
         if found.is_none() {
-            found = log.lives().skip(seen).find_map(|l| started(&l.hints)).map(|id| (id, Instant::now()));
-            seen = log.lives().count();
+            let fresh = log.lives().filter(|l| Some(l.segment.id) > seen);
+            found = fresh.filter_map(|l| started(&l.hints)).next().map(|id| (id, Instant::now()));
+            seen = log.lives().map(|l| l.segment.id).max().or(seen);
+        }
+        if found.is_none() {
+            // What led to a container that is yet to be started.
+            log.forget(now().mono_ns.saturating_sub(KEPT.as_nanos() as u64), |_, _| false);
             if found.is_none() && wait.is_some_and(|wait| begun.elapsed() >= wait) {
                 bail!("no container was started within {} s", begun.elapsed().as_secs());
             }
@@ -70,7 +91,7 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>) -> Resul
         let subject = Subject::Container(id.clone());
         let story = Story::of(&log, &subject, 0, u64::MAX, |_| Named::default());
         let Some(outcome) = verdict(&story, *since) else { continue };
-        return certify(&mut driver, &mut log, id, outcome);
+        return certify(&mut driver, &mut log, id, outcome, known);
     }
 }
 
@@ -111,13 +132,21 @@ fn verdict(story: &Story, since: Instant) -> Option<Verdict> {
     })
 }
 
-fn certify(driver: &mut Driver<'_>, log: &mut Log, id: &str, (outcome, failure): Verdict) -> Result<View> {
+fn certify(
+    driver: &mut Driver<'_>,
+    log: &mut Log,
+    id: &str,
+    (outcome, failure): Verdict,
+    (mut missing, knows): Known,
+) -> Result<View> {
     let mut records: Vec<Record> = Vec::new();
     if let Some(recorder) = driver.recorder() {
         recorder.stop(&mut records);
     }
     let until = now();
     records.into_iter().for_each(|record| log.add(record));
+    let lost = driver.birth_losses();
+    missing.extend(records_lost(lost.segments + lost.events + lost.cgroups + log.dropped));
     let names = Bundles::new(&[]).look_up(id).ok();
     let name = names.and_then(|n| n.container.or(n.name));
     let named = |_: &str| Named { name: name.clone(), sandbox: false, init: false };
@@ -136,11 +165,11 @@ fn certify(driver: &mut Driver<'_>, log: &mut Log, id: &str, (outcome, failure):
         heard_ready: None,
         outcome,
         failure,
-        missing: Vec::new(),
-        recorded: true,
-        writes: true,
+        missing,
+        knows,
+        images: None,
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
-    Ok(View { title: format!("container {shown}"), status })
+    Ok(View { title: format!("container {shown}"), pod: None, status })
 }

@@ -13,9 +13,14 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Config};
+use serde::Serialize;
 
-use crate::api::{Actor, BirthPhase, PodBirthCertificate, PodBirthCertificateStatus, object_name};
+use crate::api::{
+    Actor, BirthPhase, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec,
+    PodBirthCertificateStatus, object_name,
+};
 use crate::attribution::watch;
+use crate::birth::certificate::image_of;
 
 /// Whose birth, from where, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,7 +62,33 @@ pub enum Format {
 pub struct View {
     /// `web in namespace shop, on node n1`.
     pub title: String,
+    /// The pod; `None` for a container without Kubernetes.
+    pub pod: Option<PodOf>,
     pub status: PodBirthCertificateStatus,
+}
+
+/// The pod that was born.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodOf {
+    namespace: String,
+    #[serde(flatten)]
+    spec: PodBirthCertificateSpec,
+}
+
+/// A certificate as one object: the pod, and what its status has.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    pod: Option<&'a PodOf>,
+    #[serde(flatten)]
+    status: &'a PodBirthCertificateStatus,
+}
+
+impl<'a> Json<'a> {
+    fn of(view: &'a View) -> Json<'a> {
+        Json { pod: view.pod.as_ref(), status: &view.status }
+    }
 }
 
 /// Shows it.
@@ -75,7 +106,7 @@ pub async fn run(args: &BirthArgs, shutdown: impl Future<Output = ()>) -> Result
     let mut out = io::stdout().lock();
     match args.output {
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &view.status).context("stdout")?;
+            serde_json::to_writer_pretty(&mut out, &Json::of(&view)).context("stdout")?;
             writeln!(out).context("stdout")
         }
         Format::Text => {
@@ -117,7 +148,8 @@ async fn of_pod(args: &BirthArgs, pod: &str) -> Result<View> {
         );
     };
     let Some(status) = there.status else { bail!("the certificate {name} says nothing yet: try again") };
-    Ok(View { title: format!("{pod} in namespace {namespace}, on {}", there.spec.node_name), status })
+    let title = format!("{pod} in namespace {namespace}, on {}", there.spec.node_name);
+    Ok(View { title, pod: Some(PodOf { namespace, spec: there.spec }), status })
 }
 
 /// Waits for the object and its status.
@@ -170,6 +202,12 @@ fn title(phase: &BirthPhase) -> String {
     }
 }
 
+/// What there is to say of a phase beside its length.
+fn note(status: &PodBirthCertificateStatus, phase: &BirthPhase) -> String {
+    let image = image_of(status, phase).map(|i| format!(" {}", i.as_str()));
+    image.unwrap_or_default() + &uncertain(phase.uncertainty_ms)
+}
+
 /// The time axis: from the first phase, or zero, to the end of the last.
 fn axis(status: &PodBirthCertificateStatus) -> (f64, f64) {
     // A pod may have waited for its node for hours: the birth itself is what is looked at.
@@ -179,6 +217,13 @@ fn axis(status: &PodBirthCertificateStatus) -> (f64, f64) {
     let total = status.kernel_stats.as_ref().and_then(|s| s.total_duration_ms);
     let to = ends.chain(total).chain(status.timeline.last().map(|s| s.timestamp_ms)).fold(1.0, f64::max);
     (from, to)
+}
+
+/// "web was started again at 2026-11-21T10:00:00Z, failed: exit status 1".
+fn again(restart: &ContainerRestart) -> String {
+    let why = restart.failure.as_ref().map(|w| format!(", failed: {w}")).unwrap_or_default();
+    let at = restart.at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
+    format!("{} was started again{at}{why}", restart.container)
 }
 
 /// How much earlier it may have been.

@@ -4,10 +4,10 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{View, actor, axis, title, uncertain};
+use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome, BirthPhase};
 use crate::birth::certificate::length;
-use crate::sinks::birth_text::headline;
+use crate::sinks::birth_text::{headline, slow};
 
 /// A certificate as text of so many columns.
 pub struct Waterfall<'a> {
@@ -71,6 +71,10 @@ impl Waterfall<'_> {
         if !headline.is_empty() {
             writeln!(f, "{headline}")?;
         }
+        if let Some(phase) = &status.slow {
+            let yellow = self.style(AnsiColor::Yellow.on_default());
+            writeln!(f, "{yellow}slow{yellow:#}, {}", Plain(&slow(phase)))?;
+        }
         Ok(())
     }
 
@@ -90,13 +94,7 @@ impl Waterfall<'_> {
             write!(f, "{style}{:name$}{style:#} ", Plain(&shown).to_string())?;
             write!(f, "{:>9} {:>9}  ", short(phase.start_ms), short(phase.duration_ms))?;
             let (before, within) = place(phase, from, to, bar);
-            writeln!(
-                f,
-                "{}{style}{}{style:#}{}",
-                " ".repeat(before),
-                within,
-                uncertain(phase.uncertainty_ms)
-            )?;
+            writeln!(f, "{}{style}{}{style:#}{}", " ".repeat(before), within, note(status, phase))?;
         }
         Ok(())
     }
@@ -158,9 +156,7 @@ impl Waterfall<'_> {
     fn tail(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = &self.view.status;
         for restart in &status.restarts {
-            let why = restart.failure.as_ref().map(|w| format!(", failed: {w}")).unwrap_or_default();
-            let at = restart.at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
-            writeln!(f, "\n{} was started again{at}{}", Plain(&restart.container), Plain(&why))?;
+            writeln!(f, "\n{}", Plain(&again(restart)))?;
         }
         for part in &status.missing {
             writeln!(f, "\nnot known: {}: {}", Plain(&part.part), Plain(&part.why))?;
@@ -249,10 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_slow_and_what_was_started_again_is_told() {
+        use crate::api::{ContainerRestart, Severity, SlowPhase};
+        let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+        let (severity, phase) = (Severity::Warning, "image".to_owned());
+        status.slow = Some(SlowPhase { severity, phase, took_ms: 360_000.0, usual_ms: 900.0 });
+        status.restarts.push(ContainerRestart { container: "web".into(), ..ContainerRestart::default() });
+        let view = View { title: "a".into(), pod: None, status };
+        let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
+        let html = super::super::html::page(&view);
+        for told in ["slow, warning: image took 360.0 s, usually 900 ms", "web was started again"] {
+            assert!(text.contains(told) && html.to_lowercase().contains(told), "{told}: {text} {html}");
+        }
+    }
+
+    #[test]
     fn names_do_not_write_on_the_screen() {
         let mut status = PodBirthCertificateStatus::of(Source::Kernel);
         status.phases.push(phase(0.0, 5.0));
-        let view = View { title: "a\u{7}b".into(), status };
+        let view = View { title: "a\u{7}b".into(), pod: None, status };
         let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
         assert!(!text.contains(['\u{1b}', '\u{7}']), "{text}");
     }
