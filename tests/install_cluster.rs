@@ -165,8 +165,17 @@ async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
     a_whisper_goes_by_the_collector().await;
     who_may_view_a_namespace_reads_its_objects();
 
+    let page = tempfile::NamedTempFile::new().unwrap();
+    let mut demo = Command::new(repository().join("scripts/demo-1-pod-birth.sh"));
+    demo.arg("--html").arg(page.path()).env("KERNEL_GOSSIP", common::kernel_gossip().get_program());
+    let out = process::output(&mut demo);
+    assert!(out.contains("To start one pod the kernel did: "), "{out}");
+    assert!(std::fs::read_to_string(page.path()).unwrap().contains("simple-nginx"));
+
     let demo = repository().join("scripts/demo-2-cpu-throttle.sh");
     let out = process::output(Command::new(demo).arg("--apply"));
     println!("{out}");
     assert!(out.contains("the same container, never restarted"), "{out}");
+    // By the reconciler: its status said so, and an Event on the pod.
+    assert!(out.contains("ResizeVerified"), "{out}");
 }

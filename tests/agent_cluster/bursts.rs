@@ -18,9 +18,9 @@ use crate::node::{Agent, create, running};
 /// Threads that start together, and what each works, in ticks of 10 ms.
 const SHAPES: [(usize, u32); 2] = [(2, 2), (4, 1)];
 const EACH: usize = 3;
-/// The Metrics API says of when its numbers are in whole seconds: a burst more or less in either count. Of so many
-/// windows of a pod together that is little.
-const WINDOWS: usize = 3;
+/// What one burst of either works, s of CPU. The Metrics API says in whole seconds of when its numbers are: there may
+/// be a burst more or less in one of the two counts.
+const BURST: f64 = 0.04;
 
 /// The demo's pod with other bursts: shorter ones, and more of them.
 fn burst(name: &str, threads: usize, ticks: u32) -> Value {
@@ -83,9 +83,9 @@ async fn pods_that_burst_look_idle_and_are_stopped() {
     let mut said: HashMap<(String, String), Value> = HashMap::new();
     let api: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
     let mut windows: HashMap<String, BTreeMap<Timestamp, (f64, MetricsSay)>> = HashMap::new();
-    let end = Instant::now() + 6 * common::PATIENCE;
-    while windows.len() < names.len() || windows.values().any(|w| w.len() < WINDOWS) {
-        assert!(Instant::now() < end, "not all have so many windows: {windows:?}");
+    let end = Instant::now() + 4 * common::PATIENCE;
+    while windows.len() < names.len() {
+        assert!(Instant::now() < end, "only these have it all: {:?}", windows.keys());
         tokio::time::sleep(Duration::from_secs(1)).await;
         for m in metrics(&client, &ns.0).await {
             let key = |path: &str| m.pointer(path).unwrap().as_str().unwrap().to_owned();
@@ -103,32 +103,29 @@ async fn pods_that_burst_look_idle_and_are_stopped() {
         }
     }
 
-    for (name, ..) in &names {
-        let (mut by_metrics, mut by_kernel) = (0.0, 0.0);
-        for (stopped, say) in windows[name].values() {
-            let top = &said[&(name.clone(), say.timestamp.0.to_string())];
-            let window: kube::core::Duration = top["window"].as_str().unwrap().parse().unwrap();
-            assert!(
-                (say.window - Duration::from(window).as_secs_f64()).abs() < 1e-3,
-                "{name}: {say:?} {top}"
-            );
-            let cores = nano_cores(top);
-            assert!((say.cpu_cores - cores).abs() < 1e-6, "{name}: {say:?} {top}");
+    let (mut by_metrics, mut by_kernel) = (0.0, 0.0);
+    for (name, (stopped, say)) in names.iter().flat_map(|(n, ..)| windows[n].values().map(move |w| (n, w))) {
+        let top = &said[&(name.clone(), say.timestamp.0.to_string())];
+        let window: kube::core::Duration = top["window"].as_str().unwrap().parse().unwrap();
+        assert!((say.window - Duration::from(window).as_secs_f64()).abs() < 1e-3, "{name}: {say:?} {top}");
+        let cores = nano_cores(top);
+        assert!((say.cpu_cores - cores).abs() < 1e-6, "{name}: {say:?} {top}");
 
-            let percent = say.cpu_percent.unwrap();
-            let kernel = say.containers[0].kernel_cpu_cores.unwrap();
-            println!(
-                "{name}: kubectl top {percent:.0} % of its limit; stopped {stopped:.0} % of the time; {cores:.4} cores \
-                 over {:.1} s, the kernel counts {kernel:.4}: {:+.2} %",
-                say.window,
-                (kernel / cores - 1.0) * 100.0
-            );
-            by_metrics += cores * say.window;
-            by_kernel += kernel * say.window;
-        }
-        let off = (by_kernel / by_metrics - 1.0) * 100.0;
-        println!("{name}: {off:+.2} % in all");
-        assert!(off.abs() <= 3.0, "{name}: metrics {by_metrics} s of CPU, kernel {by_kernel} s");
+        let percent = say.cpu_percent.unwrap();
+        let kernel = say.containers[0].kernel_cpu_cores.unwrap();
+        let off = (kernel / cores - 1.0) * 100.0;
+        println!(
+            "{name}: kubectl top {percent:.0} % of its limit; stopped {stopped:.0} % of the time; {cores:.4} cores over \
+             {:.1} s, the kernel counts {kernel:.4}: {off:+.2} %",
+            say.window
+        );
+        let a_burst = BURST / say.window / cores * 100.0;
+        assert!(off.abs() <= 3.0 + a_burst, "{name}: {off:.2} %, of which a burst is {a_burst:.2}");
+        by_metrics += cores * say.window;
+        by_kernel += kernel * say.window;
     }
+    let off = (by_kernel / by_metrics - 1.0) * 100.0;
+    println!("all windows: {off:+.2} %");
+    assert!(off.abs() <= 3.0, "metrics {by_metrics} s of CPU, kernel {by_kernel} s");
     assert_eq!(r.warnings(), Vec::<String>::new());
 }

@@ -6,6 +6,7 @@ mod bed;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod cost;
 mod started;
 mod trace;
 mod waves;

@@ -1,0 +1,74 @@
+//! What certifying twenty births at once costs them: figures, no verdict.
+//! `cargo test --release --test birth_cluster -- --ignored --nocapture cost` on the test bed's cluster.
+
+use std::time::{Duration, Instant};
+
+use procfs::process::Process;
+use serde_json::{Value, json};
+
+use crate::bed::pod;
+use crate::cluster::{Namespace, feed};
+use crate::common::process::Running;
+use crate::common::{kernel_gossip, kubectl};
+
+const PODS: usize = 20;
+const ROUNDS: usize = 8;
+
+#[test]
+#[ignore = "needs the cluster, and nothing else on it"]
+fn cost_of_certifying_twenty_births_at_once() {
+    let namespace = Namespace::new("birth-cost");
+    start(&namespace); // what the first has to fetch and to make, all others have
+    let (mut off, mut on, mut agents) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let without = |times: &mut Vec<Duration>| times.push(start(&namespace));
+        let mut with = |times: &mut Vec<Duration>| {
+            let mut agent =
+                Running::start(kernel_gossip().args(["agent", "--node-name", "kg-node", "--output", "json"]));
+            agent.says("births: working");
+            agent.says("API server: ");
+            let before = cpu(agent.pid());
+            times.push(start(&namespace));
+            for _ in 0..PODS {
+                agent.says("\"kernel_gossip.birth\"");
+            }
+            agents.push(cpu(agent.pid()) - before);
+        };
+        // Each goes first as often as the other.
+        if round % 2 == 0 {
+            without(&mut off);
+            with(&mut on);
+        } else {
+            with(&mut on);
+            without(&mut off);
+        }
+    }
+    println!("{PODS} pods at once until all are ready, s, without the agent: {off:.2?}");
+    println!("with it: {on:.2?}; CPU of the agent, s a round: {agents:.2?}");
+    let (off, on) = (median(off), median(on));
+    println!("medians: {off:.2?} without, {on:.2?} with: {:.3}", on.as_secs_f64() / off.as_secs_f64());
+}
+
+/// Starts them and waits until all are ready; how long that took. Then takes them away.
+fn start(namespace: &Namespace) -> Duration {
+    let items: Vec<Value> =
+        (0..PODS).map(|n| pod(&format!("p{n}"), "testbed.local/web:1", json!([]))).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let begin = Instant::now();
+    feed(kubectl().args(["-n", &namespace.0, "create", "-f", "-"]), &list).expect("created");
+    namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "pods", "--all"]);
+    let took = begin.elapsed();
+    namespace.kubectl(&["delete", "pods", "--all", "--wait"]);
+    took
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// CPU time so far, s.
+fn cpu(pid: u32) -> f64 {
+    let stat = Process::new(pid as i32).and_then(|p| p.stat()).expect("the agent");
+    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+}
