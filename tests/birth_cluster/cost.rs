@@ -12,7 +12,7 @@ use crate::common::process::Running;
 use crate::common::{kernel_gossip, kubectl};
 
 const PODS: usize = 20;
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 
 #[test]
 #[ignore = "needs the cluster, and nothing else on it"]
