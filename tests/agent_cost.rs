@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::cgroup::Cgroup;
+use common::measure::spent;
 use common::process::Running;
 use common::{free_address, kernel_gossip, tool, until};
-use procfs::process::Process;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,14 +48,6 @@ impl Pods {
         std::fs::write(script_file, script).expect("write");
         Running::start(Command::new("sh").arg(script_file))
     }
-}
-
-/// CPU time of a process so far, s, and its resident memory, MiB.
-fn spent(pid: u32) -> (f64, f64) {
-    let process = Process::new(pid as i32).expect("the agent");
-    let stat = process.stat().expect("stat");
-    let ticks = procfs::ticks_per_second() as f64;
-    ((stat.utime + stat.stime) as f64 / ticks, (stat.rss * procfs::page_size()) as f64 / f64::from(1 << 20))
 }
 
 fn cost(pods: usize, containers: usize) {

@@ -8,17 +8,13 @@ use std::time::{Duration, Instant};
 
 use common::births::options;
 use common::bundle::Bundle;
+use common::measure::median;
 use common::stats::StatsEnabled;
 use kernel_gossip::kernel::ProgramCost;
 use kernel_gossip::kernel::birth::{Entry, Recorder};
 use kernel_gossip::kernel::cost::map_memory;
 
 const ROUNDS: usize = 15;
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
 
 /// Runs `work` off and on in turn; the medians.
 fn off_and_on(recorder: &mut Recorder<'_>, mut work: impl FnMut() -> Duration) -> (Duration, Duration) {

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use procfs::process::Process;
 use serde_json::{Value, json};
 
 use crate::bed::pod;
 use crate::cluster::{Namespace, feed};
+use crate::common::measure::{median, spent};
 use crate::common::process::Running;
 use crate::common::{kernel_gossip, kubectl};
 
@@ -27,12 +27,12 @@ fn cost_of_certifying_twenty_births_at_once() {
                 Running::start(kernel_gossip().args(["agent", "--node-name", "kg-node", "--output", "json"]));
             agent.says("births: working");
             agent.says("API server: ");
-            let before = cpu(agent.pid());
+            let (before, _) = spent(agent.pid());
             times.push(start(&namespace));
             for _ in 0..PODS {
                 agent.says("\"kernel_gossip.birth\"");
             }
-            agents.push(cpu(agent.pid()) - before);
+            agents.push(spent(agent.pid()).0 - before);
         };
         // Each goes first as often as the other.
         if round % 2 == 0 {
@@ -60,15 +60,4 @@ fn start(namespace: &Namespace) -> Duration {
     let took = begin.elapsed();
     namespace.kubectl(&["delete", "pods", "--all", "--wait"]);
     took
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-/// CPU time so far, s.
-fn cpu(pid: u32) -> f64 {
-    let stat = Process::new(pid as i32).and_then(|p| p.stat()).expect("the agent");
-    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
 }

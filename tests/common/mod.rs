@@ -9,6 +9,7 @@
 pub mod births;
 pub mod bundle;
 pub mod cgroup;
+pub mod measure;
 pub mod process;
 pub mod stats;
 pub mod whisper;

@@ -1,6 +1,7 @@
 //! What comes in from outside: OTLP events of agents, JSON of others. All of it is checked, its pod is
 //! looked up, and only then it reaches the desired state.
 
+mod answer;
 pub mod auth;
 pub mod certificate;
 pub mod check;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 use tower_http::decompression::RequestDecompressionLayer;
 
+use super::answer;
 use super::auth::{Denied, Scope};
 use super::otlp::{Logs, MESSAGE_MAX};
 
@@ -64,24 +65,13 @@ async fn export(
     };
     match logs.take(message, &scope).await {
         Ok(taken) => ([(CONTENT_TYPE, PROTOBUF)], taken.encode_to_vec()).into_response(),
-        Err(later) => again(later),
+        Err(later) => answer::again(later, refused),
     }
 }
 
 /// What a caller gets who is not let in.
 pub(super) fn turned_away(denied: Denied) -> Response {
-    match denied {
-        Denied::NoToken | Denied::BadToken => refused(StatusCode::UNAUTHORIZED, denied.to_string()),
-        Denied::NotAllowed => refused(StatusCode::FORBIDDEN, denied.to_string()),
-        Denied::Busy => again(denied.to_string()),
-    }
-}
-
-/// Nothing is wrong with the request: send it again.
-fn again(why: String) -> Response {
-    let mut response = refused(StatusCode::SERVICE_UNAVAILABLE, why);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+    answer::turned_away(denied, refused)
 }
 
 /// An error as OTLP has it over HTTP: a `google.rpc.Status`.

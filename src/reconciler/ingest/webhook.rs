@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::auth::{Denied, Gatekeeper, Scope};
+use super::auth::{Gatekeeper, Scope};
 use super::refusal::Reason;
-use super::{Intake, NotTaken};
+use super::{Intake, NotTaken, answer};
 use crate::reconciler::births::Births;
 use crate::reconciler::health::Health;
 use crate::reconciler::telemetry::Telemetry;
@@ -81,7 +81,7 @@ async fn receive(
         && let Err(denied) = gatekeeper.admit(&headers, &[via.path()]).await
     {
         w.telemetry.denied("webhook", denied);
-        return turned_away(denied);
+        return answer::turned_away(denied, line);
     }
     let json = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json);
     if !json {
@@ -98,7 +98,7 @@ async fn receive(
     };
     match take(&w, &body).await {
         Ok(()) => line(StatusCode::ACCEPTED, "accepted"),
-        Err(later @ NotTaken::Later(_)) => again(later.to_string()),
+        Err(later @ NotTaken::Later(_)) => answer::again(later.to_string(), line),
         Err(NotTaken::Refused(refusal)) => {
             w.telemetry.refused("webhook", refusal.reason, 1);
             let status = match refusal.reason {
@@ -126,21 +126,6 @@ async fn take(w: &Webhook, body: &[u8]) -> Result<(), NotTaken> {
             w.births.reported(&birth, &pod).await
         }
     }
-}
-
-fn turned_away(denied: Denied) -> Response {
-    match denied {
-        Denied::NoToken | Denied::BadToken => line(StatusCode::UNAUTHORIZED, denied.to_string()),
-        Denied::NotAllowed => line(StatusCode::FORBIDDEN, denied.to_string()),
-        Denied::Busy => again(denied.to_string()),
-    }
-}
-
-/// Nothing is wrong with the request: send it again.
-fn again(why: String) -> Response {
-    let mut response = line(StatusCode::SERVICE_UNAVAILABLE, why);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
 }
 
 /// `application/json`, with or without parameters.

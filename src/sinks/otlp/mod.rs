@@ -83,15 +83,16 @@ impl OtlpSink {
             let token = sink.config.token_file.as_deref();
             let receiver = Receiver::new(lane, signal.clone(), token)
                 .map_err(|message| OtlpError { endpoint: endpoint.clone(), message })?;
-            let first = known.iter().all(|(other, _)| *other != endpoint);
-            if first && token.is_some() && signal.tls.is_none() {
-                tracing::warn!(
-                    "OTLP receiver {endpoint}: the token is sent without TLS, for all on the way to read"
-                );
-            }
             let health = match known.iter().find(|(known, _)| *known == endpoint) {
                 Some((_, health)) => health.clone(),
-                None => Arc::new(Health::new(endpoint.clone(), sink.queue.clone())),
+                None => {
+                    if token.is_some() && signal.tls.is_none() {
+                        tracing::warn!(
+                            "OTLP receiver {endpoint}: the token is sent without TLS, for all on the way to read"
+                        );
+                    }
+                    Arc::new(Health::new(endpoint.clone(), sink.queue.clone()))
+                }
             };
             known.push((endpoint, health.clone()));
             let sender = Sender {
