@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use crate::bed::{Agent, Namespace, Reconciler, apply_in, client, eventually, status, throttled};
+use crate::bed::{Agent, Namespace, Reconciler, apply_in, client, eventually, throttled};
 use crate::common::{kubectl, process::output};
 
 /// A node that is only a name: pods on it exist for the API server and cost no machine anything.
@@ -238,10 +238,11 @@ async fn a_thousand_nodes() {
     }
     eventually("objects as said", async || {
         let there = api.list(&Default::default()).await.unwrap();
+        // An object that has just been made is without a status until the write after it.
         let said: HashMap<_, _> =
-            there.iter().map(|kw| (kw.spec.pod_name.as_str(), status(kw).state)).collect();
+            there.iter().map(|kw| (kw.spec.pod_name.as_str(), kw.status.as_ref().map(|s| s.state))).collect();
         let right = all.iter().zip(&whispers).all(|(pod, w)| match (said.get(pod.name_any().as_str()), w) {
-            (Some(state), w) => (*state == WhisperState::Active) == w.is_some(),
+            (Some(state), w) => state.is_some_and(|s| (s == WhisperState::Active) == w.is_some()),
             (None, w) => w.is_none(),
         });
         right.then_some(())
