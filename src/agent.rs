@@ -315,6 +315,8 @@ impl Sampler {
         }
         // Probes first: nothing is attached while the rest is written out.
         drop(driver);
+        let held = self.births.as_mut().map_or_else(Vec::new, Watcher::give_up);
+        held.into_iter().for_each(|certificate| self.certify(certificate));
         let attributor = &self.attributor;
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);

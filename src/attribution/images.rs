@@ -1,9 +1,12 @@
 //! Whether the image of a container was pulled for its start or was there: the kubelet's events, asked of the API server
-//! once the container is begun. The agent runs without; then it is not known.
+//! once the pod is born. The agent runs without; then it is not known.
+//!
+//! The API server keeps no cache of events: for each question it reads all those of the namespace from etcd. So what is
+//! asked within a moment is asked as one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
@@ -30,14 +33,19 @@ pub struct OfPod {
 /// Questions and answers: asked on one thread, answered on another.
 #[derive(Debug, Default)]
 pub struct Images {
-    asked: Mutex<VecDeque<(String, String)>>,
+    asked: Mutex<Asked>,
     woken: Notify,
     answers: Mutex<Vec<OfPod>>,
 }
 
+/// UIDs by namespace.
+type Asked = BTreeMap<String, BTreeSet<String>>;
+
 impl Images {
-    /// Questions, and answers, that wait; of more the images stay unknown.
-    const MAX: usize = 256;
+    /// Pods asked for, and answers, that wait; of more the images stay unknown.
+    const MAX: usize = 1024;
+    /// What is asked within this time is asked as one.
+    const TOGETHER: Duration = Duration::from_secs(1);
     const PATIENCE: Duration = Duration::from_secs(5);
     /// After the API server has refused.
     const REFUSED: Duration = Duration::from_secs(600);
@@ -45,61 +53,95 @@ impl Images {
     /// Asks for the images of a pod, by its namespace and UID.
     pub fn ask(&self, namespace: String, uid: String) {
         let mut asked = lock(&self.asked);
-        if asked.len() < Self::MAX && !asked.iter().any(|(_, u)| *u == uid) {
-            asked.push_back((namespace, uid));
+        if asked.values().map(BTreeSet::len).sum::<usize>() < Self::MAX {
+            asked.entry(namespace).or_default().insert(uid);
             self.woken.notify_one();
         }
     }
 
-    /// What was answered since.
+    /// What was answered since; a pod that nothing could be learnt of has no images.
     pub fn answers(&self) -> Vec<OfPod> {
         std::mem::take(&mut lock(&self.answers))
     }
 
     /// Answers for ever.
     pub(super) async fn serve(&self, client: Client) {
+        let mut refused: Option<Instant> = None;
         loop {
-            let next = lock(&self.asked).pop_front();
-            let Some((namespace, uid)) = next else {
-                self.woken.notified().await;
-                continue;
-            };
-            match tokio::time::timeout(Self::PATIENCE, list(client.clone(), &namespace, &uid)).await {
-                Ok(Ok(images)) => {
-                    let mut answers = lock(&self.answers);
-                    if answers.len() < Self::MAX {
-                        answers.push(OfPod { uid, images });
+            self.woken.notified().await;
+            if refused.is_some_and(|at| at.elapsed() >= Self::REFUSED) {
+                refused = None;
+            }
+            if refused.is_none() {
+                tokio::time::sleep(Self::TOGETHER).await;
+            }
+            let asked = std::mem::take(&mut *lock(&self.asked));
+            for (namespace, uids) in asked {
+                let mut images = BTreeMap::new();
+                if refused.is_none() {
+                    let list = list(client.clone(), &namespace, &uids, &mut images);
+                    match tokio::time::timeout(Self::PATIENCE, list).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                            warn!("whether images were pulled is not known: grant the agent list on events");
+                            refused = Some(Instant::now());
+                        }
+                        Ok(Err(error)) => debug!(%error, "asking for the events of pods"),
+                        Err(_elapsed) => debug!("the API server does not answer what the events of pods are"),
                     }
                 }
-                Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
-                    warn!("whether images were pulled is not known: grant the agent list on events");
-                    tokio::time::sleep(Self::REFUSED).await;
-                    lock(&self.asked).clear();
-                }
-                Ok(Err(error)) => debug!(%error, "asking for a pod's events"),
-                Err(_elapsed) => debug!("the API server does not answer what the events of a pod are"),
+                self.answer(uids, images);
+            }
+        }
+    }
+
+    fn answer(&self, uids: BTreeSet<String>, mut images: BTreeMap<String, BTreeMap<String, Image>>) {
+        let mut answers = lock(&self.answers);
+        for uid in uids {
+            let images = images.remove(&uid).unwrap_or_default();
+            if answers.len() < Self::MAX {
+                answers.push(OfPod { uid, images });
             }
         }
     }
 }
 
-async fn list(client: Client, namespace: &str, uid: &str) -> Result<BTreeMap<String, Image>, kube::Error> {
+/// Adds the images of these pods, by UID.
+async fn list(
+    client: Client,
+    namespace: &str,
+    uids: &BTreeSet<String>,
+    images: &mut BTreeMap<String, BTreeMap<String, Image>>,
+) -> Result<(), kube::Error> {
+    /// Events in memory at a time.
+    const PAGE: u32 = 200;
     let api: Api<Event> = Api::namespaced(client, namespace);
-    let of = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=Pulled")).limit(100);
-    Ok(read(api.list(&of).await?.items))
+    let one = uids.first().filter(|_| uids.len() == 1).map(|uid| format!(",involvedObject.uid={uid}"));
+    let fields = format!("involvedObject.kind=Pod,reason=Pulled{}", one.unwrap_or_default());
+    let mut of = ListParams::default().fields(&fields).limit(PAGE);
+    loop {
+        let page = api.list(&of).await?;
+        read(page.items, uids, images);
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => of.continue_token = Some(token),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// A container that is started again finds the image that was pulled for it.
-fn read(events: Vec<Event>) -> BTreeMap<String, Image> {
-    let mut images = BTreeMap::new();
+fn read(events: Vec<Event>, uids: &BTreeSet<String>, images: &mut BTreeMap<String, BTreeMap<String, Image>>) {
     for event in events {
+        let uid = event.involved_object.uid.as_ref().filter(|uid| uids.contains(*uid));
         let container = event.involved_object.field_path.as_deref().and_then(container);
-        if let (Some(container), Some(image)) = (container, event.message.as_deref().and_then(image)) {
-            let known = images.entry(container.to_owned()).or_insert(image);
+        if let (Some(uid), Some(container), Some(image)) =
+            (uid, container, event.message.as_deref().and_then(image))
+        {
+            let of_pod = images.entry(uid.clone()).or_default();
+            let known = of_pod.entry(container.to_owned()).or_insert(image);
             *known = image.max(*known);
         }
     }
-    images
 }
 
 /// The name in `spec.containers{web}`.
@@ -122,10 +164,13 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ObjectReference;
+
     use super::*;
 
     fn pulled(container: &str, message: &str) -> Event {
         let mut event = Event { message: Some(message.into()), ..Event::default() };
+        event.involved_object.uid = Some("1".into());
         event.involved_object.field_path = Some(container.into());
         event
     }
@@ -143,7 +188,13 @@ mod tests {
             pulled("spec.containers{odd}", "something else"),
             pulled("none", present),
         ];
+        let of_other = Event {
+            involved_object: ObjectReference { uid: Some("2".into()), ..events[0].involved_object.clone() },
+            ..events[0].clone()
+        };
         let expected = [("first".to_owned(), Image::Present), ("web".to_owned(), Image::Pulled)];
-        assert_eq!(read(events), expected.into());
+        let mut images = BTreeMap::new();
+        read([vec![of_other], events].concat(), &["1".to_owned()].into(), &mut images);
+        assert_eq!(images, [("1".to_owned(), expected.into())].into());
     }
 }

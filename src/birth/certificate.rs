@@ -42,6 +42,13 @@ pub struct Certificate {
     pub restart: bool,
 }
 
+impl Certificate {
+    /// It is of the pod of this UID.
+    pub fn is_of(&self, uid: &str) -> bool {
+        self.who.pod_uid.as_deref() == Some(uid)
+    }
+}
+
 /// One program's life in one process, for a span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Process {
@@ -75,8 +82,6 @@ pub struct Input<'a> {
     pub failure: Option<BirthFailure>,
     pub missing: Vec<MissingPart>,
     pub knows: Knows,
-    /// Where the containers' images came from; `None`: nobody was asked.
-    pub images: Option<&'a BTreeMap<String, Image>>,
 }
 
 /// What the recorder tells here. What it does not has no number, never zero.
@@ -134,7 +139,7 @@ fn containers(input: &Input<'_>) -> Vec<BornContainer> {
     let born = |c: &Container| BornContainer {
         name: display(c),
         id: Some(c.id.clone()).filter(|id| id.len() <= 64),
-        image: input.images.map(|images| origin(images.get(&display(c)))),
+        image: None,
         program: c.program.as_ref().map(|p| clipped(p, 256)),
         exec_ms: c.exec_ns.map(at),
         listen_ms: c.listen.map(|(ns, ..)| at(ns)),
@@ -152,11 +157,14 @@ pub fn image_of(status: &PodBirthCertificateStatus, phase: &BirthPhase) -> Optio
     (origin != ImageOrigin::Unknown).then_some(origin)
 }
 
-fn origin(image: Option<&Image>) -> ImageOrigin {
-    match image {
-        Some(Image::Pulled) => ImageOrigin::Pulled,
-        Some(Image::Present) => ImageOrigin::Present,
-        None => ImageOrigin::Unknown,
+/// Fills in where the containers' images came from, as far as that was told.
+pub fn tell_images(status: &mut PodBirthCertificateStatus, images: &BTreeMap<String, Image>) {
+    for container in &mut status.containers {
+        match images.get(&container.name) {
+            Some(Image::Pulled) => container.image = Some(ImageOrigin::Pulled),
+            Some(Image::Present) => container.image = Some(ImageOrigin::Present),
+            None => drop(container.image.get_or_insert(ImageOrigin::Unknown)),
+        }
     }
 }
 

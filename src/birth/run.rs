@@ -67,7 +67,8 @@ impl Watcher {
 
     /// How long nothing needs to be done if nothing happens; `None`: for ever.
     pub fn patience(&self) -> Option<Duration> {
-        (self.births.recording() || !self.asking.is_empty()).then_some(Self::EVERY)
+        let busy = self.births.recording() || self.births.holding() || !self.asking.is_empty();
+        busy.then_some(Self::EVERY)
     }
 
     pub fn drops(&self) -> Drops {
@@ -117,7 +118,7 @@ impl Watcher {
             }
         }
         self.ask_runtime(at);
-        pods.images().answers().into_iter().for_each(|told| self.births.images(told));
+        pods.images().answers().iter().for_each(|told| self.births.images(told));
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
         let certificates = self.births.step(at, &index, api, &mut Recorded(driver));
@@ -131,6 +132,11 @@ impl Watcher {
         }
         self.records = records;
         certificates
+    }
+
+    /// Certificates that waited to be told more, at the end.
+    pub fn give_up(&mut self) -> Vec<Certificate> {
+        self.births.give_up()
     }
 
     /// Asks the runtime's files what new containers are called.

@@ -1,6 +1,7 @@
 //! Recorded births (`tests/fixtures/birth/`), alone, several at once, and gone wrong.
 
 mod ends;
+mod images;
 mod programs;
 mod restarts;
 mod retries;
@@ -125,6 +126,11 @@ fn moment(zero_ns: u64, mono_ns: u64) -> Instant {
     Instant { mono_ns, unix_ns: second * 1_000_000_000 + 400_000_000 + mono_ns - zero_ns }
 }
 
+/// Nobody asks where images came from.
+fn untold() -> Options {
+    Options { images: Duration::ZERO, ..Options::default() }
+}
+
 fn zero(records: &[Record]) -> u64 {
     let made = records.iter().find(|r| matches!(r, Record::CgroupMade(_)));
     made.expect("the pod's cgroup").at_ns()
@@ -135,7 +141,7 @@ fn watched(all: Vec<Record>, pods: Vec<PodRecord>) -> Vec<Certificate> {
     let zero = zero(&all);
     let tree = cpu_tree(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), tree, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), tree, Vec::new(), Knows::ALL);
     for record in all {
         let at = record.at_ns().max(zero);
         births.record(record, moment(zero, at));
@@ -417,7 +423,7 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
 fn a_birth_that_takes_too_long_ends_unfinished() {
     let (all, pod) = sandbox_only();
     let zero = zero(&all);
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, zero)));
     let index = index(vec![pod]);
     let mut none = |_: &[SegmentId]| Vec::new();
@@ -440,7 +446,7 @@ fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
     let all = records(POD);
     let zero = zero(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Knows::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
     let mut none = |_: &[SegmentId]| Vec::new();
     let mut pod = slimmed(POD_OBJECT);
@@ -489,7 +495,7 @@ fn a_restart_is_a_record_of_the_same_birth() {
 #[test]
 fn without_the_recorder_the_certificate_says_what_is_missing() {
     let missing = vec![crate::api::MissingPart { part: "syscalls".into(), why: "BPF is denied".into() }];
-    let mut births = Births::new(Options::default(), CPU_TREE, missing, Knows::NOTHING);
+    let mut births = Births::new(untold(), CPU_TREE, missing, Knows::NOTHING);
     let at = zero(&records(POD));
     let path = format!("/kubepods/besteffort/pod{UID}");
     births.record(cgroup(CPU_TREE, 5, &path, at), moment(at, at));

@@ -2,6 +2,7 @@
 //! pods and time go in, [`Certificate`]s and whether to record come out.
 
 mod birth;
+mod held;
 mod restarts;
 mod verdict;
 
@@ -9,9 +10,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use birth::{Birth, Restart, State};
+use held::Held;
 use verdict::verdict;
 
-use super::certificate::{self, Certificate, Input, Knows};
+use super::certificate::{self, Certificate, Input, Knows, tell_images};
 use super::failure;
 use super::hints::{Role, Verb};
 use super::log::{Log, in_path};
@@ -31,11 +33,17 @@ pub struct Options {
     pub settle: Duration,
     /// A birth that takes longer ends unfinished.
     pub wait: Duration,
+    /// How long a certificate waits for the API server's word where its images came from; zero: that is not asked.
+    pub images: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { settle: Duration::from_secs(2), wait: Duration::from_secs(300) }
+        Options {
+            settle: Duration::from_secs(2),
+            wait: Duration::from_secs(300),
+            images: Duration::from_secs(5),
+        }
     }
 }
 
@@ -76,8 +84,7 @@ pub struct Births {
     /// By the runtime's id.
     names: HashMap<String, Named>,
     unnamed: Vec<String>,
-    /// Pods whose images nobody has told yet, by namespace and UID.
-    unseen: Vec<(String, String)>,
+    held: Held,
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
     knows: Knows,
@@ -109,7 +116,7 @@ impl Births {
             births: HashMap::new(),
             names: HashMap::new(),
             unnamed: Vec::new(),
-            unseen: Vec::new(),
+            held: Held::default(),
             missing,
             knows,
             lost: 0,
@@ -164,17 +171,26 @@ impl Births {
         self.names.insert(id, named);
     }
 
-    /// Pods that have a new container, or became Ready: the kubelet has told by now where their images came from.
+    /// Pods whose certificates wait to be told where their images came from, by namespace and UID; each once.
     pub fn unseen(&mut self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.unseen)
+        self.held.asks()
     }
 
     /// Where the images of a pod's containers came from.
-    pub fn images(&mut self, told: OfPod) {
-        let of = |b: &&mut Birth| b.record.as_ref().is_some_and(|r| r.uid == told.uid);
-        if let Some(birth) = self.births.values_mut().find(of) {
-            birth.images.extend(told.images);
-        }
+    pub fn images(&mut self, told: &OfPod) {
+        let said = self.births.values_mut().filter_map(|b| b.said.as_mut());
+        said.filter(|c| c.is_of(&told.uid)).for_each(|c| tell_images(&mut c.status, &told.images));
+        self.held.told(told);
+    }
+
+    /// Certificates wait to be told more.
+    pub fn holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Those that wait, as they are.
+    pub fn give_up(&mut self) -> Vec<Certificate> {
+        self.held.release(u64::MAX)
     }
 
     /// Takes what the recorder told, at `now`.
@@ -256,7 +272,7 @@ impl Births {
         self.names.insert(container.clone(), Named::default());
         self.unnamed.push(container.clone());
         match birth.state {
-            State::Running(_) => birth.ask = true,
+            State::Running(_) => {}
             State::Parked(until) if ns <= until => birth.resume(ns + nanos(self.options.wait)),
             // It goes on too late to be recorded: that it becomes Ready is told all the same.
             State::Parked(_) => {}
@@ -296,7 +312,6 @@ impl Births {
             // Taken out for a moment, to look at the log beside it.
             let Some(mut birth) = self.births.remove(&pod) else { continue };
             birth.hear(pods, &pod, now);
-            self.unseen.extend(birth.asks());
             if birth.is_marked() {
                 self.mark(&pod, &birth, now, &mut *numbers);
             }
@@ -327,7 +342,9 @@ impl Births {
         if now.mono_ns.saturating_sub(self.forgot_ns) > nanos(Self::FORGET) {
             self.forget(now);
         }
-        out
+        let patience = if api { nanos(self.options.images) } else { 0 };
+        out.into_iter().for_each(|c| self.held.take(c, now.mono_ns, patience));
+        self.held.release(now.mono_ns)
     }
 
     /// Forgets what no birth needs any more.
@@ -394,7 +411,6 @@ impl Births {
             failure,
             missing: self.missing(birth, api),
             knows: if birth.unrecorded.is_some() { Knows::NOTHING } else { self.knows },
-            images: birth.asked.then_some(&birth.images),
         };
         // What was done since it was over, while it was waited for a socket, is no part of it.
         let until_ns = certificate::end_ns(&input);

@@ -58,6 +58,7 @@ fn births(f: file::Births) -> Result<Births, Wrong> {
         options: Options {
             settle: duration("settle", &f.settle, d.options.settle, SETTLE)?,
             wait: duration("wait", &f.wait, d.options.wait, WAIT)?,
+            images: d.options.images,
         },
     })
 }

@@ -16,9 +16,13 @@ pub struct Node {
 impl Node {
     /// All that is recorded has just come in.
     pub fn new(all: Vec<Record>, pod: PodRecord) -> Node {
+        Node::with(untold(), all, pod)
+    }
+
+    pub fn with(options: Options, all: Vec<Record>, pod: PodRecord) -> Node {
         let zero = zero(&all);
         let now = all.iter().map(Record::at_ns).max().expect("records");
-        let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), Knows::ALL);
+        let mut births = Births::new(options, CPU_TREE, Vec::new(), Knows::ALL);
         all.into_iter().for_each(|r| births.record(r, moment(zero, now)));
         Node { births, pod, set: PodSet::default(), index: PodIndex::default(), zero, now }
     }
@@ -124,26 +128,6 @@ fn the_same_failure_is_told_once() {
 }
 
 #[test]
-fn where_the_image_came_from_is_asked_once_there_is_a_container() {
-    use crate::api::ImageOrigin;
-    use crate::attribution::images::{Image, OfPod};
-    for (told, expected) in [(None, ImageOrigin::Unknown), (Some(Image::Pulled), ImageOrigin::Pulled)] {
-        let mut pod = slimmed(POD_OBJECT);
-        let ready = pod.life.ready.take();
-        let mut node = Node::new(records(POD), pod);
-        node.told();
-        node.after(SOON);
-        assert_eq!(node.births.unseen(), [(node.pod.namespace.clone(), UID.to_owned())]);
-        let images = told.map(|image| ("kg-birth".to_owned(), image)).into_iter().collect();
-        node.births.images(OfPod { uid: UID.into(), images });
-        node.pod.life.ready = ready;
-        node.told();
-        let certificates = node.after(SOON);
-        assert_eq!(certificates[0].status.containers[0].image, Some(expected));
-    }
-}
-
-#[test]
 fn an_image_that_comes_late_is_born() {
     let (all, mut pod) = sandbox_only();
     pod.containers[0].waiting = Some(("ErrImagePull".into(), None));
@@ -232,7 +216,7 @@ fn what_the_kernel_does_not_count_has_no_number() {
     let all = records(POD);
     let at = zero(&all);
     let knows = Knows { waits: false, bytes: false, ..Knows::ALL };
-    let mut births = Births::new(Options::default(), CPU_TREE, Vec::new(), knows);
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), knows);
     let last = all.iter().map(Record::at_ns).max().expect("records");
     all.into_iter().for_each(|r| births.record(r, moment(at, last)));
     let index = index(vec![slimmed(POD_OBJECT)]);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::super::certificate::{Certificate, since};
 use super::super::failure::{self, Cause};
 use crate::api::BirthFailure;
-use crate::attribution::images::Image;
 use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodIndex, PodRecord};
 use crate::kernel::Instant;
@@ -44,11 +43,6 @@ pub struct Birth {
     pub unrecorded: Option<String>,
     /// It may be over by now: what lives is to be counted.
     pub mark: bool,
-    /// Where its images came from is to be asked; it was.
-    pub ask: bool,
-    pub asked: bool,
-    /// By container.
-    pub images: BTreeMap<String, Image>,
 }
 
 /// A container that is started again, by the runtime's id.
@@ -94,9 +88,6 @@ impl Birth {
             restarts: BTreeMap::new(),
             unrecorded: None,
             mark: false,
-            ask: false,
-            asked: false,
-            images: BTreeMap::new(),
         }
     }
 
@@ -115,7 +106,6 @@ impl Birth {
         match record.life.ready {
             Some(_) => {
                 self.mark |= self.heard_ready.is_none();
-                self.ask |= self.heard_ready.is_none();
                 self.heard_ready = self.heard_ready.or(Some(ms));
             }
             None => self.heard_ready = None,
@@ -129,13 +119,6 @@ impl Birth {
     /// Once, if it may be over by now.
     pub fn is_marked(&mut self) -> bool {
         std::mem::take(&mut self.mark) && matches!(self.state, State::Running(_))
-    }
-
-    /// The namespace and UID whose images are to be asked for, once there is a pod to ask about.
-    pub fn asks(&mut self) -> Option<(String, String)> {
-        let record = self.record.as_ref().filter(|_| self.ask && self.state != State::Done)?;
-        (self.ask, self.asked) = (false, true);
-        Some((record.namespace.clone(), record.uid.clone()))
     }
 
     /// It goes on: it ends at the latest at `deadline`.

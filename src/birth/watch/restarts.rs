@@ -67,7 +67,6 @@ impl Births {
                 failure,
                 missing: Vec::new(),
                 knows,
-                images: None,
             };
             let Some(restart) = certificate::restart(&input) else { continue };
             let mut certificate = match birth.said.take() {

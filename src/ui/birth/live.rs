@@ -167,7 +167,6 @@ fn certify(
         failure,
         missing,
         knows,
-        images: None,
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
