@@ -45,7 +45,7 @@ impl Images {
     /// Pods asked for, and answers, that wait; of more the images stay unknown.
     const MAX: usize = 1024;
     /// What is asked within this time is asked as one.
-    const TOGETHER: Duration = Duration::from_secs(1);
+    const TOGETHER: Duration = Duration::from_millis(200);
     const PATIENCE: Duration = Duration::from_secs(5);
     /// After the API server has refused.
     const REFUSED: Duration = Duration::from_secs(600);

@@ -4,7 +4,9 @@
 //! What a process says of itself, or the cgroup it is in, goes before its lineage: a shim serves all
 //! containers of its pod, and the runtime's daemon all pods.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+use foldhash::HashMap;
 
 use super::hints::{self, Hints, Role, Verb};
 use crate::attribution::paths::{self, Kind, PodId};
@@ -27,11 +29,11 @@ pub struct Life {
 }
 
 /// Whose a segment is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    pub pod: Option<PodId>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner<'a> {
+    pub pod: Option<&'a PodId>,
     /// The runtime's id of the container.
-    pub container: Option<String>,
+    pub container: Option<&'a str>,
 }
 
 /// A cgroup that was made.
@@ -46,6 +48,10 @@ pub struct Made {
 }
 
 impl Made {
+    fn owner(&self) -> Owner<'_> {
+        Owner { pod: self.pod.as_ref(), container: self.container.as_deref() }
+    }
+
     /// The kubelet's, of the pod as a whole.
     pub fn is_pods(&self) -> bool {
         self.pod.is_some() && self.container.is_none() && !self.helper
@@ -205,21 +211,19 @@ impl Log {
 
     /// Forgets what happened before (CLOCK_MONOTONIC, ns) and is nobody's that is `needed`: asked with the owner and
     /// the end of what it did, [`u64::MAX`] while it lives.
-    pub fn forget(&mut self, before: u64, needed: impl Fn(&Owner, u64) -> bool) {
+    pub fn forget(&mut self, before: u64, needed: impl Fn(Owner<'_>, u64) -> bool) {
         let over = |l: &&Life| {
             let end = l.ended.as_ref().map_or(u64::MAX, |e| e.at_ns);
             let recent = l.segment.start_ns >= before || (end >= before && end < u64::MAX);
-            !recent && !needed(&self.owner(l.segment.id), end)
+            !recent && !needed(self.owner(l.segment.id), end)
         };
         let gone: HashSet<SegmentId> = self.lives().filter(over).map(|l| l.segment.id).collect();
         let listens = |l: &Listen| {
             let owner = l.by.segment.map(|id| self.owner(id)).unwrap_or_default();
-            l.by.at_ns >= before || needed(&owner, l.by.at_ns)
+            l.by.at_ns >= before || needed(owner, l.by.at_ns)
         };
         let listens: Vec<bool> = self.listens.iter().map(listens).collect();
-        let made = |m: &Made, ns: u64| {
-            ns >= before || needed(&Owner { pod: m.pod.clone(), container: m.container.clone() }, ns)
-        };
+        let made = |m: &Made, ns: u64| ns >= before || needed(m.owner(), ns);
         let written = |w: &CgroupWrite| match self.written(w) {
             Some(to) => made(to, w.by.at_ns),
             None => w.by.at_ns >= before,
@@ -236,9 +240,7 @@ impl Log {
             self.by_id = ids.collect();
         }
         if self.pod_of.len().max(self.sandboxes.len()) > Self::MAX / 2 {
-            self.pod_of.retain(|id, pod| {
-                needed(&Owner { pod: Some(pod.clone()), container: Some(id.clone()) }, u64::MAX)
-            });
+            self.pod_of.retain(|id, pod| needed(Owner { pod: Some(pod), container: Some(id) }, u64::MAX));
             self.sandboxes.retain(|id| self.pod_of.contains_key(id));
         }
     }
@@ -249,7 +251,7 @@ impl Log {
     }
 
     /// Whose a segment is.
-    pub fn owner(&self, id: SegmentId) -> Owner {
+    pub fn owner(&self, id: SegmentId) -> Owner<'_> {
         let mut owner = Owner::default();
         let mut next = Some(id);
         for _ in 0..Self::DEPTH {
@@ -267,21 +269,21 @@ impl Log {
             next = life.segment.parent;
         }
         if owner.pod.is_none() {
-            owner.pod = owner.container.as_ref().and_then(|c| self.pod_of.get(c)).cloned();
+            owner.pod = owner.container.and_then(|c| self.pod_of.get(c));
         }
         owner
     }
 
     /// Whose a segment is by its cgroup and by what it says of itself.
-    fn own(&self, life: &Life) -> Owner {
+    fn own<'a>(&'a self, life: &'a Life) -> Owner<'a> {
         let places = [Some(&life.segment.place), life.ended.as_ref().map(|e| &e.place)];
         let mut owner = Owner::default();
         for made in places.into_iter().flatten().filter_map(|p| self.place(p)) {
-            owner.learn(Owner { pod: made.pod.clone(), container: made.container.clone() });
+            owner.learn(made.owner());
         }
         let said = &life.hints;
-        let pod = said.pod.clone().or_else(|| self.pod_of.get(said.container.as_ref()?).cloned());
-        owner.learn(Owner { pod, container: said.container.clone() });
+        let pod = said.pod.as_ref().or_else(|| self.pod_of.get(said.container.as_ref()?));
+        owner.learn(Owner { pod, container: said.container.as_deref() });
         owner
     }
 
@@ -363,19 +365,15 @@ impl Log {
     }
 }
 
-impl Owner {
+impl<'a> Owner<'a> {
     /// What was known goes before what is learnt; the two must not be of different pods.
-    fn learn(&mut self, more: Owner) {
-        let other = matches!((&self.pod, &more.pod), (Some(a), Some(b)) if a != b);
+    fn learn(&mut self, more: Owner<'a>) {
+        let other = matches!((self.pod, more.pod), (Some(a), Some(b)) if a != b);
         if other {
             return;
         }
-        if self.container.is_none() {
-            self.container = more.container;
-        }
-        if self.pod.is_none() {
-            self.pod = more.pod;
-        }
+        self.container = self.container.or(more.container);
+        self.pod = self.pod.or(more.pod);
     }
 }
 

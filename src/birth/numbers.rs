@@ -1,6 +1,8 @@
 //! What a birth cost, in numbers: of the whole pod, and by actor and phase. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use foldhash::HashMap;
 
 use syscalls::Sysno;
 
@@ -147,8 +149,8 @@ type Part = (Actor, Phase);
 
 /// The same by actor and phase, the most system calls first.
 pub fn breakdown(story: &Story, knows: Knows) -> Vec<BirthCost> {
-    let mut cells: HashMap<Part, Cell> = HashMap::new();
-    let mut parts: HashMap<SegmentId, Part> = HashMap::new();
+    let mut cells: HashMap<Part, Cell> = HashMap::default();
+    let mut parts: HashMap<SegmentId, Part> = HashMap::default();
     for work in &story.works {
         let part = (work.actor, work.phase);
         parts.insert(work.id, part);

@@ -11,7 +11,7 @@ use super::watch::{Births, Drops, Options, Tally, missing};
 use crate::api::MissingPart;
 use crate::attribution::bundle::Bundles;
 use crate::attribution::watch::{ApiStatus, Pods};
-use crate::kernel::birth::{By, CgroupMade, Counters, Ended, Entry, Record, SegmentId};
+use crate::kernel::birth::{By, CgroupMade, Counters, Ended, Entry, Record, Recorder, SegmentId};
 use crate::kernel::driver::{Driver, now};
 use crate::kernel::facts::Facts;
 use crate::kernel::plan::Plan;
@@ -121,8 +121,8 @@ impl Watcher {
         pods.images().answers().iter().for_each(|told| self.births.images(told));
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
-        let certificates = self.births.step(at, &index, api, &mut Recorded(driver));
-        self.births.unseen().into_iter().for_each(|(namespace, uid)| pods.images().ask(namespace, uid));
+        let certificates = self.births.step(at, &index, api, &mut Recorded { driver, tallied: false });
+        self.births.unseen(at).into_iter().for_each(|(namespace, uid)| pods.images().ask(namespace, uid));
         if let Some(recorder) = driver.recorder()
             && !self.births.recording()
             && recorder.recording()
@@ -160,13 +160,26 @@ impl Watcher {
     }
 }
 
-/// The numbers of the driver's recorder.
-struct Recorded<'a, 'obj>(&'a mut Driver<'obj>);
+/// The numbers of the driver's recorder, at one moment.
+struct Recorded<'a, 'obj> {
+    driver: &'a mut Driver<'obj>,
+    tallied: bool,
+}
+
+impl<'obj> Recorded<'_, 'obj> {
+    /// All threads of the machine are gone through once for all births.
+    fn recorder(&mut self) -> Option<&mut Recorder<'obj>> {
+        let recorder = self.driver.recorder()?;
+        if !std::mem::replace(&mut self.tallied, true) {
+            recorder.tally();
+        }
+        Some(recorder)
+    }
+}
 
 impl Tally for Recorded<'_, '_> {
     fn end(&mut self, ids: &[SegmentId]) -> Vec<Ended> {
-        let Some(recorder) = self.0.recorder() else { return Vec::new() };
-        recorder.tally();
+        let Some(recorder) = self.recorder() else { return Vec::new() };
         let mut ended = Vec::new();
         ids.iter().for_each(|id| recorder.let_go(*id, &mut ended));
         let of = |r| match r {
@@ -177,8 +190,7 @@ impl Tally for Recorded<'_, '_> {
     }
 
     fn so_far(&mut self, ids: &[SegmentId]) -> Vec<(SegmentId, Counters)> {
-        let Some(recorder) = self.0.recorder() else { return Vec::new() };
-        recorder.tally();
+        let Some(recorder) = self.recorder() else { return Vec::new() };
         ids.iter().filter_map(|id| Some((*id, recorder.counters(*id)?))).collect()
     }
 }

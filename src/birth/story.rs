@@ -17,10 +17,10 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn is(&self, owner: &Owner) -> bool {
+    fn is(&self, owner: Owner<'_>) -> bool {
         match self {
-            Subject::Pod(pod) => owner.pod.as_ref() == Some(pod),
-            Subject::Container(id) => owner.container.as_ref() == Some(id),
+            Subject::Pod(pod) => owner.pod == Some(pod),
+            Subject::Container(id) => owner.container == Some(id),
         }
     }
 
@@ -191,14 +191,13 @@ impl Story {
                 continue;
             }
             let owner = log.owner(life.segment.id);
-            if subject.is(&owner) {
+            if subject.is(owner) {
                 story.work(log, life, owner, until, &mut at, &named);
             }
         }
         for listen in log.listens.iter().filter(|l| (from..=until).contains(&l.by.at_ns)) {
             let owner = listen.by.segment.map(|id| log.owner(id)).unwrap_or_default();
-            let Some(&at) = owner.container.as_ref().filter(|_| subject.is(&owner)).and_then(|c| at.get(c))
-            else {
+            let Some(&at) = owner.container.filter(|_| subject.is(owner)).and_then(|c| at.get(c)) else {
                 continue;
             };
             let first = &mut story.containers[at].listen;
@@ -237,7 +236,7 @@ impl Story {
         &mut self,
         log: &Log,
         life: &Life,
-        owner: Owner,
+        owner: Owner<'_>,
         until: u64,
         at: &mut HashMap<String, usize>,
         named: &impl Fn(&str) -> Named,
@@ -247,7 +246,7 @@ impl Story {
         let role = log.role(segment.id);
         let own = log.is_own_program(life);
         let within = own || log.within_container(segment.id);
-        let known = owner.container.as_deref().map(|id| self.container(id, segment.start_ns, at, named));
+        let known = owner.container.map(|id| self.container(id, segment.start_ns, at, named));
         let (mut sandbox, mut init) = (role == Role::Other, false);
         if let Some(container) = known {
             sandbox = container.named.sandbox;
@@ -285,7 +284,7 @@ impl Story {
             tgid: segment.tgid,
             actor,
             phase,
-            container: owner.container,
+            container: owner.container.map(str::to_owned),
             role: life.hints.role,
             begun: segment.begun,
             program: hints::program(segment),

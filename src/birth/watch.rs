@@ -172,8 +172,9 @@ impl Births {
     }
 
     /// Pods whose certificates wait to be told where their images came from, by namespace and UID; each once.
-    pub fn unseen(&mut self) -> Vec<(String, String)> {
-        self.held.asks()
+    pub fn unseen(&mut self, now: Instant) -> Vec<(String, String)> {
+        let busy = self.births.values().any(|b| matches!(b.state, State::Running(_)));
+        self.held.asks(now.mono_ns, busy)
     }
 
     /// Where the images of a pod's containers came from.
@@ -217,7 +218,7 @@ impl Births {
             self.births.values().any(|b| b.record.is_none() && matches!(b.state, State::Running(_)));
         if unheard
             && self.log.within_container(id)
-            && let Some(birth) = self.log.owner(id).pod.and_then(|pod| self.births.get_mut(&pod))
+            && let Some(birth) = self.log.owner(id).pod.and_then(|pod| self.births.get_mut(pod))
         {
             birth.mark = birth.record.is_none();
         }
@@ -232,7 +233,7 @@ impl Births {
         };
         if failed
             && self.log.life(ended.segment).is_some_and(silent)
-            && let Some(birth) = self.log.owner(ended.segment).pod.and_then(|p| self.births.get_mut(&p))
+            && let Some(birth) = self.log.owner(ended.segment).pod.and_then(|p| self.births.get_mut(p))
         {
             birth.suspect = true;
             birth.last_ns = birth.last_ns.max(ended.at_ns);
@@ -369,8 +370,8 @@ impl Births {
             failed.for_each(|b| b.forgotten = true);
         }
         log.forget(since, |owner, end| {
-            let birth = owner.pod.as_ref().and_then(|pod| births.get(pod));
-            birth.is_some_and(|b| b.needs(owner.container.as_deref(), end))
+            let birth = owner.pod.and_then(|pod| births.get(pod));
+            birth.is_some_and(|b| b.needs(owner.container, end))
         });
     }
 

@@ -22,7 +22,7 @@ fn born() -> Node {
     node.told();
     assert!(node.after(SOON).is_empty() && node.births.holding());
     assert!(!node.births.recording(), "it is over");
-    assert_eq!(node.births.unseen(), [(node.pod.namespace.clone(), UID.to_owned())]);
+    assert_eq!(node.unseen(), [(node.pod.namespace.clone(), UID.to_owned())]);
     node
 }
 
@@ -37,7 +37,7 @@ fn a_certificate_goes_out_once_it_is_told_or_nobody_tells() {
     let mut ended = born();
     assert_eq!(images(&ended.births.give_up()), [Some(ImageOrigin::Unknown)]);
     for node in [&mut told, &mut untold, &mut ended] {
-        assert!(!node.births.holding() && node.births.unseen().is_empty());
+        assert!(!node.births.holding() && node.unseen().is_empty());
         assert!(node.after(PATIENCE).is_empty());
     }
 }
@@ -68,7 +68,7 @@ fn a_restart_goes_out_behind_the_birth_and_is_told_too() {
     let certificates = node.after(SOON);
     assert_eq!(certificates.iter().map(|c| c.restart).collect::<Vec<_>>(), [false, true]);
     assert_eq!(images(&certificates), [Some(ImageOrigin::Pulled); 2]);
-    assert!(node.births.unseen().is_empty(), "a restart finds its image there");
+    assert!(node.unseen().is_empty(), "a restart finds its image there");
 }
 
 #[test]
@@ -78,10 +78,29 @@ fn without_a_container_there_is_nothing_to_ask() {
     let mut node = Node::with(Options { images: PATIENCE, ..Options::default() }, all, pod);
     node.told();
     assert_eq!(node.after(SOON)[0].status.outcome, Some(BirthOutcome::Failed));
-    assert!(node.births.unseen().is_empty());
+    assert!(node.unseen().is_empty());
+}
+
+#[test]
+fn pods_born_together_are_asked_for_together() {
+    let mut node =
+        Node::with(Options { images: PATIENCE, ..Options::default() }, records(POD), slimmed(POD_OBJECT));
+    let other = "11111111-2222-3333-4444-555555555555";
+    let path = format!("/kubepods/besteffort/pod{other}");
+    node.record(cgroup(CPU_TREE, 999, &path, node.now));
+    node.told();
+    assert!(node.after(SOON).is_empty() && node.births.holding());
+    assert!(node.unseen().is_empty(), "the other is being born");
+    node.after(Duration::from_secs(2));
+    assert_eq!(node.unseen().len(), 1);
 }
 
 impl Node {
+    fn unseen(&mut self) -> Vec<(String, String)> {
+        let now = moment(self.zero, self.now);
+        self.births.unseen(now)
+    }
+
     /// The same pod, where nobody asks.
     fn born_at_once() -> Certificate {
         let mut node = Node::new(records(POD), slimmed(POD_OBJECT));

@@ -9,7 +9,7 @@ pub struct Node {
     pub pod: PodRecord,
     set: PodSet,
     index: PodIndex,
-    zero: u64,
+    pub zero: u64,
     pub now: u64,
 }
 

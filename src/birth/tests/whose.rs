@@ -54,7 +54,7 @@ fn what_a_container_says_of_itself_is_not_believed() {
     plugin.place.hierarchy = Some(crate::kernel::Hierarchy::Unified);
     log.add(Record::Began(plugin));
     assert_eq!((log.pod_of(SANDBOX), log.is_sandbox(SANDBOX)), (None, false));
-    assert_eq!(log.owner(SegmentId(21)).pod, Some(PodId::Uid(UID.into())));
+    assert_eq!(log.owner(SegmentId(21)).pod, Some(&PodId::Uid(UID.into())));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::attribution::images::OfPod;
 pub struct Held {
     waiting: VecDeque<Waiting>,
     asks: Vec<(String, String)>,
+    /// The first of them, CLOCK_MONOTONIC, ns.
+    asked_ns: u64,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,8 @@ struct Waiting {
 impl Held {
     /// Of a thousand at once the first go out untold.
     const MAX: usize = 1024;
+    /// While others are being born a question waits so long: it would cost them CPU time, and theirs come soon.
+    const TOGETHER_NS: u64 = 2_000_000_000;
 
     /// Holds a certificate for at most `patience_ns` if there is an image to be told of, or one of the same pod before it
     /// is held.
@@ -35,6 +39,9 @@ impl Held {
             && !certificate.status.containers.is_empty()
             && let (true, Some(namespace), Some(uid)) = (who.confirmed, &who.namespace, &who.pod_uid)
         {
+            if self.asks.is_empty() {
+                self.asked_ns = now_ns;
+            }
             self.asks.push((namespace.clone(), uid.clone()));
             until_ns = now_ns.saturating_add(patience_ns);
             tell_images(&mut certificate.status, &Default::default());
@@ -47,8 +54,11 @@ impl Held {
         self.waiting.push_back(Waiting { certificate, until_ns });
     }
 
-    /// The namespaces and UIDs of pods to be asked for; each once.
-    pub fn asks(&mut self) -> Vec<(String, String)> {
+    /// The namespaces and UIDs of pods to be asked for; each once. `busy`: others are being born.
+    pub fn asks(&mut self, now_ns: u64, busy: bool) -> Vec<(String, String)> {
+        if busy && now_ns.saturating_sub(self.asked_ns) < Self::TOGETHER_NS {
+            return Vec::new();
+        }
         std::mem::take(&mut self.asks)
     }
 

@@ -8,12 +8,13 @@ mod event;
 pub mod record;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::HashMap;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut, RingBuffer, RingBufferBuilder,
@@ -177,8 +178,8 @@ impl<'obj> Recorder<'obj> {
             entry: options.entry,
             tally: tally.map_err(bpf("make an iterator over tasks"))?,
             links: Vec::new(),
-            open: HashMap::new(),
-            latest: HashMap::new(),
+            open: HashMap::default(),
+            latest: HashMap::default(),
             past: VecDeque::new(),
             released: vec![0; slots as usize],
             suspects: Vec::new(),
