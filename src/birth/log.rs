@@ -332,6 +332,13 @@ impl Log {
         .take(Self::DEPTH)
     }
 
+    /// It is the program that ran before in the same process, and does the same: crun goes on in a sealed copy of itself.
+    pub fn goes_on(&self, life: &Life) -> bool {
+        let before = life.segment.parent.and_then(|p| self.lives.get(&p));
+        life.segment.begun == Begun::Exec
+            && before.is_some_and(|b| b.segment.tgid == life.segment.tgid && b.hints == life.hints)
+    }
+
     /// The container's own program: the first a runtime's `create` or `run` leads to that is not the runtime
     /// itself, and is in a mount namespace of its own (a hook of the runtime is not).
     pub fn is_own_program(&self, life: &Life) -> bool {

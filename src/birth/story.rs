@@ -254,7 +254,10 @@ impl Story {
             match life.hints.role {
                 Role::Runtime(Verb::Create | Verb::Run) if segment.begun == Begun::Exec => {
                     let end = life.ended.as_ref().filter(|e| e.how != End::Stopped).map(|e| e.at_ns);
-                    container.create.get_or_insert((segment.start_ns, end));
+                    match &mut container.create {
+                        Some((_, before)) if log.goes_on(life) => *before = end,
+                        create => drop(create.get_or_insert((segment.start_ns, end))),
+                    }
                 }
                 Role::Runtime(Verb::Start) if segment.begun == Begun::Exec => {
                     container.start_ns.get_or_insert(segment.start_ns);
@@ -293,6 +296,22 @@ impl Story {
             how: ended.map(|e| e.how),
             counters: life.counters(until).cloned(),
         });
+    }
+
+    /// What programs did: of each its work, in several parts where it executed itself again in the same process.
+    pub fn acts(&self) -> Vec<Vec<&Work>> {
+        let mut acts: Vec<Vec<&Work>> = Vec::new();
+        for work in self.works.iter().filter(|w| w.begun == Begun::Exec) {
+            let goes_on = |before: &&Work| {
+                before.how == Some(End::Exec) && before.tgid == work.tgid && before.role == work.role
+            };
+            let act = acts.iter_mut().rev().find(|act| act.last().is_some_and(goes_on));
+            match act.filter(|_| work.role != Role::Other) {
+                Some(act) => act.push(work),
+                None => acts.push(vec![work]),
+            }
+        }
+        acts
     }
 
     /// The containers of the pod that are not its sandbox.

@@ -6,7 +6,6 @@ use super::log::Made;
 use super::phases::Times;
 use super::story::{Phase, Story, Work};
 use crate::api::{Actor, BirthStep};
-use crate::kernel::birth::Begun;
 
 /// Steps of one certificate; the rest is counted and left out.
 const STEPS_MAX: usize = 128;
@@ -29,9 +28,9 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
     }
     let at = |ns: u64| since(input.zero, ns);
     cgroup_steps(story, &at, &mut |ms, actor, action, details| say(ms, actor, action, details, None));
-    for work in story.works.iter().filter(|w| w.begun == Begun::Exec) {
-        let Some(action) = action(work) else { continue };
-        say(at(work.start_ns), work.actor, action, Some(cost(work)).filter(|c| !c.is_empty()), None);
+    for act in story.acts() {
+        let Some((work, action)) = act.first().and_then(|w| Some((w, action(w)?))) else { continue };
+        say(at(work.start_ns), work.actor, action, Some(cost(&act)).filter(|c| !c.is_empty()), None);
     }
     for container in &story.containers {
         let name = display(container);
@@ -136,14 +135,16 @@ fn action(work: &Work) -> Option<String> {
     })
 }
 
-fn cost(work: &Work) -> String {
+fn cost(act: &[&Work]) -> String {
     let mut said = Vec::new();
-    if let Some(end) = work.end_ns {
-        said.push(format!("took {}", length((end - work.start_ns.min(end)) as f64 / 1e6)));
+    let (Some(first), Some(last)) = (act.first(), act.last()) else { return String::new() };
+    if let Some(end) = last.end_ns {
+        said.push(format!("took {}", length((end - first.start_ns.min(end)) as f64 / 1e6)));
     }
-    if let Some(counters) = &work.counters {
-        said.push(format!("{} system calls", counters.total_syscalls()));
+    let counted = act.iter().map(|work| Some(work.counters.as_ref()?.total_syscalls()));
+    if let Some(calls) = counted.sum::<Option<u64>>() {
+        said.push(format!("{calls} system calls"));
     }
-    said.extend(work.how.and_then(failed));
+    said.extend(last.how.and_then(failed));
     said.join(", ")
 }

@@ -79,6 +79,7 @@ impl Bed {
                 .args(arguments),
         );
         agent.says("births: working");
+        agent.says("watching");
         agent.says("API server: ");
         let metrics = format!("http://127.0.0.1:{own}/metrics");
         Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token, _share: share }

@@ -26,6 +26,7 @@ fn cost_of_certifying_twenty_births_at_once() {
             let mut agent =
                 Running::start(kernel_gossip().args(["agent", "--node-name", "kg-node", "--output", "json"]));
             agent.says("births: working");
+            agent.says("watching");
             agent.says("API server: ");
             let (before, _) = spent(agent.pid());
             times.push(start(&namespace));

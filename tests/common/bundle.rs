@@ -1,13 +1,33 @@
-//! A container for runc, with busybox and nothing else in it.
+//! Containers with busybox and nothing else in them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-/// A bundle and the container made of it. Dropping it removes both, and its cgroups.
+/// Makes a directory a bundle whose container runs `busybox` with these arguments; `more` changes its config.json.
+pub fn lay_out(dir: &Path, arguments: &[&str], cgroup: &str, more: impl FnOnce(&mut Value)) {
+    let bin = dir.join("rootfs/bin");
+    fs::create_dir_all(&bin).expect("rootfs");
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|b| b.exists());
+    fs::copy(busybox.expect("busybox"), bin.join("busybox")).expect("busybox");
+    let spec = Command::new("runc").arg("spec").current_dir(dir).status().expect("runc");
+    assert!(spec.success());
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("config.json")).expect("JSON");
+    let mut args = vec!["/bin/busybox"];
+    args.extend(arguments);
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = args.into();
+    config["linux"]["cgroupsPath"] = cgroup.into();
+    more(&mut config);
+    fs::write(&path, config.to_string()).expect("config.json");
+}
+
+/// A bundle and the container that runc makes of it. Dropping it removes both, and its cgroups.
 pub struct Bundle {
     dir: TempDir,
     id: String,
@@ -22,22 +42,7 @@ impl Bundle {
             dir: tempfile::tempdir().expect("a directory"),
             id: format!("kg-test-runc-{}-{number}", std::process::id()),
         };
-        let bin = bundle.dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).expect("rootfs");
-        let busybox =
-            ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|b| b.exists());
-        fs::copy(busybox.expect("busybox"), bin.join("busybox")).expect("busybox");
-        let spec = Command::new("runc").arg("spec").current_dir(bundle.dir.path()).status().expect("runc");
-        assert!(spec.success());
-        let path = bundle.dir.path().join("config.json");
-        let mut config: serde_json::Value =
-            serde_json::from_slice(&fs::read(&path).expect("config.json")).expect("JSON");
-        let mut args = vec!["/bin/busybox"];
-        args.extend(arguments);
-        config["process"]["terminal"] = false.into();
-        config["process"]["args"] = args.into();
-        config["linux"]["cgroupsPath"] = format!("/{}/container", bundle.id).into();
-        fs::write(&path, config.to_string()).expect("config.json");
+        lay_out(bundle.dir.path(), arguments, &format!("/{}/container", bundle.id), |_| {});
         bundle
     }
 

@@ -77,3 +77,21 @@ fn a_program_run_in_a_container_that_is_there_is_none_of_its_creation() {
     assert_eq!(parts, [ready(21), ready(22), ready(23), ready(24)]);
     assert_eq!(story.containers[0].exec_ns, None, "not its own program");
 }
+
+#[test]
+fn a_runtime_that_executes_itself_again_goes_on() {
+    let mut log = Log::new(0);
+    log.add(cgroup(0, 13, &format!("/kubepods/besteffort/pod{UID}/crio-{CONTAINER}"), 1));
+    let create = format!("/usr/bin/crun create --bundle /run/x/userdata {CONTAINER}");
+    log.add(Record::Began(exec(21, None, &create)));
+    log.add(Record::Ended(ended(21, 21, 22_000_000, End::Exec)));
+    let mut again = exec(22, Some(21), &create);
+    again.tgid = 21;
+    log.add(Record::Began(again));
+    log.add(Record::Ended(ended(22, 21, 30_000_000, End::Exit(0))));
+    let pod = Subject::Pod(PodId::Uid(UID.into()));
+    let story = Story::of(&log, &pod, 0, u64::MAX, |_| Named::default());
+    assert_eq!(story.containers[0].create, Some((21_000_000, Some(30_000_000))));
+    let acts: Vec<Vec<u64>> = story.acts().iter().map(|act| act.iter().map(|w| w.id.0).collect()).collect();
+    assert_eq!(acts, [[21, 22]]);
+}
