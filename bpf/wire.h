@@ -6,6 +6,7 @@
 
 #define HIST_BUCKETS 32
 #define RECENT_STALLS 4
+#define PLACES 8 /* a power of two */
 
 /* A stall that ended: [start, end). */
 struct stall {
@@ -34,6 +35,12 @@ struct slot_cpu {
 	__u64 pad[2];
 
 	struct stall recent[RECENT_STALLS];
+
+	/* Wait blamed on the first neighbours of each slot modulo PLACES; on others: the table of pairs. Whoever has a
+	 * place keeps it until its cgroup is gone, so that each sum only grows. */
+	__u32 culprits[PLACES]; /* slots; 0: free */
+	__u64 blamed[PLACES]; /* ns */
+	__u64 pad2[4];
 };
 
 /* One cgroup, all CPUs. */

@@ -37,7 +37,7 @@ fn node(pods: u64, second: u64) -> Reading {
         reading.stats.push(StatReading { cgroup: key(id), stat });
         for next in 1..4 {
             let culprit = ids[(at + next) % ids.len()];
-            reading.blame.push(Blame { victim: key(id), culprit: key(culprit), ns: n });
+            reading.blame.push(Blame { victim: key(id), culprit: key(culprit), ns: n, table: false });
         }
     }
     reading.programs.push(ProgramCost {

@@ -429,10 +429,15 @@ fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
     let mut options = options(Hook::TpBtf);
     options.max_cgroups = 8; // every process of the machine outside our group is in the rest
     let mut reader = Reader::new(&mut storage, options);
-    let doomed = Cgroup::new("doomed");
-    doomed.limit(Some(5 * MS), 500 * MS);
+    let (doomed, neighbour) = (Cgroup::new("doomed"), Cgroup::new("neighbour"));
+    doomed.limit(Some(50 * MS), 500 * MS);
     let burner = doomed.burn(1, Some(0));
+    let _waits = neighbour.burn(1, Some(0));
     until("its first stall", || (reader.of(&doomed).stalls > 0).then_some(()));
+    until("blame", || {
+        reader.read();
+        (reader.blamed(&neighbour, &doomed) > 0).then_some(())
+    });
     let id = doomed.id();
     drop(burner);
     drop(doomed);
@@ -449,6 +454,13 @@ fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
     let counters = until("the fresh one", || reader.read().get(&fresh.id()).copied());
     assert_eq!((counters.stalls, counters.stall_sum, counters.throttle), (0, 0, 0));
     assert!(reader.read().len() <= in_use + 1);
+    // Nobody has waited longer for it than it ran; and there is a place for it beside the counters.
+    let beside = until("blame", || {
+        reader.read();
+        let of = |b: &&Blame| (b.victim.id, b.culprit.id) == (neighbour.id(), fresh.id());
+        reader.blame.iter().find(of).copied()
+    });
+    assert!(!beside.table && beside.ns <= reader.of(&fresh).run, "{beside:?}");
 }
 
 #[test]

@@ -46,8 +46,8 @@ pub struct Attributor {
     asking: Vec<NodeId>,
     /// The [`PodIndex::generation`] that names were last taken from.
     generation: Option<u64>,
-    /// Blame of cgroups as last read, and of workloads as it adds up.
-    pairs: HashMap<(KeyId, KeyId), Pair>,
+    /// Blame of cgroups as last read, the kernel's two kinds of parts each by itself, and of workloads as it adds up.
+    pairs: HashMap<(KeyId, KeyId, bool), Pair>,
     blame: HashMap<(NodeId, NodeId), u64>,
     /// The counters of this reading, the slots of one cgroup added up.
     booking: Vec<(KeyId, CpuCounters)>,
@@ -303,7 +303,7 @@ impl Attributor {
                 self.out.attribution.unresolved_ids += 1;
                 continue;
             };
-            let key = (victim, culprit);
+            let key = (victim, culprit, blame.table);
             if self.pairs.len() >= Self::PAIRS_MAX && !self.pairs.contains_key(&key) {
                 self.out.attribution.pairs_dropped += 1;
                 continue;
@@ -312,7 +312,8 @@ impl Attributor {
             pair.now = if pair.reading == self.reading { pair.now + blame.ns } else { blame.ns };
             pair.reading = self.reading;
         }
-        for (&(victim, culprit), pair) in self.pairs.iter_mut().filter(|(_, p)| p.reading == self.reading) {
+        for (&(victim, culprit, _), pair) in self.pairs.iter_mut().filter(|(_, p)| p.reading == self.reading)
+        {
             // Less than before: the kernel's table began again at zero.
             let grown = pair.now.checked_sub(pair.last).unwrap_or(pair.now);
             pair.last = pair.now;
@@ -388,7 +389,7 @@ impl Attributor {
         }
         let cgroups = &mut self.cgroups;
         self.tree.removed_keys.iter().for_each(|&key| cgroups[key].removed = true);
-        self.pairs.retain(|(v, c), _| !cgroups[*v].removed && !cgroups[*c].removed);
+        self.pairs.retain(|(v, c, _), _| !cgroups[*v].removed && !cgroups[*c].removed);
         self.tree.removed_keys.iter().for_each(|&key| cgroups[key] = CgroupAccount::default());
         for &id in &self.tree.removed_nodes {
             self.workloads[id] = None;

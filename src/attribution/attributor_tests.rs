@@ -70,7 +70,7 @@ impl Bench {
     }
 
     fn blame(&mut self, victim: CgroupKey, culprit: CgroupKey, ns: u64) -> &mut Self {
-        self.reading.blame.push(Blame { victim, culprit, ns });
+        self.reading.blame.push(Blame { victim, culprit, ns, table: true });
         self
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
@@ -29,7 +30,7 @@ unsafe impl Wire for slot_all {}
 // SAFETY: as above.
 unsafe impl Wire for slot_hist {}
 
-/// Pairs of victim and culprit kept at a time.
+/// Pairs of victim and culprit kept at a time, of those that have no place beside the victim's counters.
 const BLAME_ENTRIES: u32 = 16 * 1024;
 /// Histograms are kept per CPU up to this many, then CPUs share banks (a power of two).
 const MAX_HIST_BANKS: u32 = 4;
@@ -211,7 +212,14 @@ impl<'obj> CpuProbe<'obj> {
         for slot in 1..self.slots.len() {
             let id = self.slots.first_word(slot);
             if id != 0 && !self.dying.contains_key(&(slot as u32)) {
-                cpu.push(CpuReading { cgroup: self.key(id), counters: self.counters(slot) });
+                let counters = self.counters(slot, |culprit, ns| {
+                    let culprit = self.slots.first_word(culprit as usize);
+                    if culprit != 0 {
+                        let (victim, culprit) = (self.key(id), self.key(culprit));
+                        blame.push(Blame { victim, culprit, ns, table: false });
+                    }
+                });
+                cpu.push(CpuReading { cgroup: self.key(id), counters });
             }
         }
         self.read_blame(blame);
@@ -241,7 +249,8 @@ impl<'obj> CpuProbe<'obj> {
         CgroupKey { hierarchy: self.options.hierarchy, id }
     }
 
-    fn counters(&self, slot: usize) -> CpuCounters {
+    /// Tells of the neighbours with a place beside the counters, by slot and ns; of one that has several, several times.
+    fn counters(&self, slot: usize, mut blamed: impl FnMut(u32, u64)) -> CpuCounters {
         let mut sum = CpuCounters::default();
         let mut longest = 0;
         for cpu in 0..self.cpus {
@@ -255,6 +264,11 @@ impl<'obj> CpuProbe<'obj> {
             sum.stalls += one.stalls;
             sum.stall_sum += one.stall_sum;
             longest = longest.max(one.stall_sum);
+            for (&culprit, &ns) in one.culprits.iter().zip(&one.blamed) {
+                if culprit != 0 {
+                    blamed(culprit, ns);
+                }
+            }
         }
         sum.unattributed = sum.wait.saturating_sub(sum.throttle + sum.neighbour + sum.own);
         let all = self.slots.get(slot);
@@ -302,7 +316,8 @@ impl<'obj> CpuProbe<'obj> {
             let victim = self.slots.first_word(key.victim as usize);
             let culprit = self.slots.first_word(key.culprit as usize);
             if victim != 0 && culprit != 0 && !self.dying.contains_key(&key.victim) {
-                out.push(Blame { victim: self.key(victim), culprit: self.key(culprit), ns: *ns });
+                let (victim, culprit) = (self.key(victim), self.key(culprit));
+                out.push(Blame { victim, culprit, ns: *ns, table: true });
             }
         }
         // Room for new pairs: the least of the old ones go. A pair that comes back starts from zero.
@@ -355,9 +370,43 @@ impl<'obj> CpuProbe<'obj> {
         }
         let found = self.blame_keys.len();
         self.forget_blame(found, |key, _| due.contains(&key.victim) || due.contains(&key.culprit));
+        self.free_places(&due);
         for slot in due {
             if self.clear(slot).is_ok() {
                 self.dying.remove(&slot);
+            }
+        }
+    }
+
+    /// Frees the places beside their victims' counters that these have, and lets no CPU take a cgroup for one of them.
+    fn free_places(&self, due: &[u32]) {
+        for cpu in 0..self.cpus {
+            let known = self.cpu_states.get(cpu).known;
+            let state = self.cpu_states.at(cpu);
+            // SAFETY: as below; a program that finds no slot here looks it up.
+            unsafe {
+                for (i, _) in known.iter().enumerate().filter(|(_, k)| due.contains(&k.slot)) {
+                    AtomicU32::from_ptr(&raw mut (*state).known[i].slot).store(0, Ordering::Relaxed);
+                }
+                let last = AtomicU32::from_ptr(&raw mut (*state).cgroup_slot);
+                if due.contains(&last.load(Ordering::Relaxed)) {
+                    last.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+        for slot in (1..self.slots.len()).filter(|&slot| self.slots.first_word(slot) != 0) {
+            for cpu in 0..self.cpus {
+                let at = slot * self.cpus + cpu;
+                let culprits = self.slot_cpus.get(at).culprits;
+                for (place, _) in culprits.iter().enumerate().filter(|(_, culprit)| due.contains(culprit)) {
+                    let one = self.slot_cpus.at(at);
+                    // SAFETY: within the mapping, and aligned as the kernel aligns array values, to 8 bytes. A program adds to
+                    // the sum only where a culprit runs, which these do not, and takes a place once it is free, which it is last.
+                    unsafe {
+                        AtomicU64::from_ptr(&raw mut (*one).blamed[place]).store(0, Ordering::Relaxed);
+                        AtomicU32::from_ptr(&raw mut (*one).culprits[place]).store(0, Ordering::Release);
+                    }
+                }
             }
         }
     }

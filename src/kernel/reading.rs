@@ -82,6 +82,8 @@ pub struct Blame {
     pub victim: CgroupKey,
     pub culprit: CgroupKey,
     pub ns: u64,
+    /// A part that may begin again at zero; of one pair there may be several of both kinds, which add up.
+    pub table: bool,
 }
 
 /// Pressure stall totals of one resource, ns, as in the `total=` fields of a PSI file.

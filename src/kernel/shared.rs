@@ -13,7 +13,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// `#[repr(C)]`, made of integers alone, the first of them a `u64`.
 pub unsafe trait Wire: Copy {}
 
-/// A BPF array map (`BPF_F_MMAPABLE`), mapped read-only: part by part, when an entry of it is first asked for. All of a
+/// A BPF array map (`BPF_F_MMAPABLE`), mapped: part by part, when an entry of it is first asked for. All of a
 /// mapping counts as resident, of an array that is mostly unused as well.
 pub struct SharedArray<T> {
     map: OwnedFd,
@@ -71,20 +71,21 @@ impl<T: Wire> SharedArray<T> {
         MmapOptions::new()
             .offset((begin * size_of::<T>()) as u64)
             .len(entries * size_of::<T>())
-            .map_raw_read_only(&self.map)
+            .map_raw(&self.map)
     }
 
-    /// Where entry `i` is.
+    /// Where entry `i` is, valid as long as `self`. BPF programs write there meanwhile: it is for volatile or atomic access
+    /// alone.
     ///
     /// # Panics
     /// When `i` is not below [`len`](Self::len), or this process may have no more mappings.
-    fn at(&self, i: usize) -> *const T {
+    pub fn at(&self, i: usize) -> *mut T {
         assert!(i < self.len);
         let part = self.parts[i / self.part_len].get_or_init(|| {
             self.mapped(i / self.part_len).expect("room for another part of a BPF map (vm.max_map_count)")
         });
         // SAFETY: within the part.
-        unsafe { part.as_ptr().cast::<T>().add(i % self.part_len) }
+        unsafe { part.as_mut_ptr().cast::<T>().add(i % self.part_len) }
     }
 
     /// The number of entries.
