@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn counters_fit_their_memory_where_cpus_are_many() {
         for (cpus, cgroups) in
-            [(1, 4096), (2, 4096), (8, 4096), (16, 3236), (32, 2032), (64, 1165), (256, 1024)]
+            [(1, 4096), (2, 4096), (8, 3591), (16, 2319), (32, 1358), (64, 1024), (256, 1024)]
         {
             assert_eq!(room(DEFAULT_CGROUPS, cpus), cgroups, "{cpus} CPUs");
         }
