@@ -15,3 +15,4 @@ mod render;
 mod replicas;
 mod rights;
 mod speed;
+mod sudden;
