@@ -82,9 +82,10 @@ fn terminated() -> Result<impl Future<Output = ()>> {
 }
 
 /// The log goes to stderr, so that stdout holds whispers alone; `RUST_LOG` sets what is logged. kube's own
-/// lines, one a retry, are left out: the watch says once that the API server is lost, and once that it is back.
+/// lines, one a retry, are left out: who watches says once that the API server is lost, and once that it is back.
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, |_, line| {

@@ -72,6 +72,9 @@ impl Fault {
 const STANDING_MAX: usize = 16;
 /// One not met again for so long, without a success, is forgotten where there is no room.
 const STALE: Duration = Duration::from_secs(600);
+/// An API server that starts answers before it knows who may what, or which definitions there are. What it says
+/// after it could not be reached, and before anything succeeds, is believed after so long.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// What stands: a fault, of what kind of request, in which namespace; each as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +123,7 @@ struct Standing {
     since: Instant,
     last: Instant,
     tries: u64,
+    said: bool,
 }
 
 /// Says each fault of one activity once when it begins, and once that it is over.
@@ -160,10 +164,15 @@ impl FaultLog {
             }
         }
         let text = place.to_string();
-        let entry = standing.entry(place).or_insert(Standing { since: now, last: now, tries: 0 });
+        let starting = matches!(fault, Fault::Forbidden | Fault::Unauthorized | Fault::NoSuchResource)
+            && standing.contains_key(&Place::of(Fault::Unavailable, "", ""));
+        let entry =
+            standing.entry(place).or_insert(Standing { since: now, last: now, tries: 0, said: false });
         entry.last = now;
         entry.tries += 1;
-        if entry.tries == 1 {
+        let waits = starting && now.duration_since(entry.since) < STARTING;
+        if !entry.said && !waits {
+            entry.said = true;
             let error = one_line(error);
             tracing::warn!(error, "{}: {text}; {hint}", self.what);
         }
@@ -191,7 +200,8 @@ impl FaultLog {
         } else {
             Vec::new()
         };
-        for (place, Standing { since, tries, .. }) in ended.into_iter().chain(rest) {
+        let said = ended.into_iter().chain(rest).filter(|(_, standing)| standing.said);
+        for (place, Standing { since, tries, .. }) in said {
             let seconds = since.elapsed().as_secs();
             tracing::info!(seconds, tries, "{}: works again (was: {place})", self.what);
         }
@@ -252,6 +262,24 @@ mod tests {
         assert_eq!(standing(&log), [all[0]]);
         log.succeeded();
         assert!(standing(&log).is_empty());
+    }
+
+    #[test]
+    fn a_server_that_starts_is_not_believed_at_once() {
+        let log = FaultLog::new("writing");
+        let fail = |fault| log.failed_in("whisper", "shop", fault, &error(), "");
+        let refused = Place::of(Fault::Forbidden, "whisper", "shop");
+        let said = || log.lock()[&refused].said;
+        fail(Fault::Unavailable);
+        fail(Fault::Forbidden);
+        assert!(!said(), "it may not have read the roles yet");
+        log.lock().get_mut(&refused).unwrap().since -= STARTING;
+        fail(Fault::Forbidden);
+        assert!(said(), "it has had the time");
+
+        log.succeeded_in("whisper", "shop");
+        fail(Fault::Forbidden);
+        assert!(said(), "it was reached before");
     }
 
     #[test]

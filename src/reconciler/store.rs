@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
@@ -20,6 +20,10 @@ use crate::api::KernelWhisper;
 
 /// Objects of one page: 500 of some 4 kB.
 const PAGE: u32 = 500;
+/// First and longest wait before a watch that failed is tried again.
+const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+/// A watch that is refused is refused sooner; one that works may say nothing for hours.
+const PROVEN: Duration = Duration::from_secs(2);
 const HINT: &str = "install the CRDs (kernel-gossip crds | kubectl apply -f -) and see docs/reconciler.md for the rights the role needs; trying again";
 
 /// What happened to objects in the API.
@@ -57,7 +61,10 @@ pub async fn list(client: &Client, only: Option<&str>, telemetry: &Telemetry) ->
                 log.succeeded();
                 return all;
             }
-            Err(error) => log.failed(Fault::of(&error), &error, HINT),
+            Err(error) => {
+                let fault = Fault::of(&error);
+                log.failed(fault, &error, hint(fault));
+            }
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(5));
@@ -96,55 +103,91 @@ async fn try_list(
 
 /// Tells of whispers that went away, until `out` is closed.
 pub async fn watch(client: &Client, only: Option<&str>, out: mpsc::Sender<Change>) {
-    let api: Api<PartialObjectMeta<KernelWhisper>> = api(client, only);
     let log = FaultLog::new("watching KernelWhispers");
-    let config = watcher::Config::default().page_size(PAGE);
-    let mut events = pin!(watcher(api, config).default_backoff());
-    let mut listing = (HashSet::new(), Instant::now());
+    let mut wait = WATCH_AGAIN.0;
     loop {
-        let change = match events.try_next().await {
-            Ok(Some(event)) => {
-                log.succeeded();
-                match event {
-                    watcher::Event::Init => {
-                        listing = (HashSet::new(), Instant::now());
-                        None
-                    }
-                    watcher::Event::InitApply(object) => {
-                        listing.0.extend(object.uid());
-                        None
-                    }
-                    watcher::Event::InitDone => {
-                        let (uids, since) = std::mem::replace(&mut listing, (HashSet::new(), Instant::now()));
-                        Some(Change::Present { uids, since })
-                    }
-                    watcher::Event::Apply(_) => None,
-                    watcher::Event::Delete(object) => deleted(&object),
-                }
+        let began = Instant::now();
+        let Err(error) = watch_once(api(client, only), &log, &out).await else { return };
+        failed(&log, error);
+        // One that held for a while is no second try of the one before.
+        if began.elapsed() > WATCH_AGAIN.1 {
+            wait = WATCH_AGAIN.0;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WATCH_AGAIN.1);
+    }
+}
+
+/// Lists and watches until that fails, or until `out` is closed. After a failure it is listed anew: a watch that is
+/// only taken up again says nothing until an object changes, and nobody would know that it works again.
+async fn watch_once(
+    api: Api<PartialObjectMeta<KernelWhisper>>,
+    log: &FaultLog,
+    out: &mpsc::Sender<Change>,
+) -> Result<(), watcher::Error> {
+    let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
+    let mut listing = (HashSet::new(), Instant::now());
+    // To list may be allowed, and to watch not.
+    let (mut listed, mut proven) = (false, false);
+    loop {
+        let next = if proven {
+            Ok(events.try_next().await)
+        } else {
+            tokio::time::timeout(PROVEN, events.try_next()).await
+        };
+        let event = match next {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(next) => next?,
+            Err(_) if !listed => continue,
+            Err(_) => None,
+        };
+        let watches = matches!(event, None | Some(watcher::Event::Apply(_) | watcher::Event::Delete(_)));
+        if watches && !proven {
+            proven = true;
+            log.succeeded();
+        }
+        let Some(event) = event else { continue };
+        let change = match event {
+            watcher::Event::Init => {
+                listing = (HashSet::new(), Instant::now());
+                continue;
             }
-            Ok(None) => return,
-            Err(error) => {
-                failed(&log, error);
+            watcher::Event::InitApply(object) => {
+                listing.0.extend(object.uid());
                 None
             }
+            watcher::Event::InitDone => {
+                let (uids, since) = std::mem::replace(&mut listing, (HashSet::new(), Instant::now()));
+                listed = true;
+                Some(Change::Present { uids, since })
+            }
+            watcher::Event::Apply(_) => None,
+            watcher::Event::Delete(object) => deleted(&object),
         };
         if let Some(change) = change
             && out.send(change).await.is_err()
         {
-            return;
+            return Ok(());
         }
     }
 }
 
 fn failed(log: &FaultLog, error: watcher::Error) {
-    match error {
-        watcher::Error::InitialListFailed(e)
-        | watcher::Error::WatchStartFailed(e)
-        | watcher::Error::WatchFailed(e) => {
-            log.failed(Fault::of(&e), &e, HINT);
-        }
-        // 410 among them: the watcher lists anew.
-        other => tracing::debug!(error = %other, "watching KernelWhispers"),
+    let (watcher::Error::InitialListFailed(error)
+    | watcher::Error::WatchStartFailed(error)
+    | watcher::Error::WatchFailed(error)) = error
+    else {
+        // 410 among them: what was listed is too old to go on from.
+        return;
+    };
+    let fault = Fault::of(&error);
+    log.failed(fault, &error, hint(fault));
+}
+
+fn hint(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Unavailable | Fault::TooMany(_) => "trying again",
+        _ => HINT,
     }
 }
 

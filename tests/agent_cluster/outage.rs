@@ -13,7 +13,7 @@ use kube::{Api, ResourceExt};
 use tempfile::TempDir;
 
 use crate::MEASURING;
-use crate::bed::{Namespace, Reconciler, client, status, whisper_of};
+use crate::bed::{Namespace, Reconciler, client, eventually, status, whisper_of};
 use crate::common::process::Running;
 use crate::common::{free_address, repository, tool};
 use crate::node::{Agent, Burners, running};
@@ -87,6 +87,10 @@ async fn the_collector_is_away() {
     let now = api.get(&there.name_any()).await.unwrap();
     assert_eq!((now.uid(), status(&now).signals[0].count), (there.uid(), 1));
     assert_eq!(status(&now).signals[0].since, status(&there).signals[0].since);
+
+    // The end is told once nothing fails: metrics and events wait for their next try each by itself.
+    eventually("the end of the outage", async || (!agent.log("reachable again").is_empty()).then_some(()))
+        .await;
 
     watched.abort();
     let states = states.lock().unwrap();

@@ -1,5 +1,6 @@
 //! Which verbs a program really uses, and which its role grants: a proxy to the API server that speaks as
-//! the program's service account, so that RBAC judges each request, and remembers what was asked.
+//! the program's service account, so that RBAC judges each request, and remembers what was asked. It can hold a
+//! request back, so that something happens in the middle of it.
 #![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// One thing RBAC rules over.
@@ -43,6 +45,55 @@ struct Shared {
     denied: Mutex<BTreeSet<Use>>,
     /// A subresource that the server is to lack, and what is asked for in its place.
     absent: Mutex<Option<(&'static str, &'static str)>>,
+    held: Mutex<Option<Hold>>,
+    /// What the server answered, in the order of its answers.
+    answers: Mutex<Vec<(Use, StatusCode)>>,
+}
+
+/// Where a request is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The server has not seen it.
+    Request,
+    /// The server has done it, and who asked does not know.
+    Answer,
+}
+
+/// The next request of one kind is to be held back.
+struct Hold {
+    what: Use,
+    side: Side,
+    reached: mpsc::Sender<Held>,
+}
+
+/// A request that is held back; dropped, it is never let through.
+pub struct Held(oneshot::Sender<()>);
+
+impl Held {
+    pub fn let_through(self) {
+        // Who asked may be gone.
+        let _ = self.0.send(());
+    }
+}
+
+/// Gives the request that is held back once there is one.
+pub struct Holding(mpsc::Receiver<Held>);
+
+impl Holding {
+    pub async fn reached(&mut self) -> Held {
+        let held = tokio::time::timeout(crate::common::PATIENCE, self.0.recv()).await;
+        held.expect("a request to hold back, in time").expect("the proxy serves")
+    }
+}
+
+impl Shared {
+    /// Holds the request back where that is wanted. False where it is not to be let through.
+    async fn pass(&self, asked: Option<&Use>, side: Side) -> bool {
+        let hold = self.held.lock().unwrap().take_if(|h| Some(&h.what) == asked && h.side == side);
+        let Some(hold) = hold else { return true };
+        let (let_through, wait) = oneshot::channel();
+        hold.reached.send(Held(let_through)).await.is_ok() && wait.await.is_ok()
+    }
 }
 
 impl Proxy {
@@ -58,6 +109,8 @@ impl Proxy {
             used: Mutex::default(),
             denied: Mutex::default(),
             absent: Mutex::default(),
+            held: Mutex::default(),
+            answers: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -88,6 +141,19 @@ impl Proxy {
     /// From here on the server answers for `subresource` as it does for one it does not have.
     pub fn lacks(&self, subresource: &'static str, asked_instead: &'static str) {
         *self.state.absent.lock().unwrap() = Some((subresource, asked_instead));
+    }
+
+    /// Holds back the next request for `what`, and no other.
+    pub fn holds(&self, what: Use, side: Side) -> Holding {
+        let (reached, holding) = mpsc::channel(1);
+        *self.state.held.lock().unwrap() = Some(Hold { what, side, reached });
+        Holding(holding)
+    }
+
+    /// What the server answered to all requests for `what` so far.
+    pub fn answers(&self, what: &Use) -> Vec<u16> {
+        let answers = self.state.answers.lock().unwrap();
+        answers.iter().filter(|(asked, _)| asked == what).map(|(_, status)| status.as_u16()).collect()
     }
 
     /// What was asked for and permitted, so far.
@@ -125,10 +191,19 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
         }
     }
     let upstream = upstream.body(kube::client::Body::from(bytes.to_vec())).expect("a request");
+    if !state.pass(asked.as_ref(), Side::Request).await {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let response = match state.upstream.send(upstream).await {
         Ok(response) => response,
         Err(error) => return (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     };
+    if let Some(asked) = &asked {
+        state.answers.lock().unwrap().push((asked.clone(), response.status()));
+    }
+    if !state.pass(asked.as_ref(), Side::Answer).await {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     if let Some(asked) = asked {
         let status = response.status();
         if status == StatusCode::FORBIDDEN {

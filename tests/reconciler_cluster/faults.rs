@@ -16,7 +16,7 @@ use crate::bed::{
 use crate::common::{kubectl, process::output};
 
 /// A kubeconfig beside the cluster's own: another way to the server, or another user.
-struct Kubeconfig(tempfile::NamedTempFile);
+pub struct Kubeconfig(tempfile::NamedTempFile);
 
 impl Kubeconfig {
     fn new(change: impl FnOnce(&mut serde_json::Value)) -> Kubeconfig {
@@ -28,7 +28,7 @@ impl Kubeconfig {
         Kubeconfig(file)
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.path().to_str().unwrap()
     }
 }
@@ -248,7 +248,7 @@ async fn the_definitions_are_missing_at_the_start() {
 }
 
 /// A service account with the rights of the reconciler, but for `without`, and a kubeconfig of it.
-async fn restricted(ns: &Namespace, without: &str) -> Kubeconfig {
+pub async fn restricted(ns: &Namespace, without: &str) -> Kubeconfig {
     let client = client().await;
     let role = format!("{}-operator", ns.0);
     let meta = json!({"name": role, "labels": {"kg-recon": ns.0}});

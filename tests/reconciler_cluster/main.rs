@@ -5,6 +5,7 @@ mod auth;
 mod bed;
 #[path = "../common/mod.rs"]
 mod common;
+mod conflicts;
 mod faults;
 mod life;
 mod metrics;
@@ -15,3 +16,4 @@ mod render;
 mod replicas;
 mod rights;
 mod speed;
+mod sudden;

@@ -10,10 +10,10 @@ use crate::bed::{Namespace, Reconciler, apply_in, client, eventually, throttled,
 use crate::rbac::{self, Proxy};
 use crate::render::kustomize;
 
-const ACCOUNT: &str = "kernel-gossip-operator";
+pub const ACCOUNT: &str = "kernel-gossip-operator";
 
 /// Gives the namespace's account of that name the roles that the manifests give it.
-fn bind(ns: &Namespace, manifests: &[Value]) {
+pub fn bind(ns: &Namespace, manifests: &[Value]) {
     apply_in(
         Some(&ns.0),
         &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}),

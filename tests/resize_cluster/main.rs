@@ -6,6 +6,7 @@ mod bed;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod conflicts;
 #[path = "../rbac/mod.rs"]
 mod rbac;
 #[path = "../manifests/render.rs"]

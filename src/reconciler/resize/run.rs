@@ -21,7 +21,7 @@ use super::step::{self, Bar, Helped, Next};
 use super::{ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
 use crate::quantity::from_milli;
-use crate::reconciler::faults::Fault;
+use crate::reconciler::faults::{Fault, one_line};
 use crate::reconciler::report::Evidence;
 
 /// How long the writer may take to store what is about to be done.
@@ -175,7 +175,8 @@ impl Executor {
             Ok(()) | Err(Stop::Quiet) => {}
             Err(Stop::Api(what, error)) => {
                 self.metrics.errors.inc();
-                tracing::warn!(%namespace, %pod, %error, "remediation put off: {what}");
+                let error = one_line(&error);
+                tracing::warn!(%namespace, %pod, error, "remediation put off: {what}");
             }
             Err(Stop::NotWritten) => {
                 self.metrics.errors.inc();

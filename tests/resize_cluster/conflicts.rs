@@ -1,0 +1,57 @@
+//! The pod changes between the look at it and the resize.
+
+use kernel_gossip::api::RemediationState as State;
+use kernel_gossip::reconciler::resize::ANNOTATION;
+
+use crate::bed::{Container, pod, remediation_role};
+use crate::cluster::Namespace;
+use crate::rbac::{Proxy, Side, Use};
+use crate::{BUSY, Executor, NODE, common, options, pods, quota_us};
+
+#[tokio::test]
+#[ignore = "needs a cluster: scripts/test cluster"]
+async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
+    let _node = NODE.read().await;
+    let namespace = Namespace::new("conflict");
+    for name in ["labelled", "forbidden"] {
+        namespace.apply(&pod(name, BUSY, true));
+    }
+    remediation_role(&namespace);
+    let proxy = Proxy::start(&namespace.0, "default").await;
+    let resize = Use::new("", "pods/resize", "patch");
+
+    // Something else of it changes: the resize still holds, for the pod as it is now.
+    namespace.running("labelled");
+    let container = Container::of(&pods(&namespace).await, "labelled").await;
+    let mut executor = Executor::with(proxy.client(), options());
+    let throttled = container.throttled().await;
+    let mut holding = proxy.holds(resize.clone(), Side::Request);
+    executor.report(&throttled).await;
+    assert_eq!(executor.next().await.state, State::Proposed);
+    let held = holding.reached().await;
+    namespace.kubectl(&["label", "pod", "labelled", "changed=meanwhile"]);
+    held.let_through();
+    let (states, r) = executor.until(State::Verifying).await;
+    assert_eq!(states, [State::Applied, State::Verifying]);
+    // The node may write its status between the second look and the second try, too.
+    let answers = proxy.answers(&resize);
+    assert!(answers.starts_with(&[409]) && answers.ends_with(&[200]) && answers.len() <= 3, "{answers:?}");
+    common::until("the new quota", || (container.quota() == quota_us(&r)).then_some(()));
+    assert!(executor.end().await.is_empty());
+
+    // What permits it goes: nothing is resized, and nothing tried again.
+    namespace.running("forbidden");
+    let container = Container::of(&pods(&namespace).await, "forbidden").await;
+    let mut executor = Executor::with(proxy.client(), options());
+    let throttled = container.throttled().await;
+    let mut holding = proxy.holds(resize.clone(), Side::Request);
+    executor.report(&throttled).await;
+    assert_eq!(executor.next().await.state, State::Proposed);
+    let held = holding.reached().await;
+    namespace.kubectl(&["annotate", "pod", "forbidden", &format!("{ANNOTATION}-")]);
+    held.let_through();
+    assert!(executor.end().await.is_empty());
+    assert_eq!(proxy.answers(&resize)[answers.len()..], [409]);
+    assert_eq!(container.quota(), 20_000);
+    assert_eq!(namespace.get("pod/forbidden", "{.spec.containers[0].resources.limits.cpu}"), "200m");
+}
