@@ -2,8 +2,8 @@
 /* CPU truth from the scheduler: time on CPU, run-queue wait and its split, stalls, who was to blame.
  *
  * Hooks: sched_switch, and sched_migrate_task for a wait that ends by a move to another CPU.
- * Cost: see docs/figures.md (`scripts/bench`): no hash look-up for the cgroups and neighbours a CPU sees again and
- * again; the walk of the ring only as far back as the wait began. Where few switches are made, all that is touched has
+ * Cost: see docs/figures.md (`scripts/bench`): no hash look-up at a switch for the cgroups and neighbours a CPU sees
+ * again and again, one at a move of a task that waits; the walk of the ring only as far back as the wait began. Where few switches are made, all that is touched has
  * left the caches since the last: what is used together is kept in few pages.
  *
  * The clock is the run queue's own (rq->clock, the one of sched_info.last_queued), so that a wait and

@@ -305,17 +305,15 @@ impl Sampler {
         self.sinks.stats().set_map_bytes(cost::map_memory());
         let (mut fresh, mut said) = (Vec::new(), Vec::new());
         let mut next = Instant::now();
-        let mut first = true;
+        self.step(&mut driver, &mut fresh, &mut said);
+        info!("watching");
         loop {
-            self.step(&mut driver, &mut fresh, &mut said);
-            if std::mem::take(&mut first) {
-                info!("watching");
-            }
             // A reading that took longer than the interval delays the next, it is not made up for.
             next = (next + self.interval).max(Instant::now());
             if !self.wait(&mut driver, next, stopped) {
                 break;
             }
+            self.step(&mut driver, &mut fresh, &mut said);
         }
         // Probes first: nothing is attached while the rest is written out.
         drop(driver);

@@ -9,7 +9,8 @@ use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::watcher;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
@@ -20,8 +21,8 @@ use crate::api::KernelWhisper;
 
 /// Objects of one page: 500 of some 4 kB.
 const PAGE: u32 = 500;
-/// First and longest wait before a watch that failed is tried again.
-const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+/// A watch that held for so long and then fails is no second try of the one before; the longest wait for the next.
+const HELD: Duration = Duration::from_secs(30);
 /// A watch that is refused is refused sooner; one that works may say nothing for hours.
 const PROVEN: Duration = Duration::from_secs(2);
 const HINT: &str = "install the CRDs (kernel-gossip crds | kubectl apply -f -) and see docs/reconciler.md for the rights the role needs; trying again";
@@ -104,17 +105,15 @@ async fn try_list(
 /// Tells of whispers that went away, until `out` is closed.
 pub async fn watch(client: &Client, only: Option<&str>, out: mpsc::Sender<Change>) {
     let log = FaultLog::new("watching KernelWhispers");
-    let mut wait = WATCH_AGAIN.0;
+    let mut backoff = DefaultBackoff::default();
     loop {
         let began = Instant::now();
         let Err(error) = watch_once(api(client, only), &log, &out).await else { return };
         failed(&log, error);
-        // One that held for a while is no second try of the one before.
-        if began.elapsed() > WATCH_AGAIN.1 {
-            wait = WATCH_AGAIN.0;
+        if began.elapsed() > HELD {
+            backoff.reset();
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(WATCH_AGAIN.1);
+        tokio::time::sleep(backoff.next().unwrap_or(HELD)).await;
     }
 }
 
@@ -125,7 +124,7 @@ async fn watch_once(
     log: &FaultLog,
     out: &mpsc::Sender<Change>,
 ) -> Result<(), watcher::Error> {
-    let mut events = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
+    let mut events = pin!(watcher::watcher(api, watcher::Config::default().page_size(PAGE)));
     let mut listing = (HashSet::new(), Instant::now());
     // To list may be allowed, and to watch not.
     let (mut listed, mut proven) = (false, false);
@@ -173,15 +172,16 @@ async fn watch_once(
 }
 
 fn failed(log: &FaultLog, error: watcher::Error) {
-    let (watcher::Error::InitialListFailed(error)
-    | watcher::Error::WatchStartFailed(error)
-    | watcher::Error::WatchFailed(error)) = error
-    else {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            let fault = Fault::of(&error);
+            log.failed(fault, &error, hint(fault));
+        }
         // 410 among them: what was listed is too old to go on from.
-        return;
-    };
-    let fault = Fault::of(&error);
-    log.failed(fault, &error, hint(fault));
+        other => tracing::debug!(error = %other, "watching KernelWhispers"),
+    }
 }
 
 fn hint(fault: Fault) -> &'static str {

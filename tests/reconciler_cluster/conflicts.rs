@@ -9,12 +9,11 @@ use serde_json::json;
 
 use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
 use crate::rbac::{Proxy, Side, Use};
-use crate::rights::{ACCOUNT, bind};
+use crate::rights;
 
 /// A reconciler behind a proxy, with the rights that the manifests give it.
 async fn behind_proxy(ns: &Namespace, arguments: &[&str]) -> (Proxy, Reconciler) {
-    bind(ns, &crate::render::kustomize("k8s"));
-    let proxy = Proxy::start(&ns.0, ACCOUNT).await;
+    let proxy = rights::proxy(ns).await;
     let config = proxy.kubeconfig();
     let r = Reconciler::start(ns, arguments, &[("KUBECONFIG", config.path().to_str().unwrap())]);
     r.until_ready().await;
@@ -23,6 +22,18 @@ async fn behind_proxy(ns: &Namespace, arguments: &[&str]) -> (Proxy, Reconciler)
 
 fn ours(resource: &str, verb: &str) -> Use {
     Use::new("kernel.gossip.io", resource, verb)
+}
+
+/// Another takes the object's place, with its name and its owner.
+async fn replaced(api: &Api<KernelWhisper>, first: &KernelWhisper) -> KernelWhisper {
+    api.delete(&first.name_any(), &DeleteParams::default()).await.unwrap();
+    let mut second = first.clone();
+    second.metadata = kube::api::ObjectMeta {
+        name: first.metadata.name.clone(),
+        owner_references: first.metadata.owner_references.clone(),
+        ..Default::default()
+    };
+    api.create(&PostParams::default(), &second).await.unwrap()
 }
 
 async fn written(r: &Reconciler, object: &str, result: &str) -> f64 {
@@ -83,14 +94,7 @@ async fn the_object_is_made_anew_within_a_write() {
     // The object is there, its status on the way to it; another takes the object's place.
     let api: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
     let first = api.get("web-kw").await.unwrap();
-    api.delete("web-kw", &DeleteParams::default()).await.unwrap();
-    let mut second = first.clone();
-    second.metadata = kube::api::ObjectMeta {
-        name: first.metadata.name.clone(),
-        owner_references: first.metadata.owner_references.clone(),
-        ..Default::default()
-    };
-    let second = api.create(&PostParams::default(), &second).await.unwrap();
+    let second = replaced(&api, &first).await;
     assert_ne!(first.uid(), second.uid());
     held.let_through();
 
@@ -134,14 +138,7 @@ async fn another_has_the_name_when_it_is_to_be_deleted() {
     let held = holding.reached().await;
 
     let api: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
-    api.delete("web-kw", &DeleteParams::default()).await.unwrap();
-    let mut second = first.clone();
-    second.metadata = kube::api::ObjectMeta {
-        name: first.metadata.name.clone(),
-        owner_references: first.metadata.owner_references.clone(),
-        ..Default::default()
-    };
-    let second = api.create(&PostParams::default(), &second).await.unwrap();
+    let second = replaced(&api, &first).await;
     held.let_through();
 
     let deleted = async || (written(&r, "whisper_delete", "ok").await >= 1.0).then_some(());
@@ -163,8 +160,7 @@ async fn another_has_the_name_when_it_is_to_be_deleted() {
 #[ignore = "needs the test bed's cluster"]
 async fn two_take_the_lease_at_once() {
     let (client, ns) = (client().await, Namespace::new("election"));
-    bind(&ns, &crate::render::kustomize("k8s"));
-    let proxy = Proxy::start(&ns.0, ACCOUNT).await;
+    let proxy = rights::proxy(&ns).await;
     let config = proxy.kubeconfig();
     let lease = Use::new("coordination.k8s.io", "leases", "patch");
     let mut holding = proxy.holds(lease.clone(), Side::Request);

@@ -10,10 +10,16 @@ use crate::bed::{Namespace, Reconciler, apply_in, client, eventually, throttled,
 use crate::rbac::{self, Proxy};
 use crate::render::kustomize;
 
-pub const ACCOUNT: &str = "kernel-gossip-operator";
+const ACCOUNT: &str = "kernel-gossip-operator";
+
+/// A proxy to the API server with the rights that the manifests give the reconciler.
+pub async fn proxy(ns: &Namespace) -> Proxy {
+    bind(ns, &kustomize("k8s"));
+    Proxy::start(&ns.0, ACCOUNT).await
+}
 
 /// Gives the namespace's account of that name the roles that the manifests give it.
-pub fn bind(ns: &Namespace, manifests: &[Value]) {
+fn bind(ns: &Namespace, manifests: &[Value]) {
     apply_in(
         Some(&ns.0),
         &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}),

@@ -9,8 +9,8 @@ use kube::{Api, Client, ResourceExt};
 use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
 use crate::common::{self, kubectl, process::output};
 use crate::faults::restricted;
-use crate::rbac::{Proxy, Side, Use};
-use crate::rights::{ACCOUNT, bind};
+use crate::rbac::{Side, Use};
+use crate::rights;
 
 /// The cluster's API server while it is dead. It runs again when this goes, however the test ends.
 struct NoApiServer;
@@ -106,8 +106,7 @@ async fn the_api_server_is_killed() {
 #[ignore = "needs the test bed's cluster"]
 async fn it_is_killed_within_a_write() {
     let (client, ns) = (client().await, Namespace::new("within"));
-    bind(&ns, &crate::render::kustomize("k8s"));
-    let proxy = Proxy::start(&ns.0, ACCOUNT).await;
+    let proxy = rights::proxy(&ns).await;
     let config = proxy.kubeconfig();
     let mut r = Reconciler::start(&ns, &[], &[("KUBECONFIG", config.path().to_str().unwrap())]);
     r.until_ready().await;

@@ -5,8 +5,25 @@ use kernel_gossip::reconciler::resize::ANNOTATION;
 
 use crate::bed::{Container, pod, remediation_role};
 use crate::cluster::Namespace;
-use crate::rbac::{Proxy, Side, Use};
+use crate::rbac::{Held, Proxy, Side, Use};
 use crate::{BUSY, Executor, NODE, common, options, pods, quota_us};
+
+fn resize() -> Use {
+    Use::new("", "pods/resize", "patch")
+}
+
+/// The pod has been looked at, and its resize is on the way.
+async fn about_to_resize(namespace: &Namespace, name: &str, proxy: &Proxy) -> (Container, Executor, Held) {
+    namespace.running(name);
+    let container = Container::of(&pods(namespace).await, name).await;
+    let mut executor = Executor::with(proxy.client(), options());
+    let throttled = container.throttled().await;
+    let mut holding = proxy.holds(resize(), Side::Request);
+    executor.report(&throttled).await;
+    assert_eq!(executor.next().await.state, State::Proposed);
+    let held = holding.reached().await;
+    (container, executor, held)
+}
 
 #[tokio::test]
 #[ignore = "needs a cluster: scripts/test cluster"]
@@ -18,17 +35,10 @@ async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
     }
     remediation_role(&namespace);
     let proxy = Proxy::start(&namespace.0, "default").await;
-    let resize = Use::new("", "pods/resize", "patch");
+    let resize = resize();
 
     // Something else of it changes: the resize still holds, for the pod as it is now.
-    namespace.running("labelled");
-    let container = Container::of(&pods(&namespace).await, "labelled").await;
-    let mut executor = Executor::with(proxy.client(), options());
-    let throttled = container.throttled().await;
-    let mut holding = proxy.holds(resize.clone(), Side::Request);
-    executor.report(&throttled).await;
-    assert_eq!(executor.next().await.state, State::Proposed);
-    let held = holding.reached().await;
+    let (container, mut executor, held) = about_to_resize(&namespace, "labelled", &proxy).await;
     namespace.kubectl(&["label", "pod", "labelled", "changed=meanwhile"]);
     held.let_through();
     let (states, r) = executor.until(State::Verifying).await;
@@ -40,14 +50,7 @@ async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
     assert!(executor.end().await.is_empty());
 
     // What permits it goes: nothing is resized, and nothing tried again.
-    namespace.running("forbidden");
-    let container = Container::of(&pods(&namespace).await, "forbidden").await;
-    let mut executor = Executor::with(proxy.client(), options());
-    let throttled = container.throttled().await;
-    let mut holding = proxy.holds(resize.clone(), Side::Request);
-    executor.report(&throttled).await;
-    assert_eq!(executor.next().await.state, State::Proposed);
-    let held = holding.reached().await;
+    let (container, executor, held) = about_to_resize(&namespace, "forbidden", &proxy).await;
     namespace.kubectl(&["annotate", "pod", "forbidden", &format!("{ANNOTATION}-")]);
     held.let_through();
     assert!(executor.end().await.is_empty());
