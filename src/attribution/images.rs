@@ -38,6 +38,8 @@ pub struct Images {
     answers: Mutex<Vec<OfPod>>,
 }
 
+/// Images by container, by UID.
+type ByPod = BTreeMap<String, BTreeMap<String, Image>>;
 /// UIDs by namespace.
 type Asked = BTreeMap<String, BTreeSet<String>>;
 
@@ -77,25 +79,29 @@ impl Images {
             }
             let asked = std::mem::take(&mut *lock(&self.asked));
             for (namespace, uids) in asked {
-                let mut images = BTreeMap::new();
-                if refused.is_none() {
-                    let list = list(client.clone(), &namespace, &uids, &mut images);
-                    match tokio::time::timeout(Self::PATIENCE, list).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
-                            warn!("whether images were pulled is not known: grant the agent list on events");
-                            refused = Some(Instant::now());
-                        }
-                        Ok(Err(error)) => debug!(%error, "asking for the events of pods"),
-                        Err(_elapsed) => debug!("the API server does not answer what the events of pods are"),
-                    }
+                let mut images = ByPod::new();
+                if refused.is_none() && !Self::tells(&client, &namespace, &uids, &mut images).await {
+                    warn!("whether images were pulled is not known: grant the agent list on events");
+                    refused = Some(Instant::now());
                 }
                 self.answer(uids, images);
             }
         }
     }
 
-    fn answer(&self, uids: BTreeSet<String>, mut images: BTreeMap<String, BTreeMap<String, Image>>) {
+    /// Adds what the API server tells in time; false if it refuses to.
+    async fn tells(client: &Client, namespace: &str, uids: &BTreeSet<String>, images: &mut ByPod) -> bool {
+        let list = list(client.clone(), namespace, uids, images);
+        match tokio::time::timeout(Self::PATIENCE, list).await {
+            Ok(Ok(())) => {}
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => return false,
+            Ok(Err(error)) => debug!(%error, "asking for the events of pods"),
+            Err(_elapsed) => debug!("the API server does not answer what the events of pods are"),
+        }
+        true
+    }
+
+    fn answer(&self, uids: BTreeSet<String>, mut images: ByPod) {
         let mut answers = lock(&self.answers);
         for uid in uids {
             let images = images.remove(&uid).unwrap_or_default();
@@ -111,7 +117,7 @@ async fn list(
     client: Client,
     namespace: &str,
     uids: &BTreeSet<String>,
-    images: &mut BTreeMap<String, BTreeMap<String, Image>>,
+    images: &mut ByPod,
 ) -> Result<(), kube::Error> {
     /// Events in memory at a time.
     const PAGE: u32 = 200;
@@ -130,7 +136,7 @@ async fn list(
 }
 
 /// A container that is started again finds the image that was pulled for it.
-fn read(events: Vec<Event>, uids: &BTreeSet<String>, images: &mut BTreeMap<String, BTreeMap<String, Image>>) {
+fn read(events: Vec<Event>, uids: &BTreeSet<String>, images: &mut ByPod) {
     for event in events {
         let uid = event.involved_object.uid.as_ref().filter(|uid| uids.contains(*uid));
         let container = event.involved_object.field_path.as_deref().and_then(container);
