@@ -72,13 +72,18 @@ struct {
 	__uint(max_entries, 4096); /* bytes */
 } events SEC(".maps");
 
-/* When the run in progress on a CPU began; 0: not known. */
+/* The run in progress on a CPU. */
+struct run {
+	__u64 since;
+	__u64 task; /* its address */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} run_since SEC(".maps");
+	__type(value, struct run);
+} runs SEC(".maps");
 
 /* How many processes with a segment there are of those that share a place; most of all system calls and switches are of
  * others, and need no look-up. */
@@ -179,16 +184,21 @@ static __noinline __u32 begin(__u32 tgid, __u64 now)
 	return slot;
 }
 
-/* Time the current task has run since the last look, for the segment it ran for. */
-static __always_inline __u64 run_until(__u64 now)
+/* Time the current task has run since the last look, for the segment it ran for; next runs from now on. */
+static __always_inline __u64 run_until(struct how how, struct task_struct *task, struct task_struct *next, __u64 now)
 {
 	__u32 zero = 0;
-	__u64 *since = bpf_map_lookup_elem(&run_since, &zero), ran;
+	struct run *run = bpf_map_lookup_elem(&runs, &zero);
+	__u64 ran;
 
-	if (!since)
+	if (!run)
 		return 0;
-	ran = *since && *since < now ? now - *since : 0;
-	*since = now;
+	if (run->task == (__u64)task)
+		ran = run->since < now ? now - run->since : 0;
+	else /* a switch was not told of, or none was yet: the books of the scheduler, as of its last look at them */
+		ran = READ(how, task, se.sum_exec_runtime) - READ(how, task, se.prev_sum_exec_runtime);
+	run->since = now;
+	run->task = (__u64)next;
 	return ran;
 }
 
@@ -336,7 +346,7 @@ static __always_inline void describe(struct birth_execed *event, struct task_str
 static __always_inline int on_exec(struct how how, struct task_struct *task, struct linux_binprm *bprm)
 {
 	__u32 tgid = READ(how, task, tgid), prior_slot = NO_SLOT, slot;
-	__u64 now = bpf_ktime_get_ns(), ran = run_until(now), prior_start = 0;
+	__u64 now = bpf_ktime_get_ns(), ran = run_until(how, task, task, now), prior_start = 0;
 	struct segment *s = segment_of(tgid, &prior_slot);
 	struct birth_execed *event;
 
@@ -373,7 +383,7 @@ static __always_inline int on_exec(struct how how, struct task_struct *task, str
 static __always_inline int on_exit(struct how how, struct task_struct *task)
 {
 	__u32 tgid = READ(how, task, tgid), slot = NO_SLOT;
-	__u64 now = bpf_ktime_get_ns(), ran = run_until(now);
+	__u64 now = bpf_ktime_get_ns(), ran = run_until(how, task, task, now);
 	struct segment *s = segment_of(tgid, &slot);
 	struct birth_ended *event;
 
@@ -398,9 +408,9 @@ static __always_inline int on_exit(struct how how, struct task_struct *task)
 	return 0;
 }
 
-static __always_inline int on_switch(struct how how, struct task_struct *prev)
+static __always_inline int on_switch(struct how how, struct task_struct *prev, struct task_struct *next)
 {
-	__u64 ran = run_until(bpf_ktime_get_ns());
+	__u64 ran = run_until(how, prev, next, bpf_ktime_get_ns());
 	struct segment *s;
 
 	if (!READ(how, prev, pid)) /* idle */
@@ -618,9 +628,9 @@ int tally_threads(struct bpf_iter__task *ctx)
 		return on_exit((struct how){ __VA_ARGS__ }, task);                                      \
 	}                                                                                               \
 	SEC("?" hook "/sched_switch")                                                                   \
-	int BPF_PROG(switch_##suffix, bool preempt, struct task_struct *prev)                           \
+	int BPF_PROG(switch_##suffix, bool preempt, struct task_struct *prev, struct task_struct *next) \
 	{                                                                                               \
-		return on_switch((struct how){ __VA_ARGS__ }, prev);                                    \
+		return on_switch((struct how){ __VA_ARGS__ }, prev, next);                              \
 	}                                                                                               \
 	SEC("?" hook "/inet_sock_set_state")                                                            \
 	int BPF_PROG(socket_##suffix, struct sock *sk, int from, int to)                                \
