@@ -9,74 +9,8 @@ use std::process::Command;
 
 use common::births::{ended, family, options, record, segments};
 use common::bundle::Bundle;
+use common::strace::{self, Strace};
 use kernel_gossip::kernel::birth::{Begun, Entry, Record, Segment};
-
-/// What strace saw of one run, per process: system calls by number, and writes to files of cgroups by path.
-#[derive(Default)]
-struct Strace {
-    calls: HashMap<u32, BTreeMap<u32, u64>>,
-    cgroup_writes: BTreeMap<String, u64>,
-}
-
-impl Strace {
-    /// Reads the output of `strace -f -n -y --decode-pids=pidns`, a line a call (or two: `<unfinished ...>` and
-    /// `<... resumed>`).
-    fn read(text: &str) -> Strace {
-        let mut strace = Strace::default();
-        let mut calls: Vec<(u32, u32)> = Vec::new();
-        let mut group_of: HashMap<u32, u32> = HashMap::new();
-        let mut unfinished: HashMap<u32, String> = HashMap::new();
-        for line in text.lines() {
-            let (thread, rest) = line.split_once(' ').expect("PID first");
-            let thread: u32 = thread.parse().expect("a PID");
-            let Some((number, call)) = rest.trim_start().strip_prefix('[').and_then(|r| r.split_once("] "))
-            else {
-                continue;
-            };
-            if call.starts_with("+++") || call.starts_with("---") {
-                continue; // the end of a thread, a signal: strace shows the call it was in
-            }
-            let whole = if call.starts_with("<... ") {
-                unfinished.remove(&thread).unwrap_or_default() + call
-            } else {
-                calls.push((thread, number.trim().parse().expect("a number")));
-                call.to_owned()
-            };
-            if whole.ends_with("<unfinished ...>") {
-                unfinished.insert(thread, whole);
-                continue;
-            }
-            if whole.starts_with("clone")
-                && let Some(child) = child(&whole)
-            {
-                let parent = *group_of.get(&thread).unwrap_or(&thread);
-                group_of.insert(child, if whole.contains("CLONE_THREAD") { parent } else { child });
-            }
-            let name = whole.split('(').next().expect("a name");
-            if ["write", "pwrite64", "writev", "pwritev", "pwritev2"].contains(&name)
-                && let Some((_, path)) = whole.split_once('<')
-                && let Some((path, _)) = path.split_once('>')
-                && path.starts_with("/sys/fs/cgroup/")
-            {
-                *strace.cgroup_writes.entry(path.to_owned()).or_default() += 1;
-            }
-        }
-        for (thread, number) in calls {
-            let group = group_of.get(&thread).copied().unwrap_or(thread);
-            *strace.calls.entry(group).or_default().entry(number).or_default() += 1;
-        }
-        strace
-    }
-}
-
-/// The child that a call of clone returned, in strace's own namespace: `= 5 /* 1234 in strace's PID NS */`.
-fn child(call: &str) -> Option<u32> {
-    let (_, result) = call.rsplit_once(" = ")?;
-    if let Some((_, translated)) = result.split_once("/* ") {
-        return translated.split(' ').next()?.parse().ok();
-    }
-    result.split(' ').next()?.split('<').next()?.parse().ok()
-}
 
 #[test]
 #[ignore = "needs runc, busybox and strace"]
@@ -88,10 +22,7 @@ fn system_calls_and_cgroup_writes_equal_what_strace_saw() {
     let (records, tracer) = record(
         options(Entry::TpBtf),
         || {
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-n", "-y", "--decode-pids=pidns", "-o"]).arg(&out);
-            strace.args(["sh", "-c", &script]);
-            let mut strace = strace.spawn().expect("strace");
+            let mut strace = strace::to(&out).args(["sh", "-c", &script]).spawn().expect("strace");
             assert!(strace.wait().expect("its end").success());
             strace.id()
         },
@@ -129,7 +60,7 @@ fn system_calls_and_cgroup_writes_equal_what_strace_saw() {
     let (mut all_ours, mut all_theirs) = (0, 0);
     println!("| process | recorder | strace | calls that differ |\n|---|---|---|---|");
     for (tgid, (name, counts)) in &ours {
-        let theirs = &strace.calls[tgid];
+        let theirs = &strace.of(*tgid);
         let sum = |counts: &BTreeMap<u32, u64>| counts.values().sum::<u64>();
         let differ: BTreeMap<u32, (u64, u64)> = counts
             .keys()

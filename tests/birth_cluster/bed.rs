@@ -36,10 +36,10 @@ impl Bed {
         Bed::with(Share::Shared(share), name, arguments)
     }
 
-    /// Nothing else of this program runs meanwhile.
-    pub fn alone(name: &str) -> Bed {
+    /// The same; nothing else of this program runs meanwhile.
+    pub fn alone(name: &str, arguments: &[&str]) -> Bed {
         let share = NODE.write().unwrap_or_else(PoisonError::into_inner);
-        Bed::with(Share::Alone(share), name, &[])
+        Bed::with(Share::Alone(share), name, arguments)
     }
 
     fn with(share: Share, name: &str, arguments: &[&str]) -> Bed {

@@ -73,7 +73,7 @@ impl Display for Apart {
 #[test]
 #[ignore = "needs the cluster: scripts/test cluster"]
 fn programs_are_executed_when_containerd_says() {
-    let bed = Bed::alone("birth-started");
+    let bed = Bed::alone("birth-started", &[]);
     let events = Running::start(&mut ctr(&["events"]));
     // One after the other: none waits for a CPU that another has.
     for n in 0..10 {

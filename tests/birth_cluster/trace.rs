@@ -6,46 +6,71 @@ use crate::bed::{Bed, get, pod};
 use crate::common::process::Running;
 use crate::common::{free_address, tool, until};
 
+/// A Jaeger that keeps traces in memory.
+pub struct Jaeger {
+    _running: Running,
+    /// For `--otlp-traces-endpoint`.
+    pub endpoint: String,
+    query: String,
+}
+
+impl Jaeger {
+    pub fn start() -> Jaeger {
+        let [otlp, query, grpc] = [free_address(), free_address(), free_address()];
+        let config = json!({
+            "service": {
+                "extensions": ["jaeger_storage", "jaeger_query"],
+                "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
+                "telemetry": {"metrics": {"level": "none"}},
+            },
+            "extensions": {
+                "jaeger_query": {
+                    "storage": {"traces": "memory"},
+                    "http": {"endpoint": query.to_string()}, "grpc": {"endpoint": grpc.to_string()},
+                },
+                "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 1000}}}},
+            },
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": otlp.to_string()}}}},
+            "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
+        });
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        serde_json::to_writer(&file, &config).unwrap();
+        let mut running = Running::start(tool("jaeger").arg("--config").arg(file.path()));
+        running.says("Everything is ready");
+        Jaeger { _running: running, endpoint: format!("http://{otlp}"), query: format!("http://{query}") }
+    }
+
+    /// The spans of a trace, once there are some.
+    pub fn spans(&self, id: &str) -> Vec<Value> {
+        until("trace", || {
+            let answer =
+                std::panic::catch_unwind(|| get(&format!("{}/api/v3/traces/{id}", self.query))).ok()?;
+            let answer: Value = serde_json::from_str(&answer).ok()?;
+            let resources = answer["result"]["resourceSpans"].as_array()?.clone();
+            let scopes = resources.iter().flat_map(|r| r["scopeSpans"].as_array().unwrap());
+            Some(scopes.flat_map(|s| s["spans"].as_array().unwrap()).cloned().collect())
+        })
+    }
+}
+
+/// A time of a span (`startTimeUnixNano`, `endTimeUnixNano`), ns since the Unix epoch.
+pub fn ns(span: &Value, field: &str) -> u64 {
+    span[field].as_str().unwrap().parse().unwrap()
+}
+
 #[test]
 #[ignore = "needs the cluster and jaeger: scripts/test cluster"]
 fn the_trace_of_a_birth_is_the_pods_uid() {
-    let [otlp, query, grpc] = [free_address(), free_address(), free_address()];
-    let config = json!({
-        "service": {
-            "extensions": ["jaeger_storage", "jaeger_query"],
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
-            "telemetry": {"metrics": {"level": "none"}},
-        },
-        "extensions": {
-            "jaeger_query": {
-                "storage": {"traces": "memory"},
-                "http": {"endpoint": query.to_string()}, "grpc": {"endpoint": grpc.to_string()},
-            },
-            "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 1000}}}},
-        },
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": otlp.to_string()}}}},
-        "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
-    });
-    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    serde_json::to_writer(&file, &config).unwrap();
-    let mut jaeger = Running::start(tool("jaeger").arg("--config").arg(file.path()));
-    jaeger.says("Everything is ready");
-    let mut bed = Bed::new("birth-trace", &["--otlp-traces-endpoint", &format!("http://{otlp}")]);
+    let jaeger = Jaeger::start();
+    let mut bed = Bed::new("birth-trace", &["--otlp-traces-endpoint", &jaeger.endpoint]);
     bed.namespace.apply(&pod("traced", "testbed.local/web:1", json!([])));
     let status = bed.certificate("traced");
     let id = status["traceId"].as_str().unwrap();
     assert_eq!(id, bed.namespace.get("pod/traced", "{.metadata.uid}").replace('-', ""));
-    let spans: Vec<Value> = until("trace", || {
-        let answer = std::panic::catch_unwind(|| get(&format!("http://{query}/api/v3/traces/{id}"))).ok()?;
-        let answer: Value = serde_json::from_str(&answer).ok()?;
-        let resources = answer["result"]["resourceSpans"].as_array()?.clone();
-        let scopes = resources.iter().flat_map(|r| r["scopeSpans"].as_array().unwrap());
-        Some(scopes.flat_map(|s| s["spans"].as_array().unwrap()).cloned().collect())
-    });
+    let spans = jaeger.spans(id);
     let named =
         |name: &str| spans.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("{name}: {spans:?}"));
     let root = named(&format!("birth of {}/traced", bed.namespace.0));
-    let ns = |span: &Value, field: &str| span[field].as_str().unwrap().parse::<u64>().unwrap();
     let (begin, end) = (ns(root, "startTimeUnixNano"), ns(root, "endTimeUnixNano"));
     let phases = status["phases"].as_array().unwrap();
     for phase in phases {

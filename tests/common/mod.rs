@@ -12,11 +12,14 @@ pub mod cgroup;
 pub mod measure;
 pub mod process;
 pub mod stats;
+pub mod strace;
 pub mod whisper;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that is certain to happen: only a hung program takes this long,
