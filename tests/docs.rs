@@ -280,14 +280,14 @@ fn a_block_is_run_and_judged() {
     assert!(block("echo b; echo a", &["a", "b"]).unwrap_err().contains("did not print\nb\n"));
     assert!(block("echo before; false; echo after", &["after"]).unwrap_err().contains("exit status: 1"));
     // What goes on in the background does not keep it, and is ended.
-    let marker = tempfile::NamedTempFile::new().unwrap();
-    let path = marker.path().display();
-    assert_eq!(
-        block(
-            &format!("(trap 'echo ended >{path}; exit' TERM; while :; do sleep 0.01; done) & sleep 0.2"),
-            &[]
-        ),
-        Ok(())
+    let dir = tempfile::tempdir().unwrap();
+    let (ready, marker) = (dir.path().join("ready"), dir.path().join("ended"));
+    let background = format!(
+        "(trap 'echo ended >{}; exit' TERM; touch {ready}; while :; do sleep 0.01; done) & \
+         until [ -e {ready} ]; do sleep 0.01; done",
+        marker.display(),
+        ready = ready.display()
     );
-    assert_eq!(fs::read_to_string(marker.path()).unwrap(), "ended\n");
+    assert_eq!(block(&background, &[]), Ok(()));
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "ended\n");
 }
