@@ -5,6 +5,7 @@
 mod common;
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::cgroup::cpu_tree;
 use common::{kubectl, process, repository, whisper};
@@ -18,6 +19,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use procfs::process::{Process, Status};
 use tonic::Code;
+use tonic::transport::Channel;
 
 const NAMESPACE: &str = "kernel-gossip";
 
@@ -98,13 +100,22 @@ async fn a_whisper_goes_by_the_collector() {
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
     let service = services.get("kernel-gossip-collector").await.unwrap();
     let address = service.spec.unwrap().cluster_ip.unwrap();
-    let mut collector = LogsServiceClient::connect(format!("http://{address}:4317")).await.unwrap();
+    let channel = Channel::from_shared(format!("http://{address}:4317")).unwrap().connect_lazy();
+    let mut collector = LogsServiceClient::new(channel);
     let event = whisper::event(&whisper::throttled(&who, Timestamp::now()), "kg-node");
     let message = ExportLogsServiceRequest { resource_logs: vec![event] };
 
     let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), NAMESPACE);
     let name = object_name(&pod.name_any(), "kw");
-    let said = collector.export(message.clone()).await.expect_err("nobody's word");
+    // A service has no endpoint yet for a moment after its pod is ready, the collector's and the reconciler's.
+    let end = Instant::now() + common::PATIENCE;
+    let said = loop {
+        let said = collector.export(message.clone()).await.expect_err("nobody's word");
+        if said.code() != Code::Unavailable || Instant::now() > end {
+            break said;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     assert_eq!(said.code(), Code::Unauthenticated, "{said}");
     assert!(whispers.get_opt(&name).await.unwrap().is_none());
 

@@ -182,13 +182,14 @@ fn metrics_and_whispers_arrive_under_their_names() {
         (found == expected).then_some(())
     });
     // The collector makes the names for Prometheus that we say it makes.
-    let shown = http::get(collector.prometheus, "/metrics", "").body;
-    let types: BTreeSet<&str> =
-        shown.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    for m in metric::WORKLOAD.iter().chain(&metric::AGENT) {
-        let name = m.prometheus();
-        assert!(types.contains(name.as_str()), "no {name} in {types:?}");
-    }
+    // It has them a moment before or after its file has.
+    let names: Vec<String> = metric::WORKLOAD.iter().chain(&metric::AGENT).map(|m| m.prometheus()).collect();
+    let shown = until("every metric by those names", || {
+        let shown = http::get(collector.prometheus, "/metrics", "").body;
+        let types: BTreeSet<&str> =
+            shown.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        names.iter().all(|name| types.contains(name.as_str())).then_some(shown)
+    });
     let run = shown
         .lines()
         .find(|l| {

@@ -64,10 +64,28 @@ pub fn kubectl() -> Command {
     Command::new(testbed_dir().join("cluster/bin/kubectl"))
 }
 
-/// A loopback address with a TCP port that nobody used a moment ago.
+/// Waits until a service account is allowed this (arguments of `kubectl auth can-i`): the authorizer learns of roles and
+/// bindings by a watch of its own.
+pub fn until_allowed(namespace: &str, service_account: &str, what: &[&str]) {
+    let who = format!("--as=system:serviceaccount:{namespace}:{service_account}");
+    until("the right", || {
+        let ask = ["auth", "can-i", "-n", namespace, &who];
+        let out = kubectl().args(ask).args(what).output().ok()?;
+        (String::from_utf8_lossy(&out.stdout).trim() == "yes").then_some(())
+    });
+}
+
+/// A loopback address with a TCP port that nobody used a moment ago, and that this program gives out once.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address")
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        // The kernel may draw the same twice.
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address) {
+            return address;
+        }
+    }
 }
 
 /// Repeats `probe` until it gives something.

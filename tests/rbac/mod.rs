@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::common;
+
 /// One thing RBAC rules over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
@@ -70,9 +72,9 @@ struct Hold {
 pub struct Held(oneshot::Sender<()>);
 
 impl Held {
-    pub fn let_through(self) {
-        // Who asked may be gone.
-        let _ = self.0.send(());
+    /// False: who asked did not wait so long.
+    pub fn let_through(self) -> bool {
+        self.0.send(()).is_ok()
     }
 }
 
@@ -81,7 +83,7 @@ pub struct Holding(mpsc::Receiver<Held>);
 
 impl Holding {
     pub async fn reached(&mut self) -> Held {
-        let held = tokio::time::timeout(crate::common::PATIENCE, self.0.recv()).await;
+        let held = tokio::time::timeout(common::PATIENCE, self.0.recv()).await;
         held.expect("a request to hold back, in time").expect("the proxy serves")
     }
 }

@@ -17,7 +17,7 @@ fn throttle(namespace: &str, pod: &str) -> Value {
     })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn the_webhook_takes_tokens_that_rbac_allows() {
     let (client, ns) = (client().await, Namespace::new("webhook"));
@@ -100,7 +100,7 @@ async fn the_webhook_takes_tokens_that_rbac_allows() {
     assert_eq!(r.warnings(), Vec::<String>::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn an_agent_speaks_for_its_own_node_only() {
     let (client, ns) = (client().await, Namespace::new("node"));
@@ -146,7 +146,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
     assert!(all.get_opt("elsewhere-kw").await.unwrap().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn a_client_certificate_stands_for_a_token() {
     let (client, ns) = (client().await, Namespace::new("mtls"));

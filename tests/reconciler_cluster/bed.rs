@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kernel_gossip::api::{KernelWhisper, KernelWhisperStatus, PodBirthCertificateStatus};
 use kernel_gossip::attribution::Workload;
-use kernel_gossip::signals::Whisper;
+use kernel_gossip::signals::{Transition, Whisper};
 use kube::{Api, Client, ResourceExt};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
@@ -109,6 +109,9 @@ impl Namespace {
                 "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": ns}],
             }),
         );
+        for path in paths {
+            common::until_allowed(ns, name, &["post", path]);
+        }
         self.token(name, &["--audience", "kernel-gossip"])
     }
 
@@ -329,6 +332,26 @@ impl Agent {
                 }
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Says it again and again, as of then, until there is an answer.
+    pub async fn repeat<T, F: Future<Output = Option<T>>>(
+        &mut self,
+        whisper: &mut Whisper,
+        what: &str,
+        mut ask: impl FnMut() -> F,
+    ) -> T {
+        let end = Instant::now() + PATIENCE;
+        whisper.transition = Transition::Repeated;
+        loop {
+            whisper.at.unix_ns = Timestamp::now().as_nanosecond() as u64;
+            self.say(std::slice::from_ref(whisper)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
         }
     }
 }

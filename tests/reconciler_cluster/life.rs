@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
 use crate::common::{kubectl, process::output};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn a_whisper_becomes_an_object() {
     let (client, ns) = (client().await, Namespace::new("seen"));
@@ -58,7 +58,7 @@ async fn a_whisper_becomes_an_object() {
     assert_eq!(r.warnings(), Vec::<String>::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn the_api_server_holds_the_definitions_rules() {
     let ns = Namespace::new("rules");
@@ -91,7 +91,7 @@ async fn the_api_server_holds_the_definitions_rules() {
     assert!(String::from_utf8(out.stderr).unwrap().contains("Unsupported value: \"fatal\""));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn another_pod_of_the_same_name_gets_another_object() {
     let (client, ns) = (client().await, Namespace::new("replaced"));
@@ -129,11 +129,11 @@ async fn another_pod_of_the_same_name_gets_another_object() {
     assert_eq!(r.warnings(), Vec::<String>::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn a_restart_loses_nothing_and_silence_ends_a_whisper() {
     let (client, ns) = (client().await, Namespace::new("restart"));
-    let r = Reconciler::ready(&ns, &["--unsaid-after=8s", "--keep-resolved=3s"]).await;
+    let r = Reconciler::ready(&ns, &["--unsaid-after=8s", "--keep-resolved=15s"]).await;
     let token = ns.caller("agent", &["/otlp/cluster"]);
     let (said_again, not_said) = (ns.pod(&client, "again").await, ns.pod(&client, "silent").await);
     let (again, silent) = (throttled(&said_again), throttled(&not_said));
@@ -173,7 +173,7 @@ async fn a_restart_loses_nothing_and_silence_ends_a_whisper() {
     assert_ne!(anew.uid(), over.uid());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn an_object_somebody_deletes_or_changes_is_put_right() {
     let (client, ns) = (client().await, Namespace::new("deleted"));

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kernel_gossip::api::{KernelWhisper, object_name};
 use kernel_gossip::signals::{HistoryPoint, Transition, Whisper};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ fn used(cgroup: &str) -> HistoryPoint {
     HistoryPoint { unix_ns, cpu_usage_ns, throttled_ns, throttled_wall_ns: None }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn metrics_and_kernel_over_the_same_window() {
     let (client, ns) = (client().await, Namespace::new("metrics"));
@@ -75,7 +76,9 @@ async fn metrics_and_kernel_over_the_same_window() {
     let kw = whisper_of(&client, &pod, "a whisper", |_| true).await;
     let said = status(&kw).conditions.iter().find(|c| c.type_ == "MetricsSaid").unwrap();
     if status(&kw).metrics_say.is_none() {
-        assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "PodUnknown"));
+        // The first answer of a busy server may come too late.
+        assert_eq!(said.status, "False");
+        assert!(["PodUnknown", "TooSlow"].contains(&said.reason.as_str()), "{said:?}");
     }
 
     // The agent's history is a second's samples, of the kernel's own counter here. The window the
@@ -89,16 +92,29 @@ async fn metrics_and_kernel_over_the_same_window() {
         let end: Timestamp = top["timestamp"].as_str().unwrap().parse().unwrap();
         let window: kube::core::Duration = top["window"].as_str().unwrap().parse().unwrap();
         let begin = end.as_nanosecond() as u64 - std::time::Duration::from(window).as_nanos() as u64;
-        if begin > first && (end.as_nanosecond() as u64) < history.last().unwrap().unix_ns {
+        // The timestamp is cut to whole seconds.
+        if begin > first && end.as_nanosecond() as u64 + 1_000_000_000 < history.last().unwrap().unix_ns {
             break top;
         }
     };
-    let mut repeated = Whisper { transition: Transition::Repeated, history, ..started };
-    repeated.at.unix_ns = Timestamp::now().as_nanosecond() as u64;
-    agent.say(&[repeated]).await;
-    let kw = whisper_of(&client, &pod, "what the metrics say", |kw| status(kw).metrics_say.is_some()).await;
+    // Said again, as agents do: an answer that came too late is asked for with the next word.
+    // An answer that comes too late, or is newer than the history, is asked for with the next word.
+    let mut again = Whisper { transition: Transition::Repeated, ..started };
+    let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
+    let kw = loop {
+        again.at.unix_ns = Timestamp::now().as_nanosecond() as u64;
+        agent.say(&[Whisper { history: history.clone(), ..again.clone() }]).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        let kw = whispers.get(&object_name("burner", "kw")).await.unwrap();
+        let say = status(&kw).metrics_say.as_ref();
+        if say.is_some_and(|say| say.containers[0].kernel_cpu_cores.is_some()) {
+            break kw;
+        }
+        history.push(used(&dir));
+        assert!(history.len() < 300, "the metrics and the kernel never said of one window: {kw:?}");
+    };
     let say = status(&kw).metrics_say.as_ref().unwrap();
-    // Another scrape may have come between the two questions.
+    // Another scrape may have come between the questions.
     let top = match pod_metrics(&client, &pod).await {
         Some(newer) if newer["timestamp"] == say.timestamp.0.to_string() => newer,
         _ => top,

@@ -14,7 +14,7 @@ fn replica(ns: &Namespace, name: &str) -> Reconciler {
     Reconciler::start(ns, &arguments, &[])
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn a_follower_hands_on_and_takes_over() {
     let (client, ns) = (client().await, Namespace::new("replicas"));

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use kernel_gossip::api::KernelWhisper;
 use kernel_gossip::signals::{Transition, Whisper};
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::bed::{Namespace, Reconciler, apply_in, client, eventually, throttled, whisper_of};
-use crate::rbac::{self, Proxy};
+use crate::faults::{self, restricted};
+use crate::rbac::{self, Proxy, Use};
 use crate::render::kustomize;
 
 const ACCOUNT: &str = "kernel-gossip-operator";
@@ -44,7 +46,7 @@ fn bind(ns: &Namespace, manifests: &[Value]) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn the_roles_grant_what_is_used_and_nothing_else() {
     let (client, ns) = (client().await, Namespace::new("roles"));
@@ -81,7 +83,12 @@ async fn the_roles_grant_what_is_used_and_nothing_else() {
     })
     .await;
     assert_eq!(r.post("/webhook/ebpf", Some(&token), &birth()).await.0, 202);
-    let mut over = Whisper { transition: Transition::Resolved, ..w };
+    // What is asked of others for a whisper is not waited for long: it is asked again with the next.
+    let asked = BTreeSet::from([Use::new("metrics.k8s.io", "pods", "get"), Use::new("", "nodes", "get")]);
+    let mut again = w;
+    let answered = async || asked.is_subset(&proxy.used()).then_some(());
+    agent.repeat(&mut again, "answer of the Metrics API and of the node", answered).await;
+    let mut over = Whisper { transition: Transition::Resolved, ..again };
     over.at.unix_ns += 1_000_000;
     agent.say(&[over]).await;
     eventually("its deletion", async || {
@@ -94,4 +101,31 @@ async fn the_roles_grant_what_is_used_and_nothing_else() {
     // The leader renews and rests.
     eventually("the use of all rights", async || granted.is_subset(&proxy.used()).then_some(())).await;
     assert_eq!((proxy.used(), proxy.denied()), (granted, BTreeSet::new()));
+}
+
+/// To list and to write is allowed: it does its work, says what it lacks once, and that it has it again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the test bed's cluster"]
+async fn the_watch_alone_is_refused() {
+    let (client, ns) = (client().await, Namespace::new("nowatch"));
+    let config = restricted(&ns, "watch").await;
+    let mut r = Reconciler::start(&ns, &[], &[("KUBECONFIG", config.path())]);
+    r.until_ready().await;
+    let said = r.process.says("watching KernelWhispers").text;
+    assert!(said.contains(" WARN ") && said.contains("not allowed (RBAC)"), "{said}");
+    let pod = ns.pod(&client, "web").await;
+    let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
+    agent.say(&[throttled(&pod)]).await;
+    let first = whisper_of(&client, &pod, "a whisper", |_| true).await;
+
+    apply_in(None, &faults::rights(&ns.0, "none"));
+    let said = r.process.says("watching KernelWhispers").text;
+    assert!(said.contains("works again"), "{said}");
+    // An object that somebody deletes is noticed now, and made anew.
+    ns.kubectl(&["delete", "kw", "web-kw"]);
+    let mut again = throttled(&pod);
+    let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
+    let anew = async || whispers.get("web-kw").await.ok().filter(|kw| kw.uid() != first.uid());
+    agent.repeat(&mut again, "new object", anew).await;
+    assert_eq!(r.warnings().len(), 1, "{:#?}", r.warnings());
 }

@@ -54,7 +54,7 @@ fn again(w: &Whisper, nanoseconds: u64) -> Whisper {
     w
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster, and kills its API server"]
 async fn the_api_server_is_killed() {
     let (client, ns) = (client().await, Namespace::alone("killed"));
@@ -102,7 +102,7 @@ async fn the_api_server_is_killed() {
     assert!(r.process.terminate().0.success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn it_is_killed_within_a_write() {
     let (client, ns) = (client().await, Namespace::new("within"));

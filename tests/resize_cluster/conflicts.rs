@@ -25,7 +25,7 @@ async fn about_to_resize(namespace: &Namespace, name: &str, proxy: &Proxy) -> (C
     (container, executor, held)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
     let _node = NODE.read().await;

@@ -138,7 +138,7 @@ async fn pods(namespace: &Namespace) -> Api<Pod> {
     Api::namespaced(Client::try_default().await.unwrap(), &namespace.0)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it() {
     let _node = NODE.read().await;
@@ -180,7 +180,7 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
     assert_eq!(proxy.denied(), BTreeSet::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_step_that_did_not_help_is_undone() {
     let _node = NODE.read().await;
@@ -222,7 +222,7 @@ async fn a_step_that_did_not_help_is_undone() {
     assert_eq!(namespace.events("bursts"), ["Resized", "ResizeInForce", "ResizeRolledBack"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_server_that_cannot_resize_is_said_to_be_one() {
     let _node = NODE.read().await;
@@ -245,7 +245,7 @@ async fn a_server_that_cannot_resize_is_said_to_be_one() {
     assert_eq!(container.quota(), 20_000);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_nobody_permits_any_more_is_not_undone() {
     let _node = NODE.read().await;
@@ -291,7 +291,7 @@ async fn what_nobody_permits_any_more_is_not_undone() {
     assert_eq!(namespace.events("busy"), ["WouldUndoResize", "ResizeRefused", "ResizeRolledBack"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_the_node_does_not_carry_out_is_undone() {
     let _node = NODE.write().await;
@@ -323,7 +323,7 @@ async fn what_the_node_does_not_carry_out_is_undone() {
     };
     remediation_role(&namespace);
     let proxy = rbac::Proxy::start(&namespace.0, "default").await;
-    let options = ResizeOptions { pending_max: Duration::from_secs(2), ..options() };
+    let options = ResizeOptions { pending_max: Duration::from_secs(5), ..options() };
     let mut executor = Executor::with(proxy.client(), options);
     executor.standing = Some(Remediation {
         state: State::Applied,
@@ -348,7 +348,7 @@ async fn what_the_node_does_not_carry_out_is_undone() {
     assert_eq!(spec, json!({"limits": resources, "requests": resources}));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn pods_that_must_be_left_alone_are() {
     let _node = NODE.write().await;
@@ -451,7 +451,7 @@ fn milli(text: &str) -> i64 {
     quantity::milli(&Quantity(text.into())).unwrap_or_else(|| panic!("{text}"))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_static_pod_is_left_alone() {
     let _node = NODE.read().await;
@@ -475,7 +475,7 @@ async fn a_static_pod_is_left_alone() {
     assert_eq!(container.quota(), 20_000);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_reconciler_that_dies_in_between_is_succeeded() {
     let _node = NODE.read().await;
