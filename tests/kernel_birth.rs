@@ -403,7 +403,7 @@ fn cgroups_are_told_of_without_a_recorder() {
 fn netfilter_changes_are_told_from_questions() {
     let _alone = alone();
     const SCRIPT: &str = "iptables-nft -A INPUT -j ACCEPT && iptables-nft -S && iptables-nft -D INPUT 1 && \
-        iptables-legacy -w 60 -A INPUT -j ACCEPT && iptables-legacy -w 60 -S";
+        iptables-legacy -A INPUT -j ACCEPT -w 60 && iptables-legacy -S -w 60";
     for entry in [Entry::TpBtf, Entry::RawTracepoint] {
         let (records, ()) = record(
             options(entry),
