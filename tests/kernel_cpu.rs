@@ -503,6 +503,9 @@ fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
     let id = doomed.id();
     drop(burner);
     drop(doomed);
+    // A wait during which it ran may still be under way, and these readings are not a second apart as an agent's are.
+    let seen = reader.of(&neighbour).switches;
+    until("the neighbour's turn", || (reader.of(&neighbour).switches >= seen + 2).then_some(()));
     let last = reader.read()[&id];
     assert!(last.run > 0 && last.stall_sum > 0);
     reader.probe.forget(CgroupKey { hierarchy: options.hierarchy, id });
