@@ -3,8 +3,9 @@
  *
  * Hooks: sched_switch, and sched_migrate_task for a wait that ends by a move to another CPU.
  * Cost: see docs/figures.md (`scripts/bench`): no hash look-up at a switch for the cgroups and neighbours a CPU sees
- * again and again, one at a move of a task that waits; the walk of the ring only as far back as the wait began. Where few switches are made, all that is touched has
- * left the caches since the last: what is used together is kept in few pages.
+ * again and again, one at a move of a task that waits; the walk of the ring only as far back as the wait began. Where
+ * few switches are made, all that is touched has left the caches since the last: what is used together is kept in few
+ * pages.
  *
  * The clock is the run queue's own (rq->clock, the one of sched_info.last_queued), so that a wait and
  * the runs it overlaps are measured alike. Both hooks run under the lock of the run queue they are

@@ -68,11 +68,10 @@ impl<'obj> Reader<'obj> {
         self.cpu.iter().map(|r| (r.cgroup.id, r.counters)).collect()
     }
 
-    /// Reads, and says from when to when that took.
-    fn read_at(&mut self) -> (HashMap<u64, CpuCounters>, RangeInclusive<Instant>) {
+    fn moment(&mut self) -> Moment {
         let began = Instant::now();
-        let read = self.read();
-        (read, began..=Instant::now())
+        let of = self.read();
+        Moment { of, missed: self.losses.switches_missed, taken: began..=Instant::now() }
     }
 
     fn of(&mut self, cgroup: &Cgroup) -> CpuCounters {
@@ -82,6 +81,23 @@ impl<'obj> Reader<'obj> {
     fn blamed(&self, victim: &Cgroup, culprit: &Cgroup) -> u64 {
         let pair = (victim.id(), culprit.id());
         self.blame.iter().filter(|b| (b.victim.id, b.culprit.id) == pair).map(|b| b.ns).sum()
+    }
+}
+
+/// One reading.
+struct Moment {
+    of: HashMap<u64, CpuCounters>,
+    /// Switches that the kernel did not tell of, until then.
+    missed: u64,
+    /// From when to when it took.
+    taken: RangeInclusive<Instant>,
+}
+
+impl Moment {
+    /// The time that passed since another, s: at least and at most.
+    fn since(&self, first: &Moment) -> RangeInclusive<f64> {
+        (*self.taken.start() - *first.taken.end()).as_secs_f64()
+            ..=(*self.taken.end() - *first.taken.start()).as_secs_f64()
     }
 }
 
@@ -115,11 +131,6 @@ fn schedstat<'a>(burners: impl IntoIterator<Item = &'a Burners>) -> (f64, f64) {
 fn longest(counters: &CpuCounters) -> f64 {
     let last = counters.wait_histogram.counts.iter().rposition(|c| *c > 0);
     last.map_or(0.0, Log2Histogram::upper_bound)
-}
-
-/// The time that passed between two readings, s: at least and at most.
-fn between(first: &RangeInclusive<Instant>, second: &RangeInclusive<Instant>) -> RangeInclusive<f64> {
-    (*second.start() - *first.end()).as_secs_f64()..=(*second.end() - *first.start()).as_secs_f64()
 }
 
 /// What of the kernel's own figure ours may lack, s: each switch that the kernel did not tell of took a wait, or a run,
@@ -267,18 +278,17 @@ fn a_wait_is_split_without_rest() {
         let threads = |i: usize| if i == competitors - 1 { 2 } else { 1 };
         let burners: Vec<_> = groups.iter().enumerate().map(|(i, g)| g.burn(threads(i), Some(0))).collect();
         sleep(SECOND);
-        let (before, first) = reader.read_at();
+        let before = reader.moment();
         let blamed_before: u64 = reader.blamed(&groups[0], &groups[1]);
-        let missed_before = reader.losses.switches_missed;
         let told_before: Vec<_> = burners.iter().map(|b| schedstat([b])).collect();
         sleep(6 * SECOND);
-        let (after, second) = reader.read_at();
-        let missed = reader.losses.switches_missed - missed_before;
+        let after = reader.moment();
+        let missed = after.missed - before.missed;
         let told: Vec<_> = burners.iter().map(|b| schedstat([b])).collect();
-        let elapsed = between(&first, &second);
+        let elapsed = after.since(&before);
         drop(burners);
         for (i, group) in groups.iter().enumerate() {
-            let (a, b) = (before[&group.id()], after[&group.id()]);
+            let (a, b) = (before.of[&group.id()], after.of[&group.id()]);
             let of = |f: fn(&CpuCounters) -> u64| seconds(f(&b) - f(&a));
             let (run, wait) = (of(|c| c.run), of(|c| c.wait));
             let unattributed = of(|c| c.unattributed);
@@ -332,36 +342,35 @@ fn equal_competitors_blame_each_other() {
     let groups = [Cgroup::new("one"), Cgroup::new("other")];
     let _burners = groups.each_ref().map(|g| g.burn(1, Some(0)));
     sleep(SECOND);
-    let (before, first) = reader.read_at();
+    let before = reader.moment();
     let blame_before = reader.blame.clone();
-    let missed_before = reader.losses.switches_missed;
     sleep(5 * SECOND);
-    let (after, second) = reader.read_at();
-    let missed = reader.losses.switches_missed - missed_before;
+    let after = reader.moment();
+    let missed = after.missed - before.missed;
     // The CPU is never idle: who else ran there, by what the two left of it.
-    let ran: u64 = groups.iter().map(|g| after[&g.id()].run - before[&g.id()].run).sum();
-    let others_ran = (between(&first, &second).end() - seconds(ran)).max(0.0);
+    let ran: u64 = groups.iter().map(|g| after.of[&g.id()].run - before.of[&g.id()].run).sum();
+    let others_ran = (after.since(&before).end() - seconds(ran)).max(0.0);
     for (victim, culprit) in [(0, 1), (1, 0)] {
         let (id, by) = (groups[victim].id(), groups[culprit].id());
         let blamed = |blame: &[Blame], by: Option<u64>| -> u64 {
             let of = |b: &&Blame| b.victim.id == id && by.is_none_or(|by| b.culprit.id == by);
             blame.iter().filter(of).map(|b| b.ns).sum()
         };
-        let neighbour = seconds(after[&id].neighbour - before[&id].neighbour);
+        let neighbour = seconds(after.of[&id].neighbour - before.of[&id].neighbour);
         let all = seconds(blamed(&reader.blame, None) - blamed(&blame_before, None));
         let other = seconds(blamed(&reader.blame, Some(by)) - blamed(&blame_before, Some(by)));
-        let other_ran = seconds(after[&by].run - before[&by].run);
+        let other_ran = seconds(after.of[&by].run - before.of[&by].run);
         println!(
             "{victim} waited {neighbour:.3} s for neighbours, {other:.3} s for the other, which ran {other_ran:.3} s"
         );
         // Blame is read after the counters: what was added in between is a wait at most.
-        let slack = 0.001 * neighbour + longest(&after[&id]);
+        let slack = 0.001 * neighbour + longest(&after.of[&id]);
         assert!(
             (all - neighbour).abs() <= slack,
             "everybody's blame, {all}, is the neighbours' part, {neighbour}"
         );
         // A wait that ended by a switch the kernel did not tell of is nobody's fault; what the other ran then is told.
-        let gap = missed as f64 * longest(&after[&id]);
+        let gap = missed as f64 * longest(&after.of[&id]);
         assert!(
             other <= other_ran * (1.0 + 5.0 * exact()) && other >= other_ran * (1.0 - 5.0 * exact()) - gap,
             "the other is blamed for {other:.3} s, it ran {other_ran:.3} s, {missed} switches not told of"
@@ -381,16 +390,15 @@ fn tasks_that_migrate_lose_no_wait() {
     let threads = [cpus + 1, cpus];
     let burners = [one.burn(threads[0], None), other.burn(threads[1], None)];
     sleep(SECOND);
-    let (before, first) = reader.read_at();
-    let missed_before = reader.losses.switches_missed;
+    let before = reader.moment();
     let told_before = burners.each_ref().map(|b| schedstat([b]));
     sleep(6 * SECOND);
-    let (after, second) = reader.read_at();
-    let missed = reader.losses.switches_missed - missed_before;
+    let after = reader.moment();
+    let missed = after.missed - before.missed;
     let told = burners.each_ref().map(|b| schedstat([b]));
-    let elapsed = between(&first, &second);
+    let elapsed = after.since(&before);
     for (i, cgroup) in [&one, &other].into_iter().enumerate() {
-        let (a, b) = (before[&cgroup.id()], after[&cgroup.id()]);
+        let (a, b) = (before.of[&cgroup.id()], after.of[&cgroup.id()]);
         let (run, wait) = (seconds(b.run - a.run), seconds(b.wait - a.wait));
         let (kernel_run, kernel) = (told[i].0 - told_before[i].0, told[i].1 - told_before[i].1);
         println!(
@@ -517,6 +525,7 @@ fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
     let _burner = fresh.burn(1, Some(0));
     let counters = until("the fresh one", || reader.read().get(&fresh.id()).copied());
     assert_eq!((counters.stalls, counters.stall_sum, counters.throttle), (0, 0, 0));
+    assert!(!reader.read().contains_key(&id), "the dead one has no slot");
     // Nobody has waited longer for it than it ran; and there is a place for it beside the counters.
     let beside = until("blame", || {
         reader.read();

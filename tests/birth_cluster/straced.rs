@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, pod};
 use crate::common::process::Running;
-use crate::common::strace::{self, Calls, Strace};
+use crate::common::strace::{self, Strace, sum};
 use crate::common::testbed_dir;
 use crate::trace::{Jaeger, ns};
 
@@ -47,10 +47,10 @@ fn a_pods_system_calls_and_cgroup_writes_equal_what_strace_saw() {
             panic!("strace did not see process {process}: {spans:?}");
         };
         assert_eq!(theirs.len() - 1, spans.len(), "programs of process {process}: {spans:?}");
+        if !strace.ended.contains(process) {
+            continue;
+        }
         for (span, theirs) in spans.iter().zip(&theirs[1..]) {
-            if !strace.ended.contains(process) {
-                continue;
-            }
             let ours = int(span, "kernel_gossip.birth.syscalls").unwrap();
             let theirs = sum(theirs);
             println!("| {} | {ours} | {theirs} |", span["name"].as_str().unwrap());
@@ -65,23 +65,16 @@ fn a_pods_system_calls_and_cgroup_writes_equal_what_strace_saw() {
 
     // Writes to the cgroups of this pod by all but the kubelet, which is not traced.
     let uid = bed.namespace.get("pod/traced", "{.metadata.uid}");
-    let mut theirs: BTreeMap<String, i64> = BTreeMap::new();
-    for (path, count) in strace.cgroup_writes.iter().filter(|(path, _)| path.contains(&uid)) {
-        *theirs.entry(path.rsplit('/').next().unwrap().to_owned()).or_default() += *count as i64;
-    }
+    let theirs = strace.written(&uid);
     let status: PodBirthCertificateStatus = serde_json::from_value(status).unwrap();
-    let mut ours: BTreeMap<String, i64> = BTreeMap::new();
+    let mut ours: BTreeMap<&str, u64> = BTreeMap::new();
     for part in status.breakdown.iter().filter(|part| part.actor != Actor::Kubelet) {
         for (file, count) in &part.by_cgroup_file {
-            *ours.entry(file.clone()).or_default() += count;
+            *ours.entry(file.as_str()).or_default() += *count as u64;
         }
     }
     println!("cgroup writes by file: {ours:?}");
     assert!(!ours.is_empty() && ours == theirs, "{ours:?} is not {theirs:?}: {:?}", strace.cgroup_writes);
-}
-
-fn sum(calls: &Calls) -> u64 {
-    calls.values().sum()
 }
 
 fn attribute<'s>(span: &'s Value, key: &str) -> Option<&'s Value> {

@@ -64,15 +64,16 @@ pub fn kubectl() -> Command {
     Command::new(testbed_dir().join("cluster/bin/kubectl"))
 }
 
-/// Waits until a service account is allowed this (arguments of `kubectl auth can-i`): the authorizer learns of roles and
-/// bindings by a watch of its own.
-pub fn until_allowed(namespace: &str, service_account: &str, what: &[&str]) {
+/// Whether a service account is allowed this (arguments of `kubectl auth can-i`).
+pub fn allowed(namespace: &str, service_account: &str, what: &[&str]) -> bool {
     let who = format!("--as=system:serviceaccount:{namespace}:{service_account}");
-    until("the right", || {
-        let ask = ["auth", "can-i", "-n", namespace, &who];
-        let out = kubectl().args(ask).args(what).output().ok()?;
-        (String::from_utf8_lossy(&out.stdout).trim() == "yes").then_some(())
-    });
+    let out = kubectl().args(["auth", "can-i", "-n", namespace, &who]).args(what).output().expect("kubectl");
+    String::from_utf8_lossy(&out.stdout).trim() == "yes"
+}
+
+/// Waits until it is: the authorizer learns of roles and bindings by a watch of its own.
+pub fn until_allowed(namespace: &str, service_account: &str, what: &[&str]) {
+    until("the right", || allowed(namespace, service_account, what).then_some(()));
 }
 
 /// A loopback address with a TCP port that nobody used a moment ago, and that this program gives out once.

@@ -93,6 +93,15 @@ impl Strace {
         strace
     }
 
+    /// Writes to files of cgroups whose path contains this, by the file's name.
+    pub fn written(&self, within: &str) -> BTreeMap<&str, u64> {
+        let mut files = BTreeMap::new();
+        for (path, count) in self.cgroup_writes.iter().filter(|(path, _)| path.contains(within)) {
+            *files.entry(path.rsplit('/').next().expect("a name")).or_default() += count;
+        }
+        files
+    }
+
     /// Of a process, all its programs together.
     pub fn of(&self, process: u32) -> Calls {
         let mut sum = Calls::new();
@@ -101,6 +110,11 @@ impl Strace {
         }
         sum
     }
+}
+
+/// All of them.
+pub fn sum(calls: &Calls) -> u64 {
+    calls.values().sum()
 }
 
 /// The child that a call of clone returned, in strace's own namespace: `= 5 /* 1234 in strace's PID NS */`.

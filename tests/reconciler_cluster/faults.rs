@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::bed::{
     Namespace, Reconciler, apply_in, client, eventually, install_crds, status, throttled, whisper_of,
 };
-use crate::common::{kubectl, process::output};
+use crate::common::{self, kubectl, process::output};
 
 /// A kubeconfig beside the cluster's own: another way to the server, or another user.
 pub struct Kubeconfig(tempfile::NamedTempFile);
@@ -387,21 +387,8 @@ async fn rights_are_taken_away() {
 
     apply_in(None, &rights(&ns.0, "status"));
     // The authorizer learns of it by a watch of its own.
-    let denied = [
-        "auth",
-        "can-i",
-        "patch",
-        "kernelwhispers.kernel.gossip.io",
-        "--subresource=status",
-        "-n",
-        &ns.0,
-        "--as",
-    ];
-    let who = format!("system:serviceaccount:{}:operator", ns.0);
-    let allowed = || {
-        let out = kubectl().args(denied).arg(&who).output().unwrap();
-        String::from_utf8(out.stdout).unwrap().trim() == "yes"
-    };
+    let taken = ["patch", "kernelwhispers.kernel.gossip.io", "--subresource=status"];
+    let allowed = || common::allowed(&ns.0, "operator", &taken);
     eventually("the end of the right", async || (!allowed()).then_some(())).await;
     let mut news = Whisper { severity: kernel_gossip::signals::Severity::Warning, ..w };
     news.at.unix_ns += 1_000_000;
