@@ -421,5 +421,4 @@ fn quota(tree: &Tree, quotas: &[Option<f64>], id: NodeId) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[path = "attributor_tests.rs"]
 mod tests;

@@ -356,5 +356,4 @@ fn checked(name: Option<String>) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "bundle_tests.rs"]
 mod tests;

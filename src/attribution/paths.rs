@@ -317,5 +317,4 @@ impl UnknownShapes {
 }
 
 #[cfg(test)]
-#[path = "paths_tests.rs"]
 mod tests;

@@ -304,5 +304,4 @@ fn parent(path: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-#[path = "tree_tests.rs"]
 mod tests;

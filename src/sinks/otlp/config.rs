@@ -352,5 +352,4 @@ fn headers(setting: &str, list: &str) -> Result<Headers, ConfigError> {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

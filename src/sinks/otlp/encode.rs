@@ -389,5 +389,4 @@ fn any(value: AttrValue) -> AnyValue {
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ const PODMAN: &str = "4f24eb817b000e81b2f9d13ab15e0b813020a6d3ae5ef7f72a5cda2888
 
 macro_rules! fixture {
     ($name:literal) => {
-        include_bytes!(concat!("../../tests/fixtures/attribution/", $name)).as_slice()
+        include_bytes!(concat!("../../../tests/fixtures/attribution/", $name)).as_slice()
     };
 }
 
