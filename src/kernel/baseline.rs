@@ -7,15 +7,16 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 use super::ProgramCost;
 
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/baseline.skel.rs"));
-}
+skeleton!(skel, "baseline");
 
 /// The loaded and attached empty program.
 pub struct Baseline<'obj>(skel::BaselineSkel<'obj>);
 
 impl<'obj> Baseline<'obj> {
     /// Loads and attaches.
+    ///
+    /// # Errors
+    /// The kernel refuses the program or its hook: no BPF, no capability for it, no BTF.
     pub fn load(storage: &'obj mut MaybeUninit<OpenObject>) -> libbpf_rs::Result<Self> {
         let mut skel = skel::BaselineSkelBuilder::default().open(storage)?.load()?;
         skel.attach()?;

@@ -15,9 +15,7 @@ pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Log2Histogram, Losses, ProgramCost};
 
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/cpu.skel.rs"));
-}
+skeleton!(skel, "cpu");
 use skel::types::{blame_key, cpu_state, slot_all, slot_cpu, slot_hist};
 use skel::{CpuSkel, CpuSkelBuilder};
 

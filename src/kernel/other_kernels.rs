@@ -7,15 +7,9 @@ use std::mem::MaybeUninit;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use tempfile::NamedTempFile;
 
-mod cpu {
-    include!(concat!(env!("OUT_DIR"), "/cpu.skel.rs"));
-}
-mod cgroups {
-    include!(concat!(env!("OUT_DIR"), "/cgroups.skel.rs"));
-}
-mod birth {
-    include!(concat!(env!("OUT_DIR"), "/birth.skel.rs"));
-}
+skeleton!(cpu, "cpu");
+skeleton!(cgroups, "cgroups");
+skeleton!(birth, "birth");
 
 /// An option of the kernel, and the fields that are there only with it.
 const OPTIONS: [(&str, &[&str]); 4] = [

@@ -32,7 +32,7 @@ const SUFFIX: &str = "pbc";
 /// Restarts an object keeps.
 const RESTARTS_MAX: usize = 16;
 /// Certified births remembered until they are surely written.
-const CERTIFIED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+const CERTIFIED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 const CERTIFIED_FOR: Duration = Duration::from_secs(600);
 /// How long a sender waits for its births to be written. An agent says one once: what it was told is taken
 /// must outlive this replica. Less than its own patience of 10 s.

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const PAUSE: Duration = Duration::from_secs(10);
 /// The pod's containers are often reported on together. metrics-server has news every 10 to 60 s.
 const KEEP: Duration = Duration::from_secs(3);
-const PODS_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const PODS_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// `PodMetrics` of metrics.k8s.io/v1beta1.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -114,6 +114,9 @@ impl MetricsApi {
     }
 
     /// What it says of the pod now. Never waits longer than [`PATIENCE`].
+    ///
+    /// # Errors
+    /// Why it says nothing of the pod: no Metrics API, the pod unknown to it, no right to ask, no answer in time.
     pub async fn get(&self, namespace: &str, pod: &str) -> Answer {
         let key = (namespace.to_owned(), pod.to_owned());
         if let Some(answer) = self.known.get(&key, |_| KEEP) {

@@ -18,7 +18,7 @@ const KEEP: Duration = Duration::from_secs(50);
 /// Where nobody says which pod of this name is meant, it must be there now.
 const KEEP_UNSURE: Duration = Duration::from_secs(1);
 /// Pods remembered; about 1 kB each.
-const PODS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+const PODS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// Requests under way at once.
 const PARALLEL: usize = 32;
 

@@ -90,6 +90,9 @@ struct Report<'a> {
 }
 
 /// Writes facts line by line, then the probes, each with what it lacks and what to do about it.
+///
+/// # Errors
+/// When `out` cannot be written.
 pub fn write_text(
     out: &mut impl Write,
     facts: &Facts,
@@ -124,6 +127,9 @@ pub fn write_text(
 }
 
 /// Writes the probes alone.
+///
+/// # Errors
+/// When `out` cannot be written.
 pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     write_probe(out, "cpu", &plan.cpu)?;
     write_probe(out, "cgroups", &plan.cgroups)?;

@@ -29,9 +29,7 @@ use super::shared::{ShareError, SharedArray};
 use super::{Hierarchy, ProgramCost, cost};
 use event::{Decoder, Event, Key, What, counters};
 
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/birth.skel.rs"));
-}
+skeleton!(skel, "birth");
 use skel::types::segment;
 use skel::{BirthProgs, BirthSkel, BirthSkelBuilder, OpenBirthProgs};
 

@@ -28,9 +28,7 @@ use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::Iterator;
 
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/cgroups.skel.rs"));
-}
+skeleton!(skel, "cgroups");
 
 /// Readings between two walks of the tree when nothing asked for one: what the tracepoints may have
 /// missed is found then.

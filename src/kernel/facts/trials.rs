@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trees;
 
-mod skel {
-    include!(concat!(env!("OUT_DIR"), "/probe_types.skel.rs"));
-}
+skeleton!(skel, "probe_types");
 use skel::ProbeTypesSkelBuilder;
 
 /// What became of one program.

@@ -24,7 +24,7 @@ const KEEP: Duration = Duration::from_secs(60);
 /// A right just granted is still refused for so long.
 const KEEP_REFUSED: Duration = Duration::from_secs(10);
 /// Tokens remembered: an agent or collector each; about 200 bytes.
-const TOKENS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+const TOKENS_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 /// A service account's token has about 1 kB.
 const TOKEN_MAX: usize = 8192;
 /// Reviews under way at once; who comes beyond that is told to come again.

@@ -4,7 +4,7 @@
 mod answer;
 pub mod auth;
 pub mod certificate;
-pub mod check;
+mod check;
 pub mod decode;
 pub mod otlp;
 mod otlp_http;

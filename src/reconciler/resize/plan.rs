@@ -70,7 +70,10 @@ pub fn annotated(pod: &Pod, namespace: &Namespace) -> bool {
     word.is_some_and(|word| word == ANNOTATION_RESIZE)
 }
 
-/// The resize this pod is to get now, or why none.
+/// The resize this pod is to get now.
+///
+/// # Errors
+/// Why it gets none: [`No::Silent`] where remediation is not meant, [`No::Refused`] where it is and must not be.
 pub fn plan(e: &Evidence, r: &Recommendation, s: &Situation, o: &ResizeOptions) -> Result<Plan, No> {
     if e.source != Source::Kernel || e.kind != SignalKind::CpuThrottle || !e.active {
         return Err(No::Silent("not an active throttle the kernel reports"));

@@ -44,6 +44,9 @@ impl VerticalAutoscaler {
 
 impl Situation {
     /// Reads what bounds `pod` (already read, with its namespace): six requests.
+    ///
+    /// # Errors
+    /// Those of the first request that fails. A cluster without VerticalPodAutoscalers is no failure.
     pub async fn gather(client: &Client, pod: Pod, namespace: Namespace) -> Result<Situation, kube::Error> {
         let ns = namespace.name_any();
         let node_name = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
