@@ -18,6 +18,5 @@ pub mod signals;
 pub mod sinks;
 pub mod ui;
 
-/// So that test data can be shared with the integration tests.
-#[cfg(test)]
+/// So that `sinks/testdata.rs` can also be included by integration tests and benches.
 extern crate self as kernel_gossip;

@@ -10,6 +10,8 @@ pub mod points;
 pub mod prometheus;
 pub mod telemetry;
 pub mod terminal;
+#[doc(hidden)]
+pub mod testdata;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -137,6 +139,3 @@ impl Sinks {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod testdata;

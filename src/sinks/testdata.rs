@@ -1,6 +1,7 @@
-//! Readings and whispers in which everything is known, for tests and benches of the sinks. Also a module
-//! of some integration tests, hence the paths by the crate's name.
-#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
+//! Readings and whispers in which everything is known: the sinks' unit tests, the integration tests and the benches use
+//! the same. Always compiled, as the latter two are crates of their own that see no `cfg(test)`; nothing of the program
+//! calls it, so the linker leaves it out. Some of them still include this file, hence the paths by the crate's name.
+#![allow(dead_code, reason = "a crate that includes this file uses a part of it")]
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub const KINDS: [WorkloadKind; 5] = [
     WorkloadKind::Cgroup,
 ];
 
+/// A container of a pod, with all that the API server says of it.
 pub fn container(namespace: &str, pod: &str, name: &str) -> Arc<Workload> {
     let id =
         format!("{:0>64}", pod.bytes().chain(name.bytes()).map(|b| format!("{b:x}")).collect::<String>());
@@ -111,6 +113,7 @@ pub fn stat(s: u64) -> CgroupStat {
     }
 }
 
+/// All of a workload after `s` seconds.
 pub fn sample(who: &Arc<Workload>, s: u64) -> Sample {
     Sample { who: who.clone(), cpu: Some(counters(s)), stat: stat(s), quota_cores: Some(0.5), last: false }
 }
