@@ -2,6 +2,7 @@
 //! to it.
 
 mod metrics_page;
+mod metrics_registry;
 pub mod registry;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub fn path(name: &str) -> PathBuf {
 pub fn files() -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("k8s/crds/kernel.gossip.io.yaml", api::crds_yaml()),
+        ("docs/semconv/registry/metrics.yaml", metrics_registry::text()?),
         ("docs/metrics.md", metrics_page::text()?),
     ])
 }
