@@ -1,108 +1,42 @@
-//! The registry in docs/semconv, the code's table, what is really emitted and docs/metrics.md all say the same.
-//!
-//! After a change: `UPDATE_DOCS=1 cargo test --test semconv`, and commit docs/metrics.md.
+//! The registry in docs/semconv, the code's table and what is really emitted say the same, and every generated file
+//! (`scripts/generate`) is what the code says.
 
+#[path = "../scripts/generator/mod.rs"]
+mod generator;
 mod receiver;
 #[path = "../src/sinks/testdata.rs"]
 mod testdata;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use generator::registry::{self, Attribute, File, Group, Type, all_metrics};
 use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{Severity, SignalType, Transition};
 use kernel_gossip::sinks::event::{birth_attributes, resource_attributes, whisper_attributes};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::names;
-use kernel_gossip::sinks::names::metric::{self, Kind, Metric};
+use kernel_gossip::sinks::names::metric::{Kind, Metric};
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, encode};
 use kernel_gossip::sinks::telemetry::{self, SelfStats};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1 as proto;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use receiver::Receiver;
-use serde::Deserialize;
-
-#[derive(Debug, Default, Deserialize)]
-struct File {
-    #[serde(default)]
-    groups: Vec<Group>,
-    #[serde(default)]
-    imports: Imports,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Imports {
-    #[serde(default)]
-    metrics: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Group {
-    #[serde(rename = "type")]
-    kind: String,
-    display_name: Option<String>,
-    metric_name: Option<String>,
-    name: Option<String>,
-    brief: String,
-    note: Option<String>,
-    instrument: Option<String>,
-    unit: Option<String>,
-    #[serde(default)]
-    attributes: Vec<Attribute>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Attribute {
-    id: Option<String>,
-    #[serde(rename = "ref")]
-    reference: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<Type>,
-    brief: Option<String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Type {
-    Simple(String),
-    Enum { members: Vec<Member> },
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Member {
-    value: String,
-    brief: String,
-}
-
-fn path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
-}
 
 fn file(name: &str) -> File {
-    let path = path("docs/semconv/registry").join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    registry::file(name).expect("a file of the registry")
 }
 
 /// The attributes of the project's own.
 fn own_attributes() -> BTreeMap<String, Attribute> {
-    let all = file("attributes.yaml").groups.into_iter().flat_map(|g| g.attributes);
-    all.map(|a| (a.id.clone().expect("an attribute of its own has an id"), a)).collect()
+    registry::own_attributes().expect("good")
 }
 
 fn references(group: &Group) -> BTreeSet<String> {
-    group.attributes.iter().filter_map(|a| a.reference.clone()).collect()
-}
-
-fn all_metrics() -> impl Iterator<Item = &'static Metric> {
-    metric::WORKLOAD.iter().chain(&metric::AGENT).copied()
+    group.references().map(str::to_owned).collect()
 }
 
 fn same<T: Ord + std::fmt::Debug>(registry: &BTreeSet<T>, other: &BTreeSet<T>, what: &str) {
@@ -138,6 +72,8 @@ fn the_registry_has_exactly_the_metrics_of_the_code() {
 /// OpenTelemetry's rules for names (docs/general/naming.md and metrics.md of the semantic conventions).
 #[test]
 fn names_follow_the_rules() {
+    let groups = file("attributes.yaml").groups;
+    assert!(groups.iter().all(|g| g.kind == "attribute_group" && g.display_name.is_some()));
     let attributes = own_attributes();
     let metrics: BTreeSet<&str> = all_metrics().map(|m| m.name).collect();
     let kinds: [BTreeSet<&str>; 2] = [attributes.keys().map(String::as_str).collect(), metrics];
@@ -387,104 +323,9 @@ fn attributes_have_the_types_of_the_registry() {
 }
 
 #[test]
-fn docs_metrics_is_up_to_date() {
-    let (path, text) = (path("docs/metrics.md"), document());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &text).expect("write docs/metrics.md");
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == text,
-        "docs/metrics.md is not what the registry says: UPDATE_DOCS=1 cargo test --test semconv"
-    );
-}
-
-/// docs/metrics.md, from the registry.
-fn document() -> String {
-    let mut out = String::from(include_str!("semconv/metrics_head.md"));
-    let own = own_attributes();
-    let metrics = file("metrics.yaml");
-    for (title, wanted) in [("Workloads", false), ("The agent itself", true)] {
-        writeln!(out, "\n## {title}\n").unwrap();
-        if title == "Workloads" {
-            out.push_str(include_str!("semconv/metrics_workloads.md"));
-        }
-        out.push_str(
-            "| metric | unit | kind | meaning | attributes | in Prometheus |\n|---|---|---|---|---|---|\n",
-        );
-        for m in all_metrics().filter(|m| metric::AGENT.contains(m) == wanted) {
-            let group = metrics.groups.iter().find(|g| g.metric_name.as_deref() == Some(m.name));
-            let brief = group.map_or_else(|| format!("{}.", m.description), |g| g.brief.clone());
-            let attributes: Vec<_> = m
-                .attributes
-                .iter()
-                .map(|a| format!("`{}`", a.strip_prefix("kernel_gossip.").unwrap_or(a)))
-                .collect();
-            let (kind, unit, prometheus) = (m.kind.as_str(), m.unit, m.prometheus());
-            let attributes = attributes.join(", ");
-            writeln!(out, "| `{}` | {unit} | {kind} | {brief} | {attributes} | `{prometheus}` |", m.name)
-                .unwrap();
-        }
-        writeln!(out, "\nValues of attributes:\n\n| attribute | value | meaning |\n|---|---|---|").unwrap();
-        let used: BTreeSet<&str> = all_metrics()
-            .filter(|m| metric::AGENT.contains(m) == wanted)
-            .flat_map(|m| m.attributes.iter().copied())
-            .collect();
-        used.iter().for_each(|name| attribute_values(&mut out, name, &own[*name]));
-    }
-    for event in &file("events.yaml").groups {
-        let name = event.name.as_deref().expect("an event has a name");
-        writeln!(out, "\n## Event `{name}`\n\n{}", event.brief).unwrap();
-        writeln!(out, "{}\n", event.note.as_deref().unwrap_or_default()).unwrap();
-        attributes_of(&mut out, event, &own);
-    }
-    let spans = &file("spans.yaml").groups[0];
-    writeln!(out, "\n## Traces of births\n\n{}\n", spans.brief).unwrap();
-    attributes_of(&mut out, spans, &own);
-    let resource = &file("resource.yaml").groups[0];
-    writeln!(out, "\n## Resource\n\n{}\n", resource.brief).unwrap();
-    out.push_str("| attribute | meaning |\n|---|---|\n");
-    for name in resource.attributes.iter().filter_map(|a| a.reference.as_ref()) {
-        let meaning = own.get(name).and_then(|a| a.brief.clone());
-        let meaning = meaning.unwrap_or_else(|| "OpenTelemetry's.".into());
-        writeln!(out, "| `{name}` | {meaning} |").unwrap();
-    }
-    let groups = file("attributes.yaml").groups;
-    assert!(groups.iter().all(|g| g.kind == "attribute_group" && g.display_name.is_some()));
-    out
-}
-
-/// A table of the attributes of an event or span.
-fn attributes_of(out: &mut String, group: &Group, own: &BTreeMap<String, Attribute>) {
-    out.push_str("| attribute | type | unit | meaning |\n|---|---|---|---|\n");
-    for name in group.attributes.iter().filter_map(|a| a.reference.as_ref()) {
-        let Some(attribute) = own.get(name) else {
-            let meaning =
-                if name == names::EVENT_NAME { "The event's name once more." } else { "OpenTelemetry's." };
-            let kind = if name == names::birth::PROCESS_ID { "int" } else { "string" };
-            writeln!(out, "| `{name}` | {kind} | | {meaning} |").unwrap();
-            continue;
-        };
-        let kind = match attribute.kind.as_ref() {
-            Some(Type::Simple(kind)) => kind.clone(),
-            Some(Type::Enum { members }) => {
-                members.iter().map(|m| format!("`{}`", m.value)).collect::<Vec<_>>().join(", ")
-            }
-            None => String::new(),
-        };
-        let unit = attribute.annotations.get("unit").map_or("", String::as_str);
-        writeln!(out, "| `{name}` | {kind} | {unit} | {} |", attribute.brief.as_deref().unwrap_or_default())
-            .unwrap();
-    }
-}
-
-fn attribute_values(out: &mut String, name: &str, attribute: &Attribute) {
-    match attribute.kind.as_ref() {
-        Some(Type::Enum { members }) => {
-            for m in members {
-                writeln!(out, "| `{name}` | `{}` | {} |", m.value, m.brief).unwrap();
-            }
-        }
-        _ => writeln!(out, "| `{name}` | | {} |", attribute.brief.as_deref().unwrap_or_default()).unwrap(),
+fn generated_files_are_what_the_code_says() {
+    for (name, text) in generator::files().expect("all of them") {
+        let found = std::fs::read_to_string(generator::path(name)).unwrap_or_default();
+        assert!(found == text, "{name} is not what the code says: run scripts/generate");
     }
 }

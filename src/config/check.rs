@@ -28,6 +28,12 @@ const WAIT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_
 const CGROUPS: RangeInclusive<u32> = 64..=65536;
 const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
 
+// The words of a choice, as the file has them.
+pub const KUBERNETES: [(&str, Kubernetes); 3] =
+    [("auto", Kubernetes::Auto), ("on", Kubernetes::On), ("off", Kubernetes::Off)];
+pub const OUTPUTS: [(&str, Option<Output>); 3] =
+    [("text", Some(Output::Text)), ("json", Some(Output::Json)), ("none", Some(Output::None))];
+
 /// The agent's interval, which every window is measured by, and where it stands.
 struct Interval {
     value: Duration,
@@ -69,12 +75,7 @@ fn agent(f: file::Agent) -> Result<Agent, Wrong> {
         interval: duration("interval", &f.interval, d.interval, INTERVAL)?,
         max_cgroups: number("max_cgroups", &f.max_cgroups, d.max_cgroups, CGROUPS)?,
         node: f.node.as_ref().map(node).transpose()?,
-        kubernetes: choice(
-            "kubernetes",
-            &f.kubernetes,
-            d.kubernetes,
-            &[("auto", Kubernetes::Auto), ("on", Kubernetes::On), ("off", Kubernetes::Off)],
-        )?,
+        kubernetes: choice("kubernetes", &f.kubernetes, d.kubernetes, &KUBERNETES)?,
         name_wait: duration("name_wait", &f.name_wait, d.name_wait, NAME_WAIT)?,
         runtime_roots: f.runtime_roots.iter().flatten().map(runtime_root).collect::<Result<_, _>>()?,
     })
@@ -162,9 +163,8 @@ fn rule(f: RuleKeys<'_>, d: Rule, interval: &Interval) -> Result<Rule, Wrong> {
 }
 
 fn sinks(f: file::Sinks) -> Result<Sinks, Wrong> {
-    let outputs = [("text", Some(Output::Text)), ("json", Some(Output::Json)), ("none", Some(Output::None))];
     Ok(Sinks {
-        terminal: choice("terminal", &f.terminal, None, &outputs)?,
+        terminal: choice("terminal", &f.terminal, None, &OUTPUTS)?,
         prometheus: match &f.prometheus {
             None => None,
             Some(t) => Some(prometheus::address(&t.value).map_err(|_| {
@@ -241,6 +241,6 @@ fn from(text: &Option<Text>, value: impl Display) -> String {
 }
 
 /// As it would be written in the file.
-fn show(d: Duration) -> String {
+pub fn show(d: Duration) -> String {
     SignedDuration::try_from(d).map_or_else(|_| format!("{d:?}"), |d| format!("{d:#}"))
 }

@@ -5,15 +5,27 @@ use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 
 use super::Wrong;
+use super::print::{self, Page, Print};
+use crate::signals::Rule;
 
 /// A value as written, with where.
 pub type Text = Spanned<String>;
 
+/// A section of the file: each key with what stands behind it and, as its comment, the help that [`super::default_yaml`]
+/// prints above it. Keys that follow without a comment share the one before.
 macro_rules! section {
-    ($name:ident { $($key:ident: $type:ty),* $(,)? }) => {
+    ($name:ident { $($(#[doc = $help:literal])* $key:ident: $type:ty),* $(,)? }) => {
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        pub struct $name { $(pub $key: $type),* }
+        pub struct $name { $($(#[doc = $help])* pub $key: Option<$type>),* }
+
+        impl Print for $name {
+            const IS_SECTION: bool = true;
+
+            fn print(&self, page: &mut Page) {
+                $(page.key(stringify!($key), &[$($help),*], self.$key.as_ref());)*
+            }
+        }
     };
 }
 
@@ -31,16 +43,21 @@ pub struct RuleKeys<'a> {
 /// A section with the keys every rule has and its own. (serde cannot flatten a struct and refuse
 /// unknown keys at once.)
 macro_rules! rule {
-    ($name:ident { $($key:ident: $type:ty),* $(,)? }) => {
+    ($name:ident { $($(#[doc = $help:literal])* $key:ident: $type:ty),* $(,)? }) => {
         section!($name {
-            enabled: Option<Text>,
-            window: Option<Text>,
-            warning: Option<Text>,
-            critical: Option<Text>,
-            clear: Option<Text>,
-            hold: Option<Text>,
-            repeat: Option<Text>,
-            $($key: $type),*
+            enabled: Text,
+            /// The time the evidence is about. 1s to 10m, at least two intervals.
+            window: Text,
+            /// clear < warning <= critical.
+            warning: Text,
+            critical: Text,
+            clear: Text,
+            /// How long at or below `clear` until it is resolved, and below `critical` until it is a warning again.
+            /// 0s to 1h.
+            hold: Text,
+            /// How often it is said again while it lasts. 1s to 24h.
+            repeat: Text,
+            $($(#[doc = $help])* $key: $type),*
         });
 
         impl $name {
@@ -55,40 +72,88 @@ macro_rules! rule {
                     repeat: &self.repeat,
                 }
             }
+
+            /// As it is written; the keys of its own in their order.
+            pub fn written(rule: &Rule, $($key: Option<$type>),*) -> Self {
+                $name {
+                    enabled: print::text(rule.enabled),
+                    window: print::duration(rule.window),
+                    warning: print::text(rule.warning),
+                    critical: print::text(rule.critical),
+                    clear: print::text(rule.clear),
+                    hold: print::duration(rule.hold),
+                    repeat: print::duration(rule.repeat),
+                    $($key),*
+                }
+            }
         }
     };
 }
 
-section!(File {
-    agent: Option<Agent>,
-    signals: Option<Signals>,
-    sinks: Option<Sinks>,
-    births: Option<Births>,
-});
+section!(File { agent: Agent, signals: Signals, sinks: Sinks, births: Births });
 section!(Agent {
-    interval: Option<Text>,
-    max_cgroups: Option<Text>,
-    node: Option<Text>,
-    kubernetes: Option<Text>,
-    name_wait: Option<Text>,
-    runtime_roots: Option<Vec<Text>>,
+    /// How often the kernel is read. 100ms to 1m.
+    interval: Text,
+    /// Cgroups (containers, pods, services) watched at once; further ones are counted, not watched. 64 to 65536.
+    /// Each takes 320 bytes of kernel memory for every CPU: of up to 4096, on machines with more than 6 CPUs, only
+    /// as many have the CPU probe's counters as fit in 16 MiB, 1024 at least.
+    max_cgroups: Text,
+    /// The node's name as Kubernetes has it. null: $NODE_NAME, else the host name.
+    node: Text,
+    /// Ask the API server for names, owners and limits: on, off, or auto (where there is one).
+    kubernetes: Text,
+    /// How long a whisper about a pod waits for the pod's name before it goes out without. 0s to 1m.
+    name_wait: Text,
+    /// State directories of container runtimes, where a container's name is read the moment it exists: those
+    /// beside the usual ones, such as /srv/containerd.
+    runtime_roots: Vec<Text>,
 });
 section!(Signals {
-    cpu_throttle: Option<CpuThrottle>,
-    cpu_contention: Option<CpuContention>,
-    slow_birth: Option<SlowBirth>,
+    /// Stopped by its own CPU limit. Percentages: throttled time (wall) of the window.
+    cpu_throttle: CpuThrottle,
+    /// Kept off the CPU by its neighbours. Percentages: time its threads waited while others ran, summed
+    /// over the threads, of the window.
+    cpu_contention: CpuContention,
+    /// A pod's start in which a phase took far longer than it does on this node. Percentages: of the usual, which is
+    /// the median of the last 100 births.
+    slow_birth: SlowBirth,
+});
+rule!(CpuThrottle {
+    /// Less throttled time in the window (summed over CPUs) is not said. 0s to 1h.
+    min_throttled: Text,
+    /// Nor are fewer stalls. 0 to 1000000.
+    min_stalls: Text,
+});
+rule!(CpuContention {
+    /// Less waiting in the window is not said. 0s to 1h.
+    min_wait: Text,
+    /// Nor is a smaller share (percent) of the CPU time it wanted: waited of (used + waited).
+    min_share: Text,
 });
 section!(SlowBirth {
-    enabled: Option<Text>,
-    warning: Option<Text>,
-    critical: Option<Text>,
-    min_history: Option<Text>,
-    min_excess: Option<Text>,
+    enabled: Text,
+    /// warning <= critical. 110 to 100000.
+    warning: Text,
+    critical: Text,
+    /// Births with the phase before any is called slow. 3 to 100.
+    min_history: Text,
+    /// Less than this beyond the usual is not said. 0s to 1h.
+    min_excess: Text,
 });
-rule!(CpuThrottle { min_throttled: Option<Text>, min_stalls: Option<Text> });
-rule!(CpuContention { min_wait: Option<Text>, min_share: Option<Text> });
-section!(Births { enabled: Option<Text>, settle: Option<Text>, wait: Option<Text> });
-section!(Sinks { terminal: Option<Text>, prometheus: Option<Text> });
+section!(Sinks {
+    /// What stdout gets: text, json or none. null: text, or none when an OTLP endpoint is set.
+    terminal: Text,
+    /// Address to serve Prometheus /metrics on, such as 127.0.0.1:9464; :9464 is every address. null: not served.
+    prometheus: Text,
+});
+section!(Births {
+    /// Certify the start of every pod: what was done for it, by whom, and what it cost. Costs nothing while none starts.
+    enabled: Text,
+    /// How long a pod that is Ready may take to listen on a socket before it counts as one that does not. 0s to 1m.
+    settle: Text,
+    /// A birth that takes longer ends unfinished. 10s to 1h.
+    wait: Text,
+});
 
 /// The text as a [`File`]; an empty one is an empty file.
 pub fn read(text: &str) -> Result<File, Wrong> {

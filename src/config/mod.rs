@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod print;
 #[cfg(test)]
 mod tests;
 
@@ -97,9 +98,10 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// The documented defaults, as a file: parses to [`Config::default`].
-pub fn default_yaml() -> &'static str {
-    include_str!("default.yaml")
+/// The defaults as a file, with the help of every key: parses to [`Config::default`]. `kernel-gossip config` prints it,
+/// docs/default.yaml holds it.
+pub fn default_yaml() -> String {
+    print::yaml(&Config::default())
 }
 
 impl Config {

@@ -1,8 +1,9 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Config, Kubernetes, default_yaml};
+use super::{Config, Kubernetes, default_yaml, print};
 use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
 
@@ -19,31 +20,68 @@ fn accepted(text: &str) -> Config {
 
 #[test]
 fn the_documented_defaults_are_the_defaults() {
-    assert_eq!(accepted(default_yaml()), Config::default());
+    assert_eq!(accepted(&default_yaml()), Config::default());
+    assert_eq!(accepted(include_str!("../../docs/default.yaml")), Config::default());
+}
+
+/// Nothing that has a default is left out as `null`, which means the default too.
+#[test]
+fn what_is_null_in_the_documented_defaults_has_none() {
+    let yaml = default_yaml();
+    let null: Vec<_> = yaml.lines().filter_map(|line| line.strip_suffix(": null")).map(str::trim).collect();
+    assert_eq!(null, ["node", "terminal", "prometheus"]);
 }
 
 #[test]
-fn every_key_is_in_the_documented_defaults() {
-    // The parser lists the valid keys of a section when it meets an unknown one.
-    for section in
-        ["", "agent:", "signals:", "signals:\n cpu_throttle:", "signals:\n cpu_contention:", "sinks:"]
-    {
-        let indent = " ".repeat(section.lines().count());
-        let error = refused(&format!("{section}\n{indent}nonsense_key: 1\n"));
-        let (_, keys) = error.split_once("valid: ").expect("lists the keys");
-        for key in keys.split(", ") {
-            assert!(default_yaml().contains(&format!("{key}:")), "{key} is undocumented");
+fn what_is_printed_is_read_again() {
+    let every = "agent:\n  interval: 500ms\n  max_cgroups: 1000\n  node: node-1.example\n  kubernetes: on\n  \
+                 name_wait: 0s\n  runtime_roots: [/srv/docker, \"/run/it's, [1]\"]\n\
+                 signals:\n  cpu_throttle:\n    enabled: false\n    window: 2m 30s\n    warning: 12.5\n    \
+                 critical: 99\n    clear: 1\n    hold: 2s\n    repeat: 3s\n    min_throttled: 4s\n    \
+                 min_stalls: 7\n  cpu_contention:\n    enabled: false\n    window: 11s\n    warning: 13\n    \
+                 critical: 98\n    clear: 2\n    hold: 5s\n    repeat: 6s\n    min_wait: 8s\n    \
+                 min_share: 9\n  slow_birth:\n    enabled: false\n    warning: 120\n    critical: 130\n    \
+                 min_history: 4\n    min_excess: 12s\n\
+                 sinks:\n  terminal: json\n  prometheus: '[::1]:9464'\n\
+                 births:\n  enabled: false\n  settle: 14s\n  wait: 15s\n";
+    let config = accepted(every);
+    assert_eq!(accepted(&print::yaml(&config)), config);
+}
+
+/// The range that a key's help names is the one that is checked.
+#[test]
+fn the_help_names_the_ranges() {
+    let yaml = default_yaml();
+    let (mut above, mut comments, mut help, mut ranges) = (Vec::new(), String::new(), String::new(), 0);
+    // Of all keys of a name so far: what rules have in common is explained at the first.
+    let mut helps = HashMap::<&str, String>::new();
+    for line in yaml.lines().filter(|line| !line.is_empty()) {
+        let text = line.trim_start();
+        if text.starts_with('#') {
+            comments += text;
+            continue;
+        }
+        if !comments.is_empty() {
+            help = std::mem::take(&mut comments);
+        }
+        above.truncate((line.len() - text.len()) / 2);
+        if text.ends_with(':') {
+            above.push(line);
+            continue;
+        }
+        let (key, _) = line.split_once(':').expect("a key");
+        let error = refused(&format!("{}\n{key}: '?'\n", above.join("\n")));
+        let key = key.trim_start();
+        *helps.entry(key).or_default() += &help;
+        let range = [" 10s or 1m: ", "a whole number from "].iter().find_map(|start| error.split_once(start));
+        if let Some((_, range)) = range {
+            let range = format!(" {}", range.trim_end_matches(" is wanted"));
+            let named = |end| helps[key].contains(&format!("{range}{end}"));
+            assert!(named('.') || named(','), "{key}:{range}");
+            ranges += 1;
         }
     }
-}
-
-#[test]
-fn the_page_has_the_same_text() {
-    let page = include_str!("../../docs/configuration.md");
-    assert!(
-        page.contains(&format!("```yaml\n{}```", default_yaml())),
-        "docs/configuration.md is out of date"
-    );
+    assert!(ranges > 10, "{ranges}");
 }
 
 #[test]

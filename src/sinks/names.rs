@@ -1,5 +1,5 @@
-//! Every name that leaves the agent, once. `docs/semconv/registry/` (OpenTelemetry
-//! semantic-convention YAML) says what each means; a test holds the two together.
+//! Every name that leaves the agent, once. `docs/semconv/registry/` (OpenTelemetry semantic-convention YAML) says what
+//! each means: its metrics are generated from [`metric`], the rest is compared by a test.
 
 pub mod metric;
 
@@ -40,6 +40,8 @@ pub mod attribute {
     pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
     pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";
     pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
+    /// Absent where the neighbour is no pod's; the registry calls all others required.
+    pub const OPTIONAL: [&str; 2] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD];
     pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";
     pub const LOSS_REASON: &str = "kernel_gossip.agent.loss.reason";
     /// `metrics`, `events`, `traces`.

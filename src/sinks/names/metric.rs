@@ -1,5 +1,5 @@
 //! Every metric, in one table: [`WORKLOAD`] about workloads, [`AGENT`] about the agent itself.
-//! `docs/metrics.md` is written from the registry, which a test compares with this table.
+//! `scripts/generate` writes it to `docs/metrics.md` and to the registry.
 
 use super::{attribute, birth, whisper};
 
