@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench probe_cost` (as root; needs `perf`). Prints figures, passes no verdict: on a
 //! shared machine only the ratios of one run mean much.
+#![allow(clippy::unwrap_used, reason = "a panic is how a bench fails")]
 
 use std::mem::MaybeUninit;
 use std::process::{Command, Stdio};
@@ -12,10 +13,10 @@ use kernel_gossip::kernel::baseline::Baseline;
 use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook};
 use kernel_gossip::kernel::{Hierarchy, ProgramCost};
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-use common::cgroup::{Burners, Cgroup, Version, cpu_tree};
-use common::stats::StatsEnabled;
+#[path = "../tests/bed/mod.rs"]
+mod bed;
+use bed::cgroup::{Burners, Cgroup, Version, cpu_tree};
+use bed::stats::StatsEnabled;
 
 const COMPETITORS: usize = 8;
 const ROUNDS: usize = 5;

@@ -1,9 +1,6 @@
 //! What publishing 1,000 containers costs: `cargo bench --bench sinks`. Times are the best of many runs on
 //! one thread; compare those of one run only.
 
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
-
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -16,6 +13,7 @@ use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::otlp::encode::{MAX_REQUEST, Request, Requests, workload_metrics};
 use kernel_gossip::sinks::prometheus::registry;
 use kernel_gossip::sinks::telemetry::SelfStats;
+use kernel_gossip::sinks::testdata;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;

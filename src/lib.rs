@@ -17,6 +17,3 @@ pub mod reconciler;
 pub mod signals;
 pub mod sinks;
 pub mod ui;
-
-/// So that `sinks/testdata.rs` can also be included by integration tests and benches.
-extern crate self as kernel_gossip;

@@ -27,7 +27,7 @@ pub struct SignalLosses {
     pub untracked_blame: u64,
 }
 
-/// All windows and active whispers of a node. Memory (`tests/signals_memory.rs`): about 3 KiB a workload,
+/// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 3 KiB a workload,
 /// twice that if the rules have windows of two lengths; 16 KiB more for each that is throttled and
 /// whispers; 0.2 KiB for each pair of a workload and one that kept it waiting.
 #[derive(Debug)]

@@ -1,20 +1,17 @@
 //! Readings and whispers in which everything is known: the sinks' unit tests, the integration tests and the benches use
 //! the same. Always compiled, as the latter two are crates of their own that see no `cfg(test)`; nothing of the program
-//! calls it, so the linker leaves it out. Some of them still include this file, hence the paths by the crate's name.
-#![allow(dead_code, reason = "a crate that includes this file uses a part of it")]
+//! calls it, so the linker leaves it out.
 
 use std::sync::Arc;
 
-use kernel_gossip::api::{
+use crate::api::{
     Actor, BirthFailure, BirthOutcome, BirthPhase, ContainerRestart, KernelStats, MissingPart,
     PodBirthCertificateStatus, SlowPhase, Source,
 };
-use kernel_gossip::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
-use kernel_gossip::birth::{Certificate, Phase, Process};
-use kernel_gossip::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
-use kernel_gossip::signals::{
-    CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper,
-};
+use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use crate::birth::{Certificate, Phase, Process};
+use crate::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
+use crate::signals::{CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper};
 
 /// A number of seconds as ns.
 pub fn second(s: u64) -> u64 {
@@ -35,7 +32,6 @@ pub const KINDS: [WorkloadKind; 5] = [
     WorkloadKind::Cgroup,
 ];
 
-/// A container of a pod, with all that the API server says of it.
 pub fn container(namespace: &str, pod: &str, name: &str) -> Arc<Workload> {
     let id =
         format!("{:0>64}", pod.bytes().chain(name.bytes()).map(|b| format!("{b:x}")).collect::<String>());
@@ -113,7 +109,6 @@ pub fn stat(s: u64) -> CgroupStat {
     }
 }
 
-/// All of a workload after `s` seconds.
 pub fn sample(who: &Arc<Workload>, s: u64) -> Sample {
     Sample { who: who.clone(), cpu: Some(counters(s)), stat: stat(s), quota_cores: Some(0.5), last: false }
 }
@@ -207,7 +202,7 @@ pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
         message: Some("no such image".into()),
     });
     status.slow = Some(SlowPhase {
-        severity: kernel_gossip::api::Severity::Warning,
+        severity: crate::api::Severity::Warning,
         phase: "image".into(),
         took_ms: 5000.0,
         usual_ms: 900.0,

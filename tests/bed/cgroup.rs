@@ -228,9 +228,9 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
     until(&format!("end of what runs in {}", dir.display()), || {
         for pid in fs::read_to_string(dir.join("cgroup.procs")).ok()?.lines() {
-            // SAFETY: kill() takes no pointer. Id 0 (a process outside this namespace) would be the
-            // caller's own group.
+            // Id 0 (a process outside this namespace) would be the caller's own group.
             let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+            // SAFETY: kill() takes no pointer.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         match fs::remove_dir(dir) {

@@ -1,9 +1,7 @@
 //! A plain HTTP GET.
-#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub struct Answer {
@@ -31,19 +29,4 @@ pub fn try_get(address: SocketAddr, path: &str, headers: &str) -> std::io::Resul
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
-}
-
-/// Repeats `probe` until it gives something.
-///
-/// # Panics
-/// After a minute: what is waited for is certain to happen.
-pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < end, "no {what} within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

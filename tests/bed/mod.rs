@@ -9,8 +9,10 @@
 pub mod births;
 pub mod bundle;
 pub mod cgroup;
+pub mod http;
 pub mod measure;
 pub mod process;
+pub mod receiver;
 pub mod stats;
 pub mod strace;
 pub mod whisper;
@@ -23,8 +25,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that is certain to happen: only a hung program takes this long,
-/// also under an emulated CPU.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// also under an emulated CPU, or beside seven other tests on two.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The program under test.
 pub fn kernel_gossip() -> Command {

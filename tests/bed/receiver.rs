@@ -1,10 +1,9 @@
 //! A real OTLP/gRPC receiver in the test's own process, which answers as it is told.
-#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -27,8 +26,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-/// How long a test waits for something that is certain to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::PATIENCE;
 
 /// What arrived.
 #[derive(Debug)]

@@ -1,17 +1,15 @@
 //! What the agent costs on a full node, and how fast it tells: figures, nothing passes or fails by them.
-//! `cargo test --release --test agent_cost -- --ignored --nocapture --test-threads=1`
-
-mod common;
+//! `cargo test --release --test budget agent -- --ignored --nocapture --test-threads=1`
 
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::cgroup::Cgroup;
-use common::measure::spent;
-use common::process::Running;
-use common::{free_address, kernel_gossip, tool, until};
+use crate::bed::cgroup::Cgroup;
+use crate::bed::measure::spent;
+use crate::bed::process::Running;
+use crate::bed::{free_address, kernel_gossip, tool, until};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

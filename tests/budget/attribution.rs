@@ -69,10 +69,10 @@ fn the_steady_state_allocates_nothing() {
     }
 }
 
-/// Prints ratios; nothing here fails by the clock. `cargo test --release --test attribution_cost -- --ignored --nocapture`
+/// Prints ratios; nothing here fails by the clock. `cargo test --release --test budget attribution -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
-fn cost() {
+fn cost_of_attribution() {
     let best = |pods: u64| {
         let (index, mut attributor) = (PodIndex::default(), attributor());
         attributor.attribute(&node(pods, 0), &index);

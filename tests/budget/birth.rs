@@ -1,15 +1,13 @@
-//! What recording births costs: figures, no verdict. `cargo test --test kernel_birth_cost -- --ignored --nocapture`
-
-mod common;
+//! What recording births costs: figures, no verdict. `cargo test --test budget birth -- --ignored --nocapture`
 
 use std::mem::MaybeUninit;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::births::options;
-use common::bundle::Bundle;
-use common::measure::median;
-use common::stats::StatsEnabled;
+use crate::bed::births::options;
+use crate::bed::bundle::Bundle;
+use crate::bed::measure::median;
+use crate::bed::stats::StatsEnabled;
 use kernel_gossip::kernel::ProgramCost;
 use kernel_gossip::kernel::birth::{Entry, Recorder};
 use kernel_gossip::kernel::cost::map_memory;
@@ -44,10 +42,10 @@ fn told(what: &str, (off, on): (Duration, Duration), each: u32) {
 /// How long a loop of system calls takes, in this process or in one forked for it (which is a segment).
 fn calls(number: libc::c_long, forked: bool) -> Duration {
     const CALLS: u32 = 300_000;
-    // SAFETY: /dev/null, one byte; getppid takes no arguments.
     let run = |fd: i32| {
         let start = Instant::now();
         for _ in 0..CALLS {
+            // SAFETY: /dev/null, one byte; getppid takes no arguments.
             unsafe { libc::syscall(number, fd, c"x".as_ptr(), 1) };
         }
         start.elapsed()

@@ -1,37 +1,11 @@
 //! What the signals engine keeps in memory on a full node, and that a reading costs it no allocation.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use allocation_counter::measure;
 use kernel_gossip::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use kernel_gossip::kernel::{CgroupStat, CpuCounters, Instant};
 use kernel_gossip::signals::{Engine, Rules};
-
-/// The system's allocator, counting. (The only test of this file: nothing else allocates meanwhile.)
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicI64 = AtomicI64::new(0);
-
-// SAFETY: every call is handed to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        BYTES.fetch_add(layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promises are those `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(layout.size() as i64, Relaxed);
-        // SAFETY: as above, and `at` came from `System`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const SECOND: u64 = 1_000_000_000;
 const WORKLOADS: usize = 1000;
@@ -102,14 +76,10 @@ fn run(
         for blame in &mut node.blame {
             blame.ns += SECOND / 100 / CULPRITS as u64;
         }
-        let before = (ALLOCATIONS.load(Relaxed), BYTES.load(Relaxed));
-        engine.step(node, &mut out);
-        allocations += ALLOCATIONS.load(Relaxed) - before.0;
-        bytes += BYTES.load(Relaxed) - before.1;
+        let step = measure(|| engine.step(node, &mut out));
+        allocations += step.count_total;
         // What was said is the sinks' to keep.
-        let said = BYTES.load(Relaxed);
-        out.clear();
-        bytes -= said - BYTES.load(Relaxed);
+        bytes += step.bytes_current + measure(|| out.clear()).bytes_current;
     }
     (allocations, bytes)
 }

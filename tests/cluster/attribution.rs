@@ -1,23 +1,23 @@
 //! Attribution against a real kubelet, runtime and API server: the test bed's (`KG_TESTBED` set, and
 //! `KUBECONFIG` its kubeconfig). Each test makes what it needs and takes it away again.
 
-use std::future::Future;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
+use crate::bed;
+use crate::cluster::bed::{Hold, Namespace, eventually};
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kernel_gossip::attribution::pods::PodIndex;
 use kernel_gossip::attribution::processes::Processes;
 use kernel_gossip::attribution::watch::{self, ApiStatus, Pods};
 use kernel_gossip::attribution::{AttributionOptions, Attributor, Workload, WorkloadKind};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Reading, StatReading};
+use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,38 +25,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 const NODE: &str = "kg-node";
 
-/// The kubeconfig, or `None` (said on stderr) where there is no test bed.
-fn testbed() -> Option<PathBuf> {
-    if std::env::var_os("KG_TESTBED").is_none() {
-        eprintln!("skipped: KG_TESTBED is not set, so there is no cluster to test against");
-        return None;
-    }
-    Some(std::env::var_os("KUBECONFIG").expect("KG_TESTBED is set: KUBECONFIG must be, too").into())
-}
-
-/// Asks until there is an answer.
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let end = Instant::now() + Duration::from_secs(90);
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < end, "gave up waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Runs `test` in a namespace of its own that is deleted afterwards, whatever happens.
-async fn in_namespace<F: Future<Output = ()>>(client: &Client, name: &str, test: impl FnOnce(String) -> F) {
-    let name = format!("kg-attr-{name}-{}", std::process::id());
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
-    namespaces.create(&PostParams::default(), &namespace).await.expect("created");
-    let result = AssertUnwindSafe(test(name.clone())).catch_unwind().await;
-    namespaces.delete(&name, &DeleteParams::default()).await.expect("deleted");
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
+/// The cluster's kubeconfig.
+fn kubeconfig() -> PathBuf {
+    bed::testbed();
+    std::env::var_os("KUBECONFIG").expect("the cluster's").into()
 }
 
 fn sleeper(namespace: &str, name: &str) -> serde_json::Value {
@@ -125,122 +97,111 @@ fn attributed(options: AttributionOptions, path: &str, pods: &PodIndex) -> (Attr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the cluster: scripts/test cluster"]
 async fn a_limited_pod_is_named_by_the_runtime_alone_and_by_the_api_alone() {
-    let Some(kubeconfig) = testbed() else { return };
+    let kubeconfig = kubeconfig();
     let client = watch::client(Some(&kubeconfig)).await.expect("a client");
-    in_namespace(&client, "pod", |namespace| async move {
-        let client = watch::client(Some(&kubeconfig)).await.expect("a client");
-        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        let pod = serde_json::from_value(sleeper(&namespace, "limited")).expect("a pod");
-        // The namespace's service account comes a moment after the namespace.
-        eventually("the pod to be accepted", || async {
-            api.create(&PostParams::default(), &pod).await.ok()
-        })
+    let held = Namespace::new("attribution-pod");
+    let namespace = &*held.0;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = serde_json::from_value(sleeper(namespace, "limited")).expect("a pod");
+    api.create(&PostParams::default(), &pod).await.expect("created");
+    let (uid, id, pid) = running(&api, "limited").await;
+    let mut processes = Processes::new();
+    let path = processes.cgroup(pid).expect("the process's cgroup");
+    let named = |who: &Workload| {
+        assert_eq!(who.label(), format!("{namespace}/limited/still"));
+        assert_eq!(
+            (who.kind, who.pod_uid.as_deref(), who.container_id.as_deref()),
+            (WorkloadKind::Container, Some(&*uid), Some(&*id))
+        );
+    };
+
+    // The runtime alone. Its directory is none of the usual ones: the mount table shows it.
+    let (attributor, who) = attributed(AttributionOptions::default(), &path, &PodIndex::default());
+    named(&who);
+    assert_eq!((who.confirmed, who.cpu_limit), (false, None));
+    let pod_path = Path::new(&*path).parent().and_then(Path::to_str).expect("the pod's cgroup");
+    let of_pod = attributor.current(pod_path).expect("known");
+    assert_eq!((of_pod.kind, of_pod.label()), (WorkloadKind::Pod, format!("{namespace}/limited")));
+    let by_pid = processes.workload(pid, &attributor).expect("known");
+    assert!(Arc::ptr_eq(&by_pid, &who));
+
+    // The API alone.
+    let options = AttributionOptions { read_bundles: false, ..AttributionOptions::default() };
+    let (_, who) = attributed(options.clone(), &path, &PodIndex::default());
+    assert_eq!(who.label(), *path, "nobody has named it yet");
+    let pods = Arc::new(Pods::default());
+    let task = tokio::spawn({
+        let (client, pods) = (client.clone(), pods.clone());
+        async move { watch::watch(client, NODE, &pods).await }
+    });
+    let index = eventually("the watch", || async {
+        let index = pods.index();
+        index.by_container(&id).is_some().then_some(index)
+    })
+    .await;
+    let (_, who) = attributed(options.clone(), &path, &index);
+    named(&who);
+    assert_eq!((who.confirmed, who.cpu_limit, who.cpu_request), (true, Some(0.25), Some(0.05)));
+
+    // The pod is deleted: its last words still carry its name.
+    api.delete("limited", &DeleteParams::default()).await.expect("deleted");
+    eventually("the pod to go", || async { api.get_opt("limited").await.ok()?.is_none().then_some(()) })
         .await;
-        let (uid, id, pid) = running(&api, "limited").await;
-        let mut processes = Processes::new();
-        let path = processes.cgroup(pid).expect("the process's cgroup");
-        let named = |who: &Workload| {
-            assert_eq!(who.label(), format!("{namespace}/limited/still"));
-            assert_eq!(
-                (who.kind, who.pod_uid.as_deref(), who.container_id.as_deref()),
-                (WorkloadKind::Container, Some(&*uid), Some(&*id))
-            );
-        };
+    let index = eventually("the watch to tell of it", || async {
+        Some(pods.index()).filter(|now| now.generation() > index.generation())
+    })
+    .await;
+    assert_eq!(index.by_container(&id).map(|p| p.name.as_str()), Some("limited"));
+    task.abort();
+}
 
-        // The runtime alone. Its directory is none of the usual ones: the mount table shows it.
-        let (attributor, who) = attributed(AttributionOptions::default(), &path, &PodIndex::default());
-        named(&who);
-        assert_eq!((who.confirmed, who.cpu_limit), (false, None));
-        let pod_path = Path::new(&*path).parent().and_then(Path::to_str).expect("the pod's cgroup");
-        let of_pod = attributor.current(pod_path).expect("known");
-        assert_eq!((of_pod.kind, of_pod.label()), (WorkloadKind::Pod, format!("{namespace}/limited")));
-        let by_pid = processes.workload(pid, &attributor).expect("known");
-        assert!(Arc::ptr_eq(&by_pid, &who));
-
-        // The API alone.
-        let options = AttributionOptions { read_bundles: false, ..AttributionOptions::default() };
-        let (_, who) = attributed(options.clone(), &path, &PodIndex::default());
-        assert_eq!(who.label(), *path, "nobody has named it yet");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the cluster: scripts/test cluster"]
+async fn a_static_pod_gets_the_uid_the_api_has() {
+    let kubeconfig = kubeconfig();
+    let manifests = kubeconfig.parent().expect("a directory").join("manifests");
+    let client = watch::client(Some(&kubeconfig)).await.expect("a client");
+    let held = Namespace::new("attribution-static");
+    let namespace = &*held.0;
+    let manifest = manifests.join(format!("{namespace}.json"));
+    std::fs::write(&manifest, sleeper(namespace, "fixed").to_string()).expect("written");
+    let name = format!("fixed-{NODE}");
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let test = AssertUnwindSafe(async {
+        let (uid, _, pid) = running(&api, &name).await;
+        let path = Processes::new().cgroup(pid).expect("the process's cgroup");
+        assert!(!path.contains(&uid), "the cgroup is named by the manifest's hash: {path}");
+        let (_, who) = attributed(AttributionOptions::default(), &path, &PodIndex::default());
+        assert_eq!((who.label(), who.pod_uid.as_deref()), (format!("{namespace}/{name}/still"), None));
         let pods = Arc::new(Pods::default());
         let task = tokio::spawn({
-            let (client, pods) = (client.clone(), pods.clone());
+            let pods = pods.clone();
             async move { watch::watch(client, NODE, &pods).await }
         });
         let index = eventually("the watch", || async {
             let index = pods.index();
-            index.by_container(&id).is_some().then_some(index)
+            index
+                .by_pod(&kernel_gossip::attribution::paths::PodId::Uid(uid.clone()))
+                .is_some()
+                .then_some(index)
         })
         .await;
-        let (_, who) = attributed(options.clone(), &path, &index);
-        named(&who);
-        assert_eq!((who.confirmed, who.cpu_limit, who.cpu_request), (true, Some(0.25), Some(0.05)));
-
-        // The pod is deleted: its last words still carry its name.
-        api.delete("limited", &DeleteParams::default()).await.expect("deleted");
-        eventually("the pod to go", || async { api.get_opt("limited").await.ok()?.is_none().then_some(()) })
-            .await;
-        let index = eventually("the watch to tell of it", || async {
-            Some(pods.index()).filter(|now| now.generation() > index.generation())
-        })
-        .await;
-        assert_eq!(index.by_container(&id).map(|p| p.name.as_str()), Some("limited"));
         task.abort();
+        let options = AttributionOptions { read_bundles: false, ..AttributionOptions::default() };
+        let (_, who) = attributed(options, &path, &index);
+        assert_eq!((who.label(), who.pod_uid.as_deref()), (format!("{namespace}/{name}/still"), Some(&*uid)));
+        assert_eq!(who.owner, Some(("Node".into(), NODE.into())));
     })
+    .catch_unwind()
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_pod_gets_the_uid_the_api_has() {
-    let Some(kubeconfig) = testbed() else { return };
-    let manifests = kubeconfig.parent().expect("a directory").join("manifests");
-    let client = watch::client(Some(&kubeconfig)).await.expect("a client");
-    in_namespace(&client, "static", |namespace| async move {
-        let client = watch::client(Some(&kubeconfig)).await.expect("a client");
-        let manifest = manifests.join(format!("{namespace}.json"));
-        std::fs::write(&manifest, sleeper(&namespace, "fixed").to_string()).expect("written");
-        let name = format!("fixed-{NODE}");
-        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        let test = AssertUnwindSafe(async {
-            let (uid, _, pid) = running(&api, &name).await;
-            let path = Processes::new().cgroup(pid).expect("the process's cgroup");
-            assert!(!path.contains(&uid), "the cgroup is named by the manifest's hash: {path}");
-            let (_, who) = attributed(AttributionOptions::default(), &path, &PodIndex::default());
-            assert_eq!((who.label(), who.pod_uid.as_deref()), (format!("{namespace}/{name}/still"), None));
-            let pods = Arc::new(Pods::default());
-            let task = tokio::spawn({
-                let pods = pods.clone();
-                async move { watch::watch(client, NODE, &pods).await }
-            });
-            let index = eventually("the watch", || async {
-                let index = pods.index();
-                index
-                    .by_pod(&kernel_gossip::attribution::paths::PodId::Uid(uid.clone()))
-                    .is_some()
-                    .then_some(index)
-            })
-            .await;
-            task.abort();
-            let options = AttributionOptions { read_bundles: false, ..AttributionOptions::default() };
-            let (_, who) = attributed(options, &path, &index);
-            assert_eq!(
-                (who.label(), who.pod_uid.as_deref()),
-                (format!("{namespace}/{name}/still"), Some(&*uid))
-            );
-            assert_eq!(who.owner, Some(("Node".into(), NODE.into())));
-        })
-        .catch_unwind()
+    std::fs::remove_file(&manifest).expect("removed");
+    eventually("the static pod to go", || async { api.get_opt(&name).await.ok()?.is_none().then_some(()) })
         .await;
-        std::fs::remove_file(&manifest).expect("removed");
-        eventually("the static pod to go", || async {
-            api.get_opt(&name).await.ok()?.is_none().then_some(())
-        })
-        .await;
-        if let Err(panic) = test {
-            std::panic::resume_unwind(panic);
-        }
-    })
-    .await;
+    if let Err(panic) = test {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// The cluster's kubeconfig with one text replaced.
@@ -290,8 +251,10 @@ fn forward(listener: TcpListener, server: String) -> JoinHandle<()> {
 
 /// On one thread, so that what is logged can be caught.
 #[tokio::test]
+#[ignore = "needs the cluster: scripts/test cluster"]
 async fn the_watch_outlives_an_api_server_that_goes_away() {
-    let Some(kubeconfig) = testbed() else { return };
+    let _hold = Hold::shared();
+    let kubeconfig = kubeconfig();
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
@@ -334,8 +297,10 @@ async fn the_watch_outlives_an_api_server_that_goes_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the cluster: scripts/test cluster"]
 async fn a_refusal_says_what_to_grant() {
-    let Some(kubeconfig) = testbed() else { return };
+    let _hold = Hold::shared();
+    let kubeconfig = kubeconfig();
     let config = altered(&kubeconfig, "  user:\n", "  user:\n    as: nobody\n");
     let client = watch::client(Some(config.path())).await.expect("a client");
     let pods = Arc::new(Pods::default());

@@ -12,11 +12,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tempfile::TempDir;
 
-use crate::MEASURING;
-use crate::bed::{Namespace, Reconciler, client, eventually, status, whisper_of};
-use crate::common::process::Running;
-use crate::common::{free_address, repository, tool};
-use crate::node::{Agent, Burners, running};
+use crate::bed::process::Running;
+use crate::bed::{free_address, repository, tool};
+use crate::cluster::bed::agent::{Agent, Burners, running};
+use crate::cluster::bed::reconciler::{Reconciler, status, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 /// The collector as it is installed, but for addresses.
 fn collector(dir: &Path, otlp: SocketAddr, reconciler: SocketAddr) -> Running {
@@ -44,9 +44,8 @@ fn collector(dir: &Path, otlp: SocketAddr, reconciler: SocketAddr) -> Running {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster and otelcol"]
 async fn the_collector_is_away() {
-    let _alone = MEASURING.lock().await;
     let away = std::env::var("KG_OUTAGE_SECONDS").map_or(20, |s| s.parse().unwrap());
-    let (client, ns) = (client().await, Namespace::new("collector"));
+    let (client, ns) = (client().await, Namespace::alone("collector"));
     let r = Reconciler::ready(&ns, &[]).await;
     let burners = Burners::start(&client, &ns, 2, "100m").await;
     let dir = TempDir::new().unwrap();

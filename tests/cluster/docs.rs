@@ -5,8 +5,6 @@
 //! after it. Lines after `$ ` are commands (a `\` at the end continues one); each must succeed. The others have to be
 //! among the lines printed, in that order: any number stands for any other, blanks for any blanks, `…` for anything.
 
-mod common;
-
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::repository;
+use crate::bed::{self, repository};
+use crate::cluster::bed::Hold;
 
 /// For one block. The longest one builds the release.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -37,7 +36,7 @@ fn commands_work() {
 #[test]
 #[ignore = "needs the cluster: scripts/test docs"]
 fn commands_for_the_cluster_work() {
-    common::testbed();
+    let _alone = Hold::alone();
     run_all(true);
 }
 
@@ -64,7 +63,7 @@ fn some_commands_are_tested() {
 
 /// What the program lists when asked with these arguments.
 fn listed(arguments: &[&str]) -> String {
-    common::process::output(common::kernel_gossip().args(arguments))
+    bed::process::output(bed::kernel_gossip().args(arguments))
 }
 
 /// The words of a text that begin like this, each once, in order.

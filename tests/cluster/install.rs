@@ -1,14 +1,13 @@
-//! The documented way, on a real cluster: the image built from the Dockerfile, `kubectl apply -k`, a burning
+//! The documented way, on a real cluster: an image, `kubectl apply -k`, a burning
 //! pod, its whisper, and the demo to its end. The images are put there by `scripts/image --import` and
-//! `tests/testbed/image` (scripts/test cluster).
-
-mod common;
+//! `tests/testbed/image` (scripts/test install).
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::cgroup::cpu_tree;
-use common::{kubectl, process, repository, whisper};
+use crate::bed::cgroup::cpu_tree;
+use crate::bed::{self, kubectl, process, repository, whisper};
+use crate::cluster::bed::Hold;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kernel_gossip::api::{KernelWhisper, Source, object_name};
@@ -28,9 +27,9 @@ struct Install;
 
 impl Install {
     fn new() -> Install {
-        common::testbed();
+        bed::testbed();
         let install = Install;
-        let overlay = repository().join("tests/manifests/testbed");
+        let overlay = repository().join("tests/fixtures/manifests/testbed");
         process::output(kubectl().args(["apply", "--server-side", "-k"]).arg(overlay));
         for workload in [
             "daemonset/kernel-observer",
@@ -108,7 +107,7 @@ async fn a_whisper_goes_by_the_collector() {
     let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), NAMESPACE);
     let name = object_name(&pod.name_any(), "kw");
     // A service has no endpoint yet for a moment after its pod is ready, the collector's and the reconciler's.
-    let end = Instant::now() + common::PATIENCE;
+    let end = Instant::now() + bed::PATIENCE;
     let said = loop {
         let said = collector.export(message.clone()).await.expect_err("nobody's word");
         if said.code() != Code::Unavailable || Instant::now() > end {
@@ -127,7 +126,7 @@ async fn a_whisper_goes_by_the_collector() {
     let there = await_condition(whispers, &name, |kw: Option<&KernelWhisper>| {
         kw.is_some_and(|kw| kw.status.is_some())
     });
-    let kw = tokio::time::timeout(common::PATIENCE, there).await.expect("a whisper").unwrap().unwrap();
+    let kw = tokio::time::timeout(bed::PATIENCE, there).await.expect("a whisper").unwrap().unwrap();
     assert_eq!(kw.spec.pod_uid, pod.uid().unwrap());
     assert_eq!(kw.status.unwrap().signals[0].source, Source::Kernel);
 }
@@ -145,7 +144,7 @@ fn who_may_view_a_namespace_reads_its_objects() {
     };
     // The roles are put together by a controller, a moment after they are there.
     for resource in ["kernelwhispers.kernel.gossip.io", "podbirthcertificates.kernel.gossip.io"] {
-        common::until("the right to read", || (can("list", resource) == "yes").then_some(()));
+        bed::until("the right to read", || (can("list", resource) == "yes").then_some(()));
         for verb in ["create", "patch", "delete"] {
             assert_eq!(can(verb, resource), "no", "{verb} {resource}");
         }
@@ -153,8 +152,9 @@ fn who_may_view_a_namespace_reads_its_objects() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster with the images: scripts/test cluster"]
+#[ignore = "needs a cluster with the images: scripts/test install"]
 async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
+    let _alone = Hold::alone();
     let _install = Install::new();
 
     // As the manifests say, by the kernel's word.
@@ -178,7 +178,7 @@ async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
 
     let page = tempfile::NamedTempFile::new().unwrap();
     let mut demo = Command::new(repository().join("scripts/demo-1-pod-birth.sh"));
-    demo.arg("--html").arg(page.path()).env("KERNEL_GOSSIP", common::kernel_gossip().get_program());
+    demo.arg("--html").arg(page.path()).env("KERNEL_GOSSIP", bed::kernel_gossip().get_program());
     let out = process::output(&mut demo);
     assert!(out.contains("To start one pod the kernel did: "), "{out}");
     assert!(std::fs::read_to_string(page.path()).unwrap().contains("simple-nginx"));

@@ -1,21 +1,13 @@
 //! The manifests, as they are applied: taken by a real API server under strict validation, admitted at the
 //! level of pod security they claim, granting what is used and nothing else.
 
-#[path = "../cluster/mod.rs"]
-mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../rbac/mod.rs"]
-mod rbac;
-mod render;
-
 use std::collections::BTreeSet;
 
+use crate::bed::{self, kubectl, process, tool};
+use crate::cluster::bed::rbac::{self, Use};
+use crate::cluster::bed::render::kustomize;
+use crate::cluster::bed::{Namespace, feed};
 use clap::Parser;
-use cluster::{Namespace, feed};
-use common::{kubectl, process, tool};
-use rbac::Use;
-use render::kustomize;
 use serde_json::{Value, json};
 
 /// Every kustomization that can be applied.
@@ -165,7 +157,7 @@ fn kube_score_finds_nothing() {
         "deployment-replicas",
     ];
     for install in ["k8s", "k8s/overlays/direct", "k8s/overlays/remediation"] {
-        let yaml = process::output(kubectl().arg("kustomize").arg(common::repository().join(install)));
+        let yaml = process::output(kubectl().arg("kustomize").arg(bed::repository().join(install)));
         let mut score = tool("kube-score");
         score.args(["score", "-", "--output-format", "ci", "--exit-one-on-warning"]);
         for test in ignored {
@@ -180,7 +172,7 @@ fn kube_score_finds_nothing() {
 }
 
 /// What each program asks of the API server, and where. The remediation's is not here: a test records what it
-/// really asks (tests/resize_cluster). So does one for the reconciler (tests/reconciler_cluster/rights.rs), which
+/// really asks (tests/cluster/resize). So does one for the reconciler (tests/cluster/reconciler/rights.rs), which
 /// needs a cluster; this one says it without.
 fn declared(service_account: &str) -> BTreeSet<Use> {
     let of = |resource| move |verb| Use::new("kernel.gossip.io", resource, verb);
@@ -271,7 +263,7 @@ fn the_overlays_differ_in_what_they_say_they_do() {
 #[test]
 #[ignore = "needs kubectl: scripts/test cluster"]
 fn components_add_what_they_say() {
-    let objects = kustomize("tests/manifests/components");
+    let objects = kustomize("tests/fixtures/manifests/components");
     let agent = &template(&objects, "DaemonSet kernel-observer")["spec"]["containers"][0];
     let capabilities = json!(["BPF", "PERFMON", "SYS_RESOURCE"]);
     assert_eq!(agent["securityContext"]["capabilities"]["add"], capabilities);

@@ -1,15 +1,12 @@
 //! The agent as a user runs it: real load, real output, real signals.
 
-mod common;
-mod http;
-
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::cgroup::Cgroup;
-use common::process::{Line, Running, without_capabilities};
-use common::{kernel_gossip, until};
+use crate::bed::cgroup::Cgroup;
+use crate::bed::process::{Line, Running, without_capabilities};
+use crate::bed::{self, http, kernel_gossip, until};
 use kernel_gossip::sinks::names;
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -136,7 +133,7 @@ fn sigterm_ends_it_though_nobody_listens() {
     let cgroup = throttled("unheard");
     let _burner = cgroup.burn(1, None);
     let (_listener, endpoint) = silent_receiver();
-    let address = common::free_address();
+    let address = bed::free_address();
     let mut command = agent(&["--prometheus", &address.to_string()]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     let (running, _unread) = Running::start_unread(&mut command);
@@ -173,7 +170,7 @@ fn sigterm_ends_it_though_a_name_is_looked_up() {
     }
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.invalid:4317");
     let running = Running::start(&mut command);
-    server.set_read_timeout(Some(common::PATIENCE)).expect("a socket");
+    server.set_read_timeout(Some(bed::PATIENCE)).expect("a socket");
     server.recv(&mut [0; 512]).expect("the agent asks for the name");
     ends_well(running);
 }
@@ -203,7 +200,7 @@ fn kubernetes_off_asks_no_api_server() {
     let (listener, server) = silent_receiver();
     listener.set_nonblocking(true).expect("a socket");
     let (config, kubeconfig) = (configuration("agent: {kubernetes: off}\n"), kubeconfig(&server));
-    let address = common::free_address().to_string();
+    let address = bed::free_address().to_string();
     let config = config.path().to_string_lossy().into_owned();
     let mut command = agent(&["--config", &config, "--prometheus", &address]);
     let mut agent = Running::start(command.env("KUBECONFIG", kubeconfig.path()));
@@ -216,7 +213,7 @@ fn kubernetes_off_asks_no_api_server() {
 /// A host's name that no node can have, where there is a kubeconfig: one line, unless a cluster is asked for.
 #[test]
 fn a_name_that_is_no_nodes_is_told_and_it_runs() {
-    let kubeconfig = kubeconfig(&format!("http://{}", common::free_address()));
+    let kubeconfig = kubeconfig(&format!("http://{}", bed::free_address()));
     let named = |command: &mut Command| {
         Running::start(command.env("KUBECONFIG", kubeconfig.path()).env("NODE_NAME", "my_laptop"))
     };
@@ -259,7 +256,7 @@ fn a_cgroup_that_cannot_be_read_is_told_once() {
         std::fs::set_permissions(file.expect("a file").path(), mode).expect("chmod");
     }
     let _burner = open.burn(1, None);
-    let address = common::free_address();
+    let address = bed::free_address();
     let mut agent = Running::start(without_capabilities(&mut agent(&["--prometheus", &address.to_string()])));
     whisper(&mut agent, &open, "cpu_throttle");
     let counted = r#"kernel_gossip_agent_losses_total{kernel_gossip_agent_loss_reason="unreadable_cgroup"} "#;
@@ -336,7 +333,7 @@ fn kubeconfig(server: &str) -> NamedTempFile {
 /// An API server that is not there: one line, and the whispers go out all the same.
 #[test]
 fn without_an_api_server_it_runs() {
-    let file = kubeconfig(&format!("http://{}", common::free_address()));
+    let file = kubeconfig(&format!("http://{}", bed::free_address()));
     let cgroup = throttled("noapi");
     let _burner = cgroup.burn(1, None);
     let arguments = ["--node-name", "nowhere", "--kubeconfig", &file.path().to_string_lossy()];

@@ -1,10 +1,5 @@
 //! The real OpenTelemetry Collector, with the configuration we ship, and the real Prometheus.
 
-mod common;
-mod http;
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -13,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::bed::process::{Running, output};
+use crate::bed::{free_address, http, repository, tool, until};
 use clap::Parser;
-use common::process::{Running, output};
-use common::{free_address, repository, tool, until};
 use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{SignalType, Transition};
 use kernel_gossip::sinks::names::metric;
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig};
+use kernel_gossip::sinks::testdata;
 use kernel_gossip::sinks::{Sinks, SinksConfig};
 use serde_json::Value;
 

@@ -1,14 +1,11 @@
 //! Delivery over OTLP against a real receiver that fails in every way a receiver can.
 
-mod receiver;
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
-
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use crate::bed::receiver::{self, Answer, Receiver};
 use clap::Parser;
 use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::signals::{SignalType, Transition};
@@ -16,10 +13,10 @@ use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::{Lane, LaneSize};
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, Unsent};
 use kernel_gossip::sinks::telemetry::{self, SelfStats};
+use kernel_gossip::sinks::testdata;
 use kernel_gossip::sinks::{Sinks, SinksConfig};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use receiver::{Answer, Receiver};
 use tokio::net::TcpListener;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Code, Status};

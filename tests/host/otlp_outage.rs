@@ -1,9 +1,5 @@
 //! The OpenTelemetry Collector away or short of memory: nothing is lost that is not counted.
 
-mod common;
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,15 +7,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::bed::process::{Running, output};
+use crate::bed::{free_address, repository, tool, until};
 use clap::Parser;
-use common::process::{Running, output};
-use common::{free_address, repository, tool, until};
 use kernel_gossip::attribution::Workload;
 use kernel_gossip::signals::{SignalType, Transition, Whisper};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::Lane;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink};
+use kernel_gossip::sinks::testdata;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,18 +1,16 @@
 //! `/metrics` and `/health` as a client meets them.
 
-mod http;
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::get;
+use crate::bed::http::get;
+use crate::bed::until;
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::prometheus::{PrometheusSink, address};
 use kernel_gossip::sinks::telemetry::SelfStats;
+use kernel_gossip::sinks::testdata;
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -100,9 +98,8 @@ fn slow_clients_hold_neither_the_ledger_nor_ever_more_memory() {
     assert_eq!(get(served.sink.address(), "/health", "").status, 503, "still answered");
     drop(slow);
     // The server notices when it next writes to them.
-    let again = http::until("an answer", || {
-        Some(get(served.sink.address(), "/metrics", "")).filter(|a| a.status == 200)
-    });
+    let again =
+        until("an answer", || Some(get(served.sink.address(), "/metrics", "")).filter(|a| a.status == 200));
     let refused = "kernel_gossip_agent_losses_total{kernel_gossip_agent_loss_reason=\"scrape_refused\"} ";
     let line = again.body.lines().find(|l| l.starts_with(refused)).expect("the refusal is counted");
     assert_ne!(line.strip_prefix(refused), Some("0"));

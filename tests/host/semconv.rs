@@ -1,16 +1,14 @@
 //! The registry in docs/semconv, the code's table and what is really emitted say the same, and every generated file
 //! (`scripts/generate`) is what the code says.
 
-#[path = "../scripts/generator/mod.rs"]
+#[path = "../../scripts/generator/mod.rs"]
 mod generator;
-mod receiver;
-#[path = "../src/sinks/testdata.rs"]
-mod testdata;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bed::receiver::Receiver;
 use clap::Parser;
 use generator::registry::{self, Attribute, File, Group, Type, all_metrics};
 use kernel_gossip::api::BirthOutcome;
@@ -21,10 +19,10 @@ use kernel_gossip::sinks::names;
 use kernel_gossip::sinks::names::metric::{Kind, Metric};
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, encode};
 use kernel_gossip::sinks::telemetry::{self, SelfStats};
+use kernel_gossip::sinks::testdata;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1 as proto;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use receiver::Receiver;
 
 fn file(name: &str) -> File {
     registry::file(name).expect("a file of the registry")

@@ -1,16 +1,14 @@
 //! A pod as CRI-O starts it, with both of the kubelet's cgroup drivers: real conmon and crun, and the test does what CRI-O
 //! and the kubelet do around them. CRI-O itself is not a package of Debian's.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::bundle::lay_out;
-use common::cgroup::{Version, cpu_tree};
-use common::process::{Running, output};
-use common::{kernel_gossip, until};
+use crate::bed::bundle::lay_out;
+use crate::bed::cgroup::{Version, cpu_tree};
+use crate::bed::process::{Running, output};
+use crate::bed::{kernel_gossip, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -1,15 +1,13 @@
 //! Cgroup sampling against the files of the kernel that runs the test.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::cgroup::{Cgroup, Version, cpu_tree};
-use common::until;
+use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
+use crate::bed::until;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::cpu::Hook;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
@@ -371,7 +369,7 @@ fn a_very_long_path_is_found() {
 
 /// The iterator against files, for as many cgroups as a full node has: figures, no verdict.
 #[test]
-#[ignore = "prints figures: cargo test --release --test kernel_cgroups -- --ignored --nocapture"]
+#[ignore = "prints figures: cargo test --release --test kernel cost_of_a_sample -- --ignored --nocapture"]
 fn cost_of_a_sample() {
     let parent = Cgroup::new("cost");
     let groups: Vec<Cgroup> = (0..1000).map(|i| parent.child(&format!("c{i}"))).collect();

@@ -1,13 +1,11 @@
 //! The helpers of the other tests hold on every kernel and cgroup version.
 
-mod common;
-
 use std::process::Command;
 use std::time::Duration;
 
-use common::cgroup::{Cgroup, Version, cpu_tree};
-use common::process::Running;
-use common::until;
+use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
+use crate::bed::process::Running;
+use crate::bed::until;
 
 const PERIOD: Duration = Duration::from_millis(20);
 

@@ -10,9 +10,9 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::bed::{Namespace, eventually};
-use crate::common;
-use crate::common::process::Running;
+use crate::bed;
+use crate::bed::process::Running;
+use crate::cluster::bed::{Namespace, eventually};
 
 /// The node's agent, on this machine, as an `agent` of this namespace that may speak for any pod. It says
 /// its whispers on stdout too, as JSON.
@@ -33,7 +33,7 @@ impl Agent {
         };
         let (token, config) =
             (file("token", &ns.caller("agent", &["/otlp/cluster"])), file("config.yaml", config));
-        let mut command = common::kernel_gossip();
+        let mut command = bed::kernel_gossip();
         command.args(["agent", "--output=json", "--node-name=kg-node"]);
         command.arg("--runtime-root").arg(bundles());
         command.arg("--config").arg(config).arg("--otlp-token-file").arg(token);
@@ -59,8 +59,7 @@ impl Agent {
 
 /// Where the node's containerd has its containers' bundles.
 fn bundles() -> PathBuf {
-    let dir = std::env::var_os("TESTBED_DIR").map_or_else(|| "/var/tmp/kg-testbed".into(), PathBuf::from);
-    dir.join("cluster/state/containerd-run/io.containerd.runtime.v2.task")
+    bed::testbed_dir().join("cluster/state/containerd-run/io.containerd.runtime.v2.task")
 }
 
 /// Pods that burn while there is a file of their name in a directory.

@@ -2,87 +2,53 @@
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Namespace, feed};
-use crate::common::process::{Running, output};
-use crate::common::{free_address, kernel_gossip, kubectl, repository, testbed_dir, until};
+use super::Namespace;
+use super::reconciler::Reconciler;
+use crate::bed::process::{Running, output};
+use crate::bed::{free_address, kernel_gossip, kubectl, testbed_dir, until};
 
 pub struct Bed {
     agent: Running,
-    _reconciler: Running,
+    _reconciler: Reconciler,
     pub namespace: Namespace,
     /// Where the agent serves its metrics.
     pub metrics: String,
     _token: tempfile::NamedTempFile,
-    _share: Share,
-}
-
-/// Tests that measure time have the node to themselves.
-static NODE: RwLock<()> = RwLock::new(());
-
-#[allow(dead_code, reason = "held, not read")]
-enum Share {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Bed {
     /// `arguments`: more of the agent's.
     pub fn new(name: &str, arguments: &[&str]) -> Bed {
-        let share = NODE.read().unwrap_or_else(PoisonError::into_inner);
-        Bed::with(Share::Shared(share), name, arguments)
+        Bed::with(Namespace::new(name), arguments)
     }
 
-    /// The same; nothing else of this program runs meanwhile.
+    /// The same; no other test runs on the cluster meanwhile.
     pub fn alone(name: &str, arguments: &[&str]) -> Bed {
-        let share = NODE.write().unwrap_or_else(PoisonError::into_inner);
-        Bed::with(Share::Alone(share), name, arguments)
+        Bed::with(Namespace::alone(name), arguments)
     }
 
-    fn with(share: Share, name: &str, arguments: &[&str]) -> Bed {
-        let namespace = Namespace::new(name);
-        let crds = repository().join("k8s/crds");
-        output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-k", crds.to_str().unwrap()]));
-        output(kubectl().args([
-            "wait",
-            "--for=condition=Established",
-            "crd/podbirthcertificates.kernel.gossip.io",
-            "--timeout=30s",
-        ]));
-        let token = caller(&namespace);
-        let [otlp, webhook, metrics, own] =
-            [free_address(), free_address(), free_address(), free_address()].map(|a| a.port().to_string());
-        let mut reconciler = Running::start(kernel_gossip().args([
-            "reconciler",
-            "--listen",
-            "127.0.0.1",
-            "--otlp-port",
-            &otlp,
-            "--webhook-port",
-            &webhook,
-            "--metrics-port",
-            &metrics,
-            "--leader-election=false",
-            "--only-namespace",
-            &namespace.0,
-        ]));
-        reconciler.says("what the API knows is taken over");
+    fn with(namespace: Namespace, arguments: &[&str]) -> Bed {
+        let mut token = tempfile::NamedTempFile::new().unwrap();
+        token.write_all(namespace.caller("caller", &["/otlp/cluster"]).as_bytes()).unwrap();
+        let mut reconciler = Reconciler::start(&namespace, &[], &[]);
+        reconciler.process.says("what the API knows is taken over");
+        let own = free_address();
         let mut agent = Running::start(
             kernel_gossip()
                 .args(["agent", "--node-name", "kg-node", "--output", "json"])
-                .args(["--otlp-logs-endpoint", &format!("http://127.0.0.1:{otlp}")])
+                .args(["--otlp-logs-endpoint", &format!("http://{}", reconciler.otlp)])
                 .args(["--otlp-token-file", token.path().to_str().unwrap()])
-                .args(["--prometheus", &format!("127.0.0.1:{own}")])
+                .args(["--prometheus", &own.to_string()])
                 .args(arguments),
         );
         agent.says("births: working");
         agent.says("watching");
         agent.says("API server: ");
-        let metrics = format!("http://127.0.0.1:{own}/metrics");
-        Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token, _share: share }
+        let metrics = format!("http://{own}/metrics");
+        Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token }
     }
 
     /// The status of a pod's certificate, once there is one.
@@ -113,11 +79,12 @@ impl Bed {
 
     /// What the agent said of a pod's birth, with `zero`: the birth's, in ms since the Unix epoch.
     pub fn said(&mut self, pod: &str) -> Value {
-        let wanted = json!(pod);
+        let wanted = (json!(self.namespace.0), json!(pod));
         let mut found = Value::Null;
         self.agent.line("the birth", |line| {
             let Ok(said) = serde_json::from_str::<Value>(&line.text) else { return false };
-            let it = said["event.name"] == "kernel_gossip.birth" && said["k8s.pod.name"] == wanted;
+            let it = said["event.name"] == "kernel_gossip.birth"
+                && (&said["k8s.namespace.name"], &said["k8s.pod.name"]) == (&wanted.0, &wanted.1);
             if it {
                 found = said;
             }
@@ -131,25 +98,6 @@ fn with_zero(mut said: Value) -> Value {
     let zero: jiff::Timestamp = said["kernel_gossip.birth.zero"].as_str().unwrap().parse().unwrap();
     said["zero"] = json!(zero.as_nanosecond() as f64 / 1e6);
     said
-}
-
-/// A service account that may speak for any pod: its token, in a file.
-fn caller(namespace: &Namespace) -> tempfile::NamedTempFile {
-    let ns = &namespace.0;
-    let meta = json!({"name": ns});
-    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "caller", "namespace": ns}},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta,
-         "rules": [{"nonResourceURLs": ["/otlp/cluster"], "verbs": ["post"]}]},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": meta,
-         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ns},
-         "subjects": [{"kind": "ServiceAccount", "name": "caller", "namespace": ns}]},
-    ]});
-    feed(kubectl().args(["apply", "-f", "-"]), &objects.to_string()).expect("applied");
-    let token = namespace.kubectl(&["create", "token", "caller", "--audience", "kernel-gossip"]);
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(token.trim().as_bytes()).unwrap();
-    file
 }
 
 /// A pod of one container, `main`; the image's own command where there is none.

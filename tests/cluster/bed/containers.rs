@@ -12,10 +12,10 @@ use kernel_gossip::reconciler::resize::ANNOTATION;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::cluster::Namespace;
-use crate::common;
-use crate::common::cgroup::{Version, cpu_tree};
-use crate::render;
+use crate::bed;
+use crate::bed::cgroup::{Version, cpu_tree};
+use crate::cluster::bed::render;
+use crate::cluster::bed::{Namespace, OWNER};
 
 /// A container that runs `script` with a CPU limit of 200m of which 100m are requested.
 pub fn template(script: &str) -> Value {
@@ -149,7 +149,7 @@ impl Container {
     /// A window from `begin` on, closed as soon as `enough`.
     pub async fn since(&self, begin: Numbers, enough: impl Fn(&Window) -> bool) -> Evidence {
         // A rest that makes little of a burst takes fifty times as long as the burst was stopped.
-        let end = Instant::now() + 3 * common::PATIENCE;
+        let end = Instant::now() + 3 * bed::PATIENCE;
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let window = Window::between(begin, self.numbers());
@@ -218,12 +218,14 @@ pub fn remediation_role(namespace: &Namespace) -> Value {
         .find(|m| m["kind"] == "ClusterRole" && m["metadata"]["name"] == "kernel-gossip-remediation")
         .unwrap();
     role["metadata"]["name"] = json!(namespace.0);
+    role["metadata"]["labels"] = json!({OWNER: namespace.0});
     namespace.apply(&role);
     namespace.apply(&json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace.0},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": namespace.0, "labels": {OWNER: namespace.0}},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace.0},
         "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace.0}],
     }));
-    common::until_allowed(&namespace.0, "default", &["patch", "pods", "--subresource=resize"]);
+    bed::until_allowed(&namespace.0, "default", &["patch", "pods", "--subresource=resize"]);
     role
 }

@@ -1,31 +1,89 @@
-//! A namespace of the cluster for one test.
-#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
+//! What the tests on the cluster share: who has it to himself, and a namespace for each test.
 
+pub mod agent;
+pub mod births;
+pub mod containers;
+pub mod rbac;
+pub mod reconciler;
+pub mod render;
+
+use std::collections::BTreeSet;
+use std::future::Future;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
+use kube::Client;
 use serde_json::{Value, json};
 
-use crate::common::{self, kubectl, process};
+use crate::bed::{self, PATIENCE, kubectl, process, repository};
+
+/// Held by every test: with others, or alone by those that measure the node, need all of it, or break the cluster.
+static CLUSTER: RwLock<()> = RwLock::new(());
+
+/// While it is held the cluster is shared with other tests, or nobody else's.
+#[expect(dead_code, reason = "held, not read")]
+pub enum Hold {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+impl Hold {
+    pub fn shared() -> Hold {
+        bed::testbed();
+        Hold::Shared(CLUSTER.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the end of what other tests left, too: their namespaces go on ending for seconds.
+    pub fn alone() -> Hold {
+        bed::testbed();
+        let alone = Hold::Alone(CLUSTER.write().unwrap_or_else(PoisonError::into_inner));
+        bed::until("end of other tests' namespaces", || {
+            let names = process::output(kubectl().args(["get", "namespaces", "-o", "name"]));
+            (!names.contains("namespace/kg-test-")).then_some(())
+        });
+        alone
+    }
+}
 
 /// A namespace of the test's own, deleted with what is in it.
-pub struct Namespace(pub String);
+pub struct Namespace(pub String, #[expect(dead_code, reason = "held, not read")] Hold);
+
+/// The label of what a test makes outside its namespace, with the namespace as its value.
+pub const OWNER: &str = "kg-test";
 
 impl Namespace {
     pub fn new(name: &str) -> Namespace {
-        Namespace::secured(name, "privileged")
+        Namespace::with(Hold::shared(), name, "privileged")
+    }
+
+    /// The same, while no other test runs on the cluster.
+    pub fn alone(name: &str) -> Namespace {
+        Namespace::with(Hold::alone(), name, "privileged")
     }
 
     /// With this level of pod security.
     pub fn secured(name: &str, level: &str) -> Namespace {
-        common::testbed();
-        let namespace = Namespace(format!("kg-act-{name}"));
+        Namespace::with(Hold::shared(), name, level)
+    }
+
+    /// Makes it, and sees to it that the project's definitions are there.
+    fn with(hold: Hold, name: &str, level: &str) -> Namespace {
+        static GIVEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.is_empty() {
+            install_definitions();
+        }
+        assert!(given.insert(name.to_owned()), "two tests have a namespace {name}");
+        drop(given);
+        let namespace = Namespace(format!("kg-test-{name}"), hold);
         // What an interrupted run left behind.
         process::output(kubectl().args(["delete", "namespace", &namespace.0, "--ignore-not-found"]));
         let labels = json!({"pod-security.kubernetes.io/enforce": level});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.0, "labels": labels}});
         feed(kubectl().args(["create", "-f", "-"]), &object.to_string()).expect("a namespace");
-        common::until("service account", || {
+        bed::until("service account", || {
             let got =
                 kubectl().args(["-n", &namespace.0, "get", "serviceaccount", "default"]).output().ok()?;
             got.status.success().then_some(())
@@ -48,7 +106,7 @@ impl Namespace {
 
     pub fn running(&self, pod: &str) {
         let pod = format!("pod/{pod}");
-        common::until("running pod", || {
+        bed::until("running pod", || {
             let started = "jsonpath={.status.containerStatuses[0].state.running.startedAt}";
             let got = kubectl().args(["-n", &self.0, "get", &pod, "-o", started]).output().ok()?;
             (got.status.success() && !got.stdout.is_empty()).then_some(())
@@ -67,9 +125,45 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        let mine = format!("{OWNER}={}", self.0);
+        let _ = kubectl().args(["delete", "clusterrole,clusterrolebinding", "-l", &mine]).output();
         let _ = kubectl().args(["delete", "namespace", &self.0, "--wait=false"]).output();
-        let roles = ["delete", "--ignore-not-found", "clusterrole,clusterrolebinding", &self.0];
-        let _ = kubectl().args(roles).output();
+    }
+}
+
+/// The project's custom resource definitions, served.
+pub fn install_definitions() {
+    let crds = repository().join("k8s/crds");
+    process::output(kubectl().args([
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-k",
+        crds.to_str().unwrap(),
+    ]));
+    process::output(kubectl().args([
+        "wait",
+        "--for=condition=Established",
+        "crd/kernelwhispers.kernel.gossip.io",
+        "crd/podbirthcertificates.kernel.gossip.io",
+        "--timeout=30s",
+    ]));
+}
+
+pub async fn client() -> Client {
+    bed::testbed();
+    Client::try_default().await.unwrap()
+}
+
+/// Asks again and again until there is an answer.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

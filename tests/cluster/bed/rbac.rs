@@ -1,7 +1,6 @@
 //! Which verbs a program really uses, and which its role grants: a proxy to the API server that speaks as
 //! the program's service account, so that RBAC judges each request, and remembers what was asked. It can hold a
 //! request back, so that something happens in the middle of it.
-#![allow(dead_code, reason = "each test binary is a crate of its own and uses a part of this one")]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::common;
+use crate::bed;
 
 /// One thing RBAC rules over.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +82,7 @@ pub struct Holding(mpsc::Receiver<Held>);
 
 impl Holding {
     pub async fn reached(&mut self) -> Held {
-        let held = tokio::time::timeout(common::PATIENCE, self.0.recv()).await;
+        let held = tokio::time::timeout(bed::PATIENCE, self.0.recv()).await;
         held.expect("a request to hold back, in time").expect("the proxy serves")
     }
 }

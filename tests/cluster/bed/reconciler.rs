@@ -1,10 +1,10 @@
-//! The reconciler as a process, its callers, and a namespace of the test's own.
+//! The reconciler as a process, and its callers.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,53 +21,11 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::common::process::{Running, output};
-use crate::common::{self, PATIENCE, free_address, kubectl, whisper};
-
-/// Read by every test while it runs, written by the one that takes the definitions away.
-static DEFINITIONS: RwLock<()> = RwLock::new(());
-
-/// Held while the definitions must stay, or must be nobody else's.
-#[expect(dead_code, reason = "held, not read")]
-enum Hold {
-    Shared(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
-/// A namespace of the test's own, deleted with what is in it.
-pub struct Namespace(pub String, #[expect(dead_code, reason = "held, not read")] Hold);
+use super::{Namespace, OWNER, eventually};
+use crate::bed::process::{Running, output};
+use crate::bed::{self, PATIENCE, free_address, kubectl, whisper};
 
 impl Namespace {
-    /// Makes it, and sees to it that the definitions are there.
-    pub fn new(name: &str) -> Namespace {
-        Namespace::with(name, Hold::Shared(DEFINITIONS.read().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// The same, while no other test here runs.
-    pub fn alone(name: &str) -> Namespace {
-        Namespace::with(name, Hold::Alone(DEFINITIONS.write().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    fn with(name: &str, hold: Hold) -> Namespace {
-        install_crds();
-        let namespace = Namespace(format!("kg-recon-{name}"), hold);
-        output(kubectl().args(["delete", "namespace", &namespace.0, "--ignore-not-found"]));
-        output(kubectl().args(["create", "namespace", &namespace.0]));
-        common::until("service account", || {
-            let account = ["-n", &namespace.0, "get", "serviceaccount", "default"];
-            kubectl().args(account).output().ok()?.status.success().then_some(())
-        });
-        namespace
-    }
-
-    pub fn kubectl(&self, args: &[&str]) -> String {
-        output(kubectl().args(["-n", &self.0]).args(args))
-    }
-
-    pub fn apply(&self, object: &Value) {
-        apply_in(Some(&self.0), object);
-    }
-
     /// A pod that does nothing, on the node.
     pub async fn pod(&self, client: &Client, name: &str) -> Pod {
         self.apply(&json!({
@@ -89,7 +47,7 @@ impl Namespace {
     /// A service account that RBAC allows to post to these paths; a token of it for our audience.
     pub fn caller(&self, name: &str, paths: &[&str]) -> String {
         let (ns, role) = (&self.0, format!("{}-{name}", self.0));
-        let meta = json!({"name": role, "labels": {"kg-recon": ns}});
+        let meta = json!({"name": role, "labels": {OWNER: ns}});
         apply_in(
             Some(ns),
             &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}),
@@ -110,7 +68,7 @@ impl Namespace {
             }),
         );
         for path in paths {
-            common::until_allowed(ns, name, &["post", path]);
+            bed::until_allowed(ns, name, &["post", path]);
         }
         self.token(name, &["--audience", "kernel-gossip"])
     }
@@ -120,49 +78,12 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let mine = format!("kg-recon={}", self.0);
-        let _ = kubectl().args(["delete", "clusterrole,clusterrolebinding", "-l", &mine]).output();
-        let _ = kubectl().args(["delete", "namespace", &self.0, "--wait=false"]).output();
-    }
-}
-
 pub fn apply_in(namespace: Option<&str>, object: &Value) {
     let file = tempfile::NamedTempFile::new().unwrap();
     serde_json::to_writer(&file, object).unwrap();
     let mut command = kubectl();
     command.args(namespace.iter().flat_map(|n| ["-n", n]));
     output(command.args(["apply", "-f", file.path().to_str().unwrap()]));
-}
-
-pub fn install_crds() {
-    let crds = common::repository().join("k8s/crds");
-    output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-k", crds.to_str().unwrap()]));
-    output(kubectl().args([
-        "wait",
-        "--for=condition=Established",
-        "crd/kernelwhispers.kernel.gossip.io",
-        "crd/podbirthcertificates.kernel.gossip.io",
-        "--timeout=30s",
-    ]));
-}
-
-pub async fn client() -> Client {
-    common::testbed();
-    Client::try_default().await.unwrap()
-}
-
-/// Asks again and again until there is an answer.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// A reconciler of its own, on ports of its own.
@@ -192,7 +113,7 @@ impl Reconciler {
 
     fn on(at: [SocketAddr; 3], arguments: Vec<String>, environment: Vec<(String, String)>) -> Reconciler {
         let [otlp, webhook, metrics] = at;
-        let mut command = common::kernel_gossip();
+        let mut command = bed::kernel_gossip();
         command.args(["reconciler", "--listen", "127.0.0.1"]);
         command.args(
             [("--otlp-port", otlp), ("--webhook-port", webhook), ("--metrics-port", metrics)]

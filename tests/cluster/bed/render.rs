@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{kubectl, process, repository};
+use crate::bed::{kubectl, process, repository};
 
 /// The objects of a kustomization, named from the top of the repository.
 pub fn kustomize(directory: &str) -> Vec<Value> {

@@ -1,15 +1,15 @@
 //! What certifying twenty births at once costs them: figures, no verdict.
-//! `cargo test --release --test birth_cluster -- --ignored --nocapture cost` on the test bed's cluster.
+//! `cargo test --release --test cluster births::cost -- --ignored --nocapture` on the test bed's cluster.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bed::pod;
-use crate::cluster::{Namespace, feed};
-use crate::common::measure::{median, spent};
-use crate::common::process::Running;
-use crate::common::{kernel_gossip, kubectl};
+use crate::bed::measure::{median, spent};
+use crate::bed::process::Running;
+use crate::bed::{kernel_gossip, kubectl};
+use crate::cluster::bed::births::pod;
+use crate::cluster::bed::{Namespace, feed};
 
 const PODS: usize = 20;
 const ROUNDS: usize = 8;
@@ -17,7 +17,7 @@ const ROUNDS: usize = 8;
 #[test]
 #[ignore = "needs the cluster, and nothing else on it"]
 fn cost_of_certifying_twenty_births_at_once() {
-    let namespace = Namespace::new("birth-cost");
+    let namespace = Namespace::alone("birth-cost");
     start(&namespace); // what the first has to fetch and to make, all others have
     let (mut off, mut on, mut agents) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {

@@ -1,20 +1,13 @@
 //! Births on the test bed's node: containerd, runc, the kubelet and CNI plugins at work, the agent and the reconciler
 //! as processes, and the certificates read from the API server.
 
-mod bed;
-#[path = "../cluster/mod.rs"]
-mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
 mod cost;
-mod started;
-mod straced;
-mod trace;
+pub mod trace;
 mod waves;
 
-use bed::{Bed, ctr, kill, pod};
-use common::process::{Running, output};
-use common::{kernel_gossip, until};
+use crate::bed::process::{Running, output};
+use crate::bed::{kernel_gossip, until};
+use crate::cluster::bed::births::{Bed, containerd_ms, ctr, kill, pod};
 use kernel_gossip::api::PodBirthCertificateStatus;
 use serde_json::{Value, json};
 
@@ -85,7 +78,7 @@ fn a_pods_certificate_is_what_the_agent_and_containerd_saw() {
     let id = first["id"].as_str().unwrap();
     let created =
         events.line("/tasks/create", |l| l.text.contains("/tasks/create") && l.text.contains(id)).text;
-    let created = bed::containerd_ms(&created);
+    let created = containerd_ms(&created);
     let log = bed.namespace.kubectl(&["logs", "web", "-c", "first", "--timestamps"]);
     let wrote: jiff::Timestamp = log.split(' ').next().unwrap().parse().unwrap();
     let wrote = wrote.as_nanosecond() as f64 / 1e6;

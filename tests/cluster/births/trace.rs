@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, get, pod};
-use crate::common::process::Running;
-use crate::common::{free_address, tool, until};
+use crate::bed::process::Running;
+use crate::bed::{free_address, tool, until};
+use crate::cluster::bed::births::{Bed, get, pod};
 
 /// A Jaeger that keeps traces in memory.
 pub struct Jaeger {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, ctr, get, kill, pod};
-use crate::cluster::feed;
-use crate::common::process::{Running, output};
-use crate::common::{kubectl, until};
-use crate::started::Apart;
+use crate::bed::process::{Running, output};
+use crate::bed::{kubectl, until};
+use crate::cluster::bed::births::{Bed, ctr, get, kill, pod};
+use crate::cluster::bed::feed;
+use crate::cluster::measured::alone::started::Apart;
 
 /// Pods in all, and at once. `KG_BIRTH_PODS=200` for the whole of it.
 const PODS: usize = 40;
@@ -18,7 +18,7 @@ const WAVE: usize = 20;
 #[ignore = "needs the cluster: scripts/test cluster"]
 fn every_pod_is_certified_and_none_is_mixed_up() {
     let pods = std::env::var("KG_BIRTH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
-    let bed = Bed::new("birth-waves", &[]);
+    let bed = Bed::alone("birth-waves", &[]);
     let events = Running::start(&mut ctr(&["events"]));
     let ns = bed.namespace.0.clone();
     let mut certified = 0;
@@ -145,7 +145,7 @@ fn restarted(bed: &Bed, name: &str) {
 /// Twenty pods on two cores take their time.
 fn until_long<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     for _ in 0..5 {
-        let end = std::time::Instant::now() + crate::common::PATIENCE;
+        let end = std::time::Instant::now() + crate::bed::PATIENCE;
         while std::time::Instant::now() < end {
             if let Some(found) = probe() {
                 return found;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
-use crate::bed::{Agent, Namespace, Reconciler, client, eventually, openssl, status, throttled, whisper_of};
+use crate::cluster::bed::reconciler::{Agent, Reconciler, openssl, status, throttled, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 fn throttle(namespace: &str, pod: &str) -> Value {
     json!({
@@ -132,7 +133,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
     .await;
     ns.apply(&json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "elsewhere"},
-        "spec": {"nodeName": "kg-recon-no-node", "containers": [{"name": "main", "image": "testbed.local/pause:1"}]},
+        "spec": {"nodeName": "kg-test-no-node", "containers": [{"name": "main", "image": "testbed.local/pause:1"}]},
     }));
     let elsewhere: k8s_openapi::api::core::v1::Pod =
         Api::namespaced(client.clone(), &ns.0).get("elsewhere").await.unwrap();
@@ -140,7 +141,7 @@ async fn an_agent_speaks_for_its_own_node_only() {
     let answer =
         agent.send(&[throttled(&elsewhere), throttled(&pod)]).await.unwrap().partial_success.unwrap();
     assert_eq!(answer.rejected_log_records, 1);
-    assert!(answer.error_message.contains("runs on kg-recon-no-node"), "{}", answer.error_message);
+    assert!(answer.error_message.contains("runs on kg-test-no-node"), "{}", answer.error_message);
     whisper_of(&client, &pod, "its own node's whisper", |_| true).await;
     let all: Api<KernelWhisper> = Api::namespaced(client, &ns.0);
     assert!(all.get_opt("elsewhere-kw").await.unwrap().is_none());

@@ -7,9 +7,10 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
-use crate::rbac::{Proxy, Side, Use};
-use crate::rights;
+use super::rights;
+use crate::cluster::bed::rbac::{Proxy, Side, Use};
+use crate::cluster::bed::reconciler::{Reconciler, status, throttled, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 /// A reconciler behind a proxy, with the rights that the manifests give it.
 async fn behind_proxy(ns: &Namespace, arguments: &[&str]) -> (Proxy, Reconciler) {

@@ -8,8 +8,9 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
-use crate::common::{kubectl, process::output};
+use crate::bed::{kubectl, process::output};
+use crate::cluster::bed::reconciler::{Reconciler, status, throttled, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]

@@ -3,18 +3,9 @@
 //! server) goes on while it waits for `kubectl`.
 
 mod auth;
-mod bed;
-#[path = "../common/mod.rs"]
-mod common;
 mod conflicts;
 mod faults;
 mod life;
-mod metrics;
-#[path = "../rbac/mod.rs"]
-mod rbac;
-#[path = "../manifests/render.rs"]
-mod render;
 mod replicas;
 mod rights;
-mod speed;
 mod sudden;

@@ -6,7 +6,8 @@ use kernel_gossip::signals::{Transition, Whisper};
 use kube::ResourceExt;
 use serde_json::json;
 
-use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
+use crate::cluster::bed::reconciler::{Reconciler, status, throttled, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 fn replica(ns: &Namespace, name: &str) -> Reconciler {
     let arguments =

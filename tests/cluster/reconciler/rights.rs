@@ -7,10 +7,11 @@ use kernel_gossip::signals::{Transition, Whisper};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::bed::{Namespace, Reconciler, apply_in, client, eventually, throttled, whisper_of};
-use crate::faults::{self, restricted};
-use crate::rbac::{self, Proxy, Use};
-use crate::render::kustomize;
+use super::faults::{self, restricted};
+use crate::cluster::bed::rbac::{self, Proxy, Use};
+use crate::cluster::bed::reconciler::{Reconciler, apply_in, throttled, whisper_of};
+use crate::cluster::bed::render::kustomize;
+use crate::cluster::bed::{Namespace, OWNER, client, eventually};
 
 const ACCOUNT: &str = "kernel-gossip-operator";
 
@@ -28,7 +29,7 @@ fn bind(ns: &Namespace, manifests: &[Value]) {
     );
     for kind in ["ClusterRole", "Role"] {
         let role = manifests.iter().find(|m| m["kind"] == kind && m["metadata"]["name"] == ACCOUNT).unwrap();
-        let meta = json!({"name": format!("{}-roles", ns.0), "labels": {"kg-recon": ns.0}});
+        let meta = json!({"name": format!("{}-roles", ns.0), "labels": {OWNER: ns.0}});
         apply_in(
             Some(&ns.0),
             &json!({

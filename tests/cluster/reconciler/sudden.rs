@@ -6,11 +6,12 @@ use kernel_gossip::api::{KernelWhisper, Severity, WhisperState};
 use kernel_gossip::signals::{self, Transition, Whisper};
 use kube::{Api, Client, ResourceExt};
 
-use crate::bed::{Namespace, Reconciler, client, eventually, status, throttled, whisper_of};
-use crate::common::{self, kubectl, process::output};
-use crate::faults::restricted;
-use crate::rbac::{Side, Use};
-use crate::rights;
+use super::faults::restricted;
+use super::rights;
+use crate::bed::{self, kubectl, process::output};
+use crate::cluster::bed::rbac::{Side, Use};
+use crate::cluster::bed::reconciler::{Reconciler, status, throttled, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 /// The cluster's API server while it is dead. It runs again when this goes, however the test ends.
 struct NoApiServer;
@@ -27,7 +28,7 @@ impl Drop for NoApiServer {
     fn drop(&mut self) {
         program("start");
         // Others want it as well: the node, and those who find the metrics API by it.
-        common::until("an API server that is ready", || {
+        bed::until("an API server that is ready", || {
             let ready = [
                 &["get", "--raw=/readyz"][..],
                 &["wait", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io", "--timeout=1s"],
@@ -39,7 +40,7 @@ impl Drop for NoApiServer {
 }
 
 fn program(what: &str) {
-    output(Command::new(common::testbed().join("program")).args([what, "kube-apiserver"]));
+    output(Command::new(bed::testbed().join("program")).args([what, "kube-apiserver"]));
 }
 
 /// Every whisper of the namespace.

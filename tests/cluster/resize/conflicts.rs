@@ -3,10 +3,11 @@
 use kernel_gossip::api::RemediationState as State;
 use kernel_gossip::reconciler::resize::ANNOTATION;
 
-use crate::bed::{Container, pod, remediation_role};
-use crate::cluster::Namespace;
-use crate::rbac::{Held, Proxy, Side, Use};
-use crate::{BUSY, Executor, NODE, common, options, pods, quota_us};
+use super::{BUSY, Executor, options, pods, quota_us};
+use crate::bed;
+use crate::cluster::bed::Namespace;
+use crate::cluster::bed::containers::{Container, pod, remediation_role};
+use crate::cluster::bed::rbac::{Held, Proxy, Side, Use};
 
 fn resize() -> Use {
     Use::new("", "pods/resize", "patch")
@@ -28,7 +29,6 @@ async fn about_to_resize(namespace: &Namespace, name: &str, proxy: &Proxy) -> (C
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("conflict");
     for name in ["labelled", "forbidden"] {
         namespace.apply(&pod(name, BUSY, true));
@@ -46,7 +46,7 @@ async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
     // The node may write its status between the second look and the second try, too.
     let answers = proxy.answers(&resize);
     assert!(answers.starts_with(&[409]) && answers.ends_with(&[200]) && answers.len() <= 3, "{answers:?}");
-    common::until("the new quota", || (container.quota() == quota_us(&r)).then_some(()));
+    bed::until("the new quota", || (container.quota() == quota_us(&r)).then_some(()));
     assert!(executor.end().await.is_empty());
 
     // What permits it goes: nothing is resized, and nothing tried again.

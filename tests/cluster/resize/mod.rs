@@ -1,22 +1,15 @@
 //! Remediation on a real cluster: pods that the kernel throttles, resized in place by the executor, and
 //! pods that must be left alone. The evidence is what the kernel's own files say of the containers.
 
-mod bed;
-#[path = "../cluster/mod.rs"]
-mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
 mod conflicts;
-#[path = "../rbac/mod.rs"]
-mod rbac;
-#[path = "../manifests/render.rs"]
-mod render;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bed::{Container, Window, pod, remediation_role, template};
-use cluster::Namespace;
+use crate::bed;
+use crate::cluster::bed::Namespace;
+use crate::cluster::bed::containers::{Container, Window, pod, remediation_role, template};
+use crate::cluster::bed::rbac::{self, Use};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -27,13 +20,9 @@ use kernel_gossip::reconciler::recommend::{Kind, recommend};
 use kernel_gossip::reconciler::report::Evidence;
 use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};
 use kube::{Api, Client};
-use rbac::Use;
 use serde_json::json;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-
-/// Written by the tests that take the whole node, read by those that need room on it.
-static NODE: RwLock<()> = RwLock::const_new(());
 
 /// One thread that wants a CPU all the time.
 const BUSY: &str = "while :; do :; done";
@@ -68,7 +57,7 @@ impl Executor {
 
     /// The next status, stored at once.
     async fn next(&mut self) -> Remediation {
-        let update = tokio::time::timeout(common::PATIENCE, self.updates.recv()).await;
+        let update = tokio::time::timeout(bed::PATIENCE, self.updates.recv()).await;
         self.store(update.expect("no update in time").expect("the executor runs"))
     }
 
@@ -141,7 +130,6 @@ async fn pods(namespace: &Namespace) -> Api<Pod> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("helps");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
@@ -183,7 +171,6 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_step_that_did_not_help_is_undone() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("undone");
     // Busy while it is told to be. A window is a burst and the rest after it, both as long as the
     // kernel's counters say, whatever else the machine does.
@@ -215,7 +202,7 @@ async fn a_step_that_did_not_help_is_undone() {
     let after = container.since(begin, |w| w.usage_cores <= 0.18).await;
     let r = executor.told(&after).await;
     assert_eq!((r.state, r.reason.as_str()), (State::RolledBack, "DidNotHelp"));
-    common::until("old quota", || (container.quota() == 20_000).then_some(()));
+    bed::until("old quota", || (container.quota() == 20_000).then_some(()));
     assert_eq!(namespace.get("pod/bursts", "{.spec.containers[0].resources.limits.cpu}"), "200m");
     assert_eq!(namespace.get("pod/bursts", "{.status.containerStatuses[0].restartCount}"), "0");
     assert!(executor.end().await.is_empty());
@@ -225,7 +212,6 @@ async fn a_step_that_did_not_help_is_undone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_server_that_cannot_resize_is_said_to_be_one() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("old");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
@@ -248,7 +234,6 @@ async fn a_server_that_cannot_resize_is_said_to_be_one() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_nobody_permits_any_more_is_not_undone() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("barred");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
@@ -294,8 +279,7 @@ async fn what_nobody_permits_any_more_is_not_undone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_the_node_does_not_carry_out_is_undone() {
-    let _node = NODE.write().await;
-    let namespace = Namespace::new("pending");
+    let namespace = Namespace::alone("pending");
     let mut guaranteed = pod("calm", "sleep 3600", true);
     let resources = json!({"cpu": "200m", "memory": "32Mi"});
     guaranteed["spec"]["containers"][0]["resources"] = json!({"limits": resources, "requests": resources});
@@ -315,7 +299,7 @@ async fn what_the_node_does_not_carry_out_is_undone() {
     let patch = json!({"spec": {"containers": [{"name": "app", "resources": {"limits": {"cpu": cpu}, "requests": {"cpu": cpu}}}]}});
     namespace.kubectl(&["patch", "pod", "calm", "--subresource", "resize", "-p", &patch.to_string()]);
     let said = r#"{.status.conditions[?(@.type=="PodResizePending")].reason}"#;
-    common::until("word of the kubelet", || (namespace.get("pod/calm", said) == "Deferred").then_some(()));
+    bed::until("word of the kubelet", || (namespace.get("pod/calm", said) == "Deferred").then_some(()));
 
     let cores = |milli: i64| {
         let cores = Some(milli as f64 / 1e3);
@@ -351,8 +335,7 @@ async fn what_the_node_does_not_carry_out_is_undone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn pods_that_must_be_left_alone_are() {
-    let _node = NODE.write().await;
-    let namespace = Namespace::new("refused");
+    let namespace = Namespace::alone("refused");
     let annotated = json!({ANNOTATION: "resize"});
     namespace.apply(&json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
@@ -387,7 +370,7 @@ async fn pods_that_must_be_left_alone_are() {
         namespace.apply(&object);
         if reason == "ResourceQuota" {
             let counted = || namespace.get("resourcequota/limits", r"{.status.used.limits\.cpu}");
-            common::until("counted quota", || (counted() == "200m").then_some(()));
+            bed::until("counted quota", || (counted() == "200m").then_some(()));
         }
         let r = executor.told(&throttled).await;
         assert_eq!((r.state, r.reason.as_str()), (State::Refused, reason));
@@ -444,7 +427,7 @@ fn quota_us(r: &Remediation) -> u64 {
 /// CPU the test bed's only node has for pods, millicores.
 fn allocatable_milli() -> i64 {
     let nodes = ["get", "nodes", "-o", "jsonpath={.items[0].status.allocatable.cpu}"];
-    milli(&common::process::output(common::kubectl().args(nodes)))
+    milli(&bed::process::output(bed::kubectl().args(nodes)))
 }
 
 fn milli(text: &str) -> i64 {
@@ -454,14 +437,12 @@ fn milli(text: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_static_pod_is_left_alone() {
-    let _node = NODE.read().await;
     let namespace = Namespace::new("static");
     let node = namespace.get("nodes", "{.items[0].metadata.name}");
     let mut manifest = pod("busy", BUSY, true);
     manifest["metadata"]["namespace"] = json!(namespace.0);
     // Where the test bed's kubelet looks for them.
-    let dir = std::env::var("TESTBED_DIR").unwrap_or_else(|_| "/var/tmp/kg-testbed".into());
-    let dir = std::path::Path::new(&dir).join("cluster/state/manifests");
+    let dir = bed::testbed_dir().join("cluster/state/manifests");
     let file = tempfile::Builder::new().prefix("kg-act").suffix(".json").tempfile_in(dir).unwrap();
     serde_json::to_writer(&file, &manifest).unwrap();
     let name = format!("busy-{node}");
@@ -478,8 +459,7 @@ async fn a_static_pod_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_reconciler_that_dies_in_between_is_succeeded() {
-    let _node = NODE.read().await;
-    let namespace = Namespace::new("restart");
+    let namespace = Namespace::new("succeeded");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
     let container = Container::of(&pods(&namespace).await, "busy").await;

@@ -27,9 +27,9 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
-use crate::common::whisper::{any, birth, container, event, throttled};
-use crate::http::{services, throttle_now};
-use crate::{now, webhook};
+use super::http::{services, throttle_now};
+use super::{now, webhook};
+use crate::bed::whisper::{any, birth, container, event, throttled};
 
 /// Cases of each of the two ways in.
 fn cases() -> u64 {
@@ -38,10 +38,10 @@ fn cases() -> u64 {
     all / 2
 }
 
-/// A different stream each run; printed, so that a failure can be run again with `KG_FUZZ_SEED`.
+/// A different stream each run; printed, so that a failure can be run again with `KG_SEED`.
 fn rng() -> StdRng {
-    let seed = std::env::var("KG_FUZZ_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
-    println!("KG_FUZZ_SEED={seed}");
+    let seed = std::env::var("KG_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+    println!("KG_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }
 

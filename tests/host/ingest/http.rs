@@ -19,7 +19,7 @@ use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
-use crate::common::whisper::{container, event, throttled};
+use crate::bed::whisper::{container, event, throttled};
 
 pub struct Services {
     pub webhook: axum::Router,
@@ -73,7 +73,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
 pub fn throttle_now() -> String {
-    let mut body = crate::webhook::throttle();
+    let mut body = super::webhook::throttle();
     body["timestamp"] = jiff::Timestamp::now().to_string().into();
     body.to_string()
 }

@@ -1,7 +1,5 @@
 //! What comes in, in one process: what is taken, what is refused and how, and what hostile input does.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod fuzz;
 mod http;
 mod otlp;

@@ -9,8 +9,8 @@ use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr}
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 
-use crate::common::whisper::{any, container, event, throttled};
-use crate::now;
+use super::now;
+use crate::bed::whisper::{any, container, event, throttled};
 
 fn whisper() -> Whisper {
     throttled(&container("shop", "web-0", "0e9fa5a1-8c4b-4e0e-9d5c-5ad1a2f2b0c1", "main"), now())

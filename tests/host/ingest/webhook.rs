@@ -7,7 +7,7 @@ use kernel_gossip::reconciler::ingest::webhook::event::parse;
 use kernel_gossip::reconciler::report::Report;
 use serde_json::{Value, json};
 
-use crate::now;
+use super::now;
 
 pub fn throttle() -> Value {
     json!({

@@ -1,15 +1,13 @@
 //! The birth recorder against a real container start by runc: strace of the same run, and what the container sees of
 //! itself, are the oracle.
 
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::process::Command;
 
-use common::births::{ended, family, options, record, segments};
-use common::bundle::Bundle;
-use common::strace::{self, Calls, Strace, sum};
+use crate::bed::births::{ended, family, options, record, segments};
+use crate::bed::bundle::Bundle;
+use crate::bed::strace::{self, Calls, Strace, sum};
 use kernel_gossip::kernel::birth::{Begun, Entry, Record, Segment};
 
 #[test]

@@ -1,13 +1,9 @@
 //! The whole way of a number: a container of the cluster with a CPU limit, the kernel, the agent, the collector as we
 //! ship it, Prometheus' text.
 
-mod cluster;
-mod common;
-mod http;
-
-use cluster::Namespace;
-use common::process::Running;
-use common::{free_address, kernel_gossip, repository, tool, until};
+use crate::bed::process::Running;
+use crate::bed::{free_address, http, kernel_gossip, repository, tool, until};
+use crate::cluster::bed::Namespace;
 use serde_json::{Value, json};
 
 /// The sample of this metric with all these labels, if it is shown.

@@ -11,10 +11,10 @@ use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::Value;
 
-use crate::MEASURING;
-use crate::bed::{Namespace, Reconciler, client};
-use crate::common::PATIENCE;
-use crate::node::{Agent, Burners};
+use crate::bed::PATIENCE;
+use crate::cluster::bed::agent::{Agent, Burners};
+use crate::cluster::bed::reconciler::Reconciler;
+use crate::cluster::bed::{Namespace, client};
 
 const MANY: usize = 50;
 /// The rule's, as in the default configuration: this share of this window, ns.
@@ -66,19 +66,7 @@ fn print(what: &str, mut all: Vec<f64>) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn from_the_kernel_to_the_object() {
-    // Told within two seconds; what else the machine does may be in one round's figures.
-    for _ in 0..3 {
-        if round().await <= 2.0 {
-            return;
-        }
-    }
-    panic!("never within 2 s");
-}
-
-/// The 99th percentile of the time from the threshold crossed to the object, s.
-async fn round() -> f64 {
-    let _alone = MEASURING.lock().await;
-    let (client, ns) = (client().await, Namespace::new("way"));
+    let (client, ns) = (client().await, Namespace::alone("way"));
     let r = Reconciler::ready(&ns, &[]).await;
     let burners = Burners::start(&client, &ns, MANY, "100m").await;
     // On a busy machine the neighbours would be told of first.
@@ -129,5 +117,5 @@ async fn round() -> f64 {
     print("of which from the agent's reading that saw it", read);
     print("of which from the agent's word", behind);
     assert_eq!(r.warnings(), Vec::<String>::new());
-    all
+    assert!(all <= 2.0, "told within two seconds, 99 of 100: {all:.2} s");
 }

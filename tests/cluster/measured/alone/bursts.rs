@@ -10,10 +10,10 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::MEASURING;
-use crate::bed::{Namespace, Reconciler, client};
-use crate::common;
-use crate::node::{Agent, create, running};
+use crate::bed;
+use crate::cluster::bed::agent::{Agent, create, running};
+use crate::cluster::bed::reconciler::Reconciler;
+use crate::cluster::bed::{Namespace, client};
 
 /// Threads that start together, and what each works, in ticks of 10 ms.
 const SHAPES: [(usize, u32); 2] = [(2, 2), (4, 1)];
@@ -24,7 +24,7 @@ const BURST: f64 = 0.04;
 
 /// The demo's pod with other bursts: shorter ones, and more of them.
 fn burst(name: &str, threads: usize, ticks: u32) -> Value {
-    let manifest = std::fs::read_to_string(common::repository().join("k8s/demo/cpu-throttle.yaml")).unwrap();
+    let manifest = std::fs::read_to_string(bed::repository().join("k8s/demo/cpu-throttle.yaml")).unwrap();
     let mut pod: Value = serde_json::to_value(serde_saphyr::from_str::<Value>(&manifest).unwrap()).unwrap();
     let container = &mut pod["spec"]["containers"][0];
     container["image"] = "testbed.local/busybox:1".into();
@@ -61,8 +61,7 @@ fn nano_cores(metrics: &Value) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn pods_that_burst_look_idle_and_are_stopped() {
-    let _alone = MEASURING.lock().await;
-    let (client, ns) = (client().await, Namespace::new("bursts"));
+    let (client, ns) = (client().await, Namespace::alone("bursts"));
     let r = Reconciler::ready(&ns, &[]).await;
     // Said more often than a minute apart, so that an object with the metrics' word is not waited for that long.
     let _agent = Agent::start(&ns, r.otlp, "signals: {cpu_throttle: {repeat: 5s}}");
@@ -83,7 +82,7 @@ async fn pods_that_burst_look_idle_and_are_stopped() {
     let mut said: HashMap<(String, String), Value> = HashMap::new();
     let api: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);
     let mut windows: HashMap<String, BTreeMap<Timestamp, (f64, MetricsSay)>> = HashMap::new();
-    let end = Instant::now() + 4 * common::PATIENCE;
+    let end = Instant::now() + 4 * bed::PATIENCE;
     while windows.len() < names.len() {
         assert!(Instant::now() < end, "only these have it all: {:?}", windows.keys());
         tokio::time::sleep(Duration::from_secs(1)).await;

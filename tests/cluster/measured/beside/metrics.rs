@@ -7,9 +7,10 @@ use kernel_gossip::signals::{HistoryPoint, Transition, Whisper};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::bed::{Namespace, Reconciler, client, eventually, main_of, status, whisper_of};
-use crate::common::cgroup::{Version, cpu_tree};
-use crate::common::whisper;
+use crate::bed::cgroup::{Version, cpu_tree};
+use crate::bed::whisper;
+use crate::cluster::bed::reconciler::{Reconciler, main_of, status, whisper_of};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 /// What `kubectl top` reads.
 async fn pod_metrics(client: &Client, pod: &Pod) -> Option<Value> {
@@ -97,7 +98,6 @@ async fn metrics_and_kernel_over_the_same_window() {
             break top;
         }
     };
-    // Said again, as agents do: an answer that came too late is asked for with the next word.
     // An answer that comes too late, or is newer than the history, is asked for with the next word.
     let mut again = Whisper { transition: Transition::Repeated, ..started };
     let whispers: Api<KernelWhisper> = Api::namespaced(client.clone(), &ns.0);

@@ -6,11 +6,11 @@ use std::fs;
 use kernel_gossip::api::{Actor, PodBirthCertificateStatus};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, pod};
-use crate::common::process::Running;
-use crate::common::strace::{self, Strace, sum};
-use crate::common::testbed_dir;
-use crate::trace::{Jaeger, ns};
+use crate::bed::process::Running;
+use crate::bed::strace::{self, Strace, sum};
+use crate::bed::testbed_dir;
+use crate::cluster::bed::births::{Bed, pod};
+use crate::cluster::births::trace::{Jaeger, ns};
 
 #[test]
 #[ignore = "needs the cluster, jaeger and strace: scripts/test cluster"]

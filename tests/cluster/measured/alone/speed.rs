@@ -16,8 +16,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use crate::bed::{Agent, Namespace, Reconciler, apply_in, client, eventually, throttled};
-use crate::common::{PATIENCE, kubectl, process::output};
+use crate::bed::{PATIENCE, kubectl, process::output};
+use crate::cluster::bed::reconciler::{Agent, Reconciler, apply_in, throttled};
+use crate::cluster::bed::{Namespace, client, eventually};
 
 /// A node that is only a name: pods on it exist for the API server and cost no machine anything.
 struct Node(String);
@@ -67,8 +68,8 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 #[ignore = "needs the test bed's cluster"]
 async fn from_report_to_object() {
     const MANY: usize = 50;
-    let (client, ns) = (client().await, Namespace::new("latency"));
-    let node = Node::new("kg-recon-latency");
+    let (client, ns) = (client().await, Namespace::alone("latency"));
+    let node = Node::new("kg-test-latency");
     let r = Reconciler::ready(&ns, &[]).await;
     let all = pods(&client, &ns, &node, MANY).await;
     let mut agent = r.agent(&ns.caller("agent", &["/otlp/cluster"])).await;
@@ -126,7 +127,7 @@ impl Sample {
 }
 
 /// 1,000 agents of 110 pods, 2 % of which whisper, said again each minute; each second some begin and
-/// as many end. `KG_SCALE_SECONDS` says for how long (60).
+/// as many end. `KG_SCALE_SECONDS` says for how long (30).
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
 async fn a_thousand_nodes() {
@@ -134,9 +135,9 @@ async fn a_thousand_nodes() {
     const ACTIVE: usize = NODES * 110 * 2 / 100;
     /// Whispers that begin a second, and that end: each lasts some five minutes.
     const CHURN: usize = ACTIVE / 300;
-    let seconds = std::env::var("KG_SCALE_SECONDS").map_or(60, |s| s.parse().unwrap());
-    let (client, ns) = (client().await, Namespace::new("scale"));
-    let node = Node::new("kg-recon-scale");
+    let seconds = std::env::var("KG_SCALE_SECONDS").map_or(30, |s| s.parse().unwrap());
+    let (client, ns) = (client().await, Namespace::alone("scale"));
+    let node = Node::new("kg-test-scale");
     let r = Reconciler::ready(&ns, &[]).await;
     let all = pods(&client, &ns, &node, ACTIVE + ACTIVE / 10).await;
     let token = ns.caller("agent", &["/otlp/cluster"]);

@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, containerd_ms, ctr, pod};
-use crate::common::process::Running;
+use crate::bed::process::Running;
+use crate::cluster::bed::births::{Bed, containerd_ms, ctr, pod};
 
 /// How far each container's recorded exec is after containerd's `/tasks/start`, ms. It says so once runc has returned,
 /// which is a little before or after its child executes the program.

@@ -1,0 +1,16 @@
+//! Agent, reconciler and manifests on the test bed's Kubernetes node.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bed;
+mod cluster {
+    mod attribution;
+    mod bed;
+    mod births;
+    mod collector_outage;
+    mod docs;
+    mod install;
+    mod manifests;
+    mod measured;
+    mod reconciler;
+    mod resize;
+}

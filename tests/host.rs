@@ -1,0 +1,15 @@
+//! The agent, its sinks and the reconciler's doors on this machine, with the real collector and Prometheus.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bed;
+mod host {
+    mod agent;
+    mod check;
+    mod ingest;
+    mod otlp_collector;
+    mod otlp_delivery;
+    mod otlp_outage;
+    mod prometheus_server;
+    mod semconv;
+    mod suite;
+}

@@ -1,0 +1,13 @@
+//! The BPF programs against the kernel that runs the tests: this machine's, and each of the other kernels.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bed;
+mod kernel {
+    mod birth;
+    mod birth_crio;
+    mod cgroups;
+    mod check;
+    mod cpu;
+    mod helpers;
+    mod measured;
+}
