@@ -90,25 +90,53 @@ skip() {
   skipped=$((skipped + 1))
 }
 
-# counted COMMAND...: runs a command and adds up the counts it prints: its last "N passed, N failed", else all
-# of cargo's "test result:" lines. One that fails without a failed test counts as failed itself.
-counted() {
-  local log status=0 p f s before=$failed
-  log=$(mktemp)
-  "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+# report LINE: what the outermost script prints before its last line: how long each part took, and what was repeated.
+# The scripts it calls after its own first line add to its file.
+report_is_ours=
+report() {
+  if [ -z "${KG_REPORT-}" ]; then
+    KG_REPORT=$(mktemp)
+    export KG_REPORT
+    report_is_ours=1
+  fi
+  echo "$*" >>"$KG_REPORT"
+}
+closing_report() {
+  [ -n "$report_is_ours" ] || return 0
+  cat "$KG_REPORT"
+  rm -f "$KG_REPORT"
+  report_is_ours=
+}
+# took START WHAT: WHAT began when $SECONDS was START, and is done.
+took() { report "$(printf '%6d s  %s' "$((SECONDS - $1))" "${*:2}")"; }
+
+# add_counts LOG: adds up the counts that a program printed: its last "N passed, N failed", else all of cargo's
+# "test result:" lines.
+add_counts() {
+  local p f s
   read -r p f s < <(sed -nE \
     -e 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/add \1 \2 \3/p' \
-    -e 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/all \1 \2 0\4/p' "$log" |
+    -e 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/all \1 \2 0\4/p' "$1" |
     awk '$1 == "all" {all = 1; p = f = s = 0} $1 == "all" || !all {p += $2; f += $3; s += $4}
       END {print p + 0, f + 0, s + 0}')
-  rm -f "$log"
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# counted COMMAND...: runs a command and adds up the counts it prints. One that fails without a failed test counts as
+# failed itself.
+counted() {
+  local log status=0 before=$failed
+  log=$(mktemp)
+  "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+  add_counts "$log"
+  rm -f "$log"
   if [ "$status" != 0 ] && [ "$failed" = "$before" ]; then fail "status $status: $*"; fi
   return "$status"
 }
 
-# The closing line; its status is that of the checks.
+# The closing lines; the status is that of the checks.
 summary() {
+  closing_report
   echo "$passed passed, $failed failed$([ "$skipped" = 0 ] || echo ", $skipped skipped")"
   [ "$failed" = 0 ]
 }
