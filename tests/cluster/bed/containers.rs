@@ -39,14 +39,14 @@ pub struct Container {
     dir: PathBuf,
 }
 
-/// The controller's numbers as of one moment.
+/// The controller's numbers as of one moment, those of throttling for the container and for its pod.
 #[derive(Clone, Copy)]
 pub struct Numbers {
     at: Timestamp,
     used: Duration,
-    throttled: Duration,
-    periods: u64,
-    throttled_periods: u64,
+    throttled_ns: [u64; 2],
+    periods: [u64; 2],
+    throttled_periods: [u64; 2],
 }
 
 /// What they say of the time between two moments. Every container here has one thread, so that time
@@ -68,7 +68,13 @@ pub struct Window {
 impl Window {
     fn between(a: Numbers, b: Numbers) -> Window {
         let seconds = b.at.duration_since(a.at).as_secs_f64();
-        let throttled = (b.throttled - a.throttled).as_secs_f64();
+        // Both have the limit, and either stops the container: where the container's period begins a moment after its
+        // pod's, its own quota is used up just when it is filled again, and all of the throttled time is the pod's.
+        let larger = |of: fn(&Numbers) -> [u64; 2]| {
+            let ([own, pod], [own_before, pod_before]) = (of(&b), of(&a));
+            (own - own_before).max(pod - pod_before)
+        };
+        let throttled = larger(|n| n.throttled_ns) as f64 / 1e9;
         Window {
             begin: a.at,
             end: b.at,
@@ -76,8 +82,8 @@ impl Window {
             usage_cores: (b.used - a.used).as_secs_f64() / seconds,
             throttled,
             throttled_percent: (throttled / seconds * 100.0).min(100.0),
-            periods: b.periods - a.periods,
-            throttled_periods: b.throttled_periods - a.throttled_periods,
+            periods: larger(|n| n.periods),
+            throttled_periods: larger(|n| n.throttled_periods),
         }
     }
 }
@@ -100,6 +106,14 @@ impl Container {
         std::fs::read_to_string(self.dir.join(file)).unwrap()
     }
 
+    /// A number of `cpu.stat`, in the container's cgroup and in its pod's.
+    fn cpu_stat(&self, key: &str) -> [u64; 2] {
+        [&*self.dir, self.dir.parent().unwrap()].map(|dir| {
+            let stat = std::fs::read_to_string(dir.join("cpu.stat")).unwrap();
+            stat.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).unwrap().parse().unwrap()
+        })
+    }
+
     /// The quota in microseconds a period of 0.1 s.
     pub fn quota(&self) -> u64 {
         match cpu_tree().version {
@@ -109,25 +123,22 @@ impl Container {
     }
 
     pub fn numbers(&self) -> Numbers {
-        let stat = self.read("cpu.stat");
-        let key = |key: &str| -> u64 {
-            stat.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')).unwrap().parse().unwrap()
-        };
-        let (used, throttled) = match cpu_tree().version {
+        let (used, throttled_ns) = match cpu_tree().version {
             Version::V1 => {
                 // Mounted with the cpu controller, or beside it.
                 let below = self.dir.strip_prefix(&cpu_tree().mount).unwrap();
                 let dir = cpu_tree().mount.with_file_name("cpuacct").join(below);
                 let used =
                     std::fs::read_to_string(dir.join("cpuacct.usage")).unwrap().trim().parse().unwrap();
-                (Duration::from_nanos(used), Duration::from_nanos(key("throttled_time")))
+                (Duration::from_nanos(used), self.cpu_stat("throttled_time"))
             }
             Version::V2 => {
-                (Duration::from_micros(key("usage_usec")), Duration::from_micros(key("throttled_usec")))
+                let throttled = self.cpu_stat("throttled_usec").map(|us| us * 1000);
+                (Duration::from_micros(self.cpu_stat("usage_usec")[0]), throttled)
             }
         };
-        let (periods, throttled_periods) = (key("nr_periods"), key("nr_throttled"));
-        Numbers { at: Timestamp::now(), used, throttled, periods, throttled_periods }
+        let (periods, throttled_periods) = (self.cpu_stat("nr_periods"), self.cpu_stat("nr_throttled"));
+        Numbers { at: Timestamp::now(), used, throttled_ns, periods, throttled_periods }
     }
 
     /// What the kernel says of `seconds` from now on.
