@@ -89,6 +89,7 @@ fn a_full_node_takes_little_memory_and_a_reading_no_allocation() {
     let mut node = node();
     let mut engine = Engine::new(&Rules::default());
     let (_, quiet) = run(&mut engine, &mut node, 0..60, 0);
+    assert!(quiet > 0, "the counter counts");
     let (allocations, _) = run(&mut engine, &mut node, 60..120, 0);
     assert_eq!(allocations, 0, "a quiet reading");
     assert_eq!(engine.active().count(), 0);
