@@ -35,14 +35,15 @@ impl Hold {
         Hold::Shared(CLUSTER.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits for the end of what other tests left, too: their namespaces go on ending for seconds.
+    /// Takes away what other tests and interrupted runs left, too: namespaces go on ending for seconds.
     pub fn alone() -> Hold {
         bed::testbed();
         let alone = Hold::Alone(CLUSTER.write().unwrap_or_else(PoisonError::into_inner));
-        bed::until("end of other tests' namespaces", || {
-            let names = process::output(kubectl().args(["get", "namespaces", "-o", "name"]));
-            (!names.contains("namespace/kg-test-")).then_some(())
-        });
+        let names = process::output(kubectl().args(["get", "namespaces", "-o", "name"]));
+        let left: Vec<_> = names.lines().filter(|name| name.starts_with("namespace/kg-test-")).collect();
+        if !left.is_empty() {
+            process::output(kubectl().args(["delete", "--ignore-not-found"]).args(left));
+        }
         alone
     }
 }
