@@ -44,9 +44,7 @@ impl Bed {
                 .args(["--prometheus", &own.to_string()])
                 .args(arguments),
         );
-        agent.says("births: working");
-        agent.says("watching");
-        agent.says("API server: ");
+        until_watching(&mut agent);
         let metrics = format!("http://{own}/metrics");
         Bed { agent, _reconciler: reconciler, namespace, metrics, _token: token }
     }
@@ -92,6 +90,15 @@ impl Bed {
         });
         with_zero(found)
     }
+}
+
+/// Waits until an agent has all that it tells births by. The API server answers before or after the first reading.
+pub fn until_watching(agent: &mut Running) {
+    let mut left = vec!["births: working", "agent: watching", "API server: "];
+    agent.line("that it watches", |line| {
+        left.retain(|part| !line.text.contains(part));
+        left.is_empty()
+    });
 }
 
 fn with_zero(mut said: Value) -> Value {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::bed::measure::{median, spent};
 use crate::bed::process::Running;
 use crate::bed::{kernel_gossip, kubectl};
-use crate::cluster::bed::births::pod;
+use crate::cluster::bed::births::{pod, until_watching};
 use crate::cluster::bed::{Namespace, feed};
 
 const PODS: usize = 20;
@@ -25,9 +25,7 @@ fn cost_of_certifying_twenty_births_at_once() {
         let mut with = |times: &mut Vec<Duration>| {
             let mut agent =
                 Running::start(kernel_gossip().args(["agent", "--node-name", "kg-node", "--output", "json"]));
-            agent.says("births: working");
-            agent.says("watching");
-            agent.says("API server: ");
+            until_watching(&mut agent);
             let (before, _) = spent(agent.pid());
             times.push(start(&namespace));
             for _ in 0..PODS {
