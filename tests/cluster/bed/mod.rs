@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -48,8 +48,31 @@ impl Hold {
     }
 }
 
+/// How many tests may have a pod throttled at once. Each wants a fifth of a CPU: of two, one of which something else may
+/// keep busy, more would get less than their quotas, and never be stopped.
+static PLACES: (Mutex<usize>, Condvar) = (Mutex::new(3), Condvar::new());
+
+/// One of those places.
+struct Place;
+
+impl Place {
+    fn take() -> Place {
+        let free = PLACES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = PLACES.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *PLACES.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        PLACES.1.notify_one();
+    }
+}
+
 /// A namespace of the test's own, deleted with what is in it.
-pub struct Namespace(pub String, #[expect(dead_code, reason = "held, not read")] Hold);
+pub struct Namespace(pub String, #[expect(dead_code, reason = "held, not read")] Hold, Option<Place>);
 
 /// The label of what a test makes outside its namespace, with the namespace as its value.
 pub const OWNER: &str = "kg-test";
@@ -57,6 +80,14 @@ pub const OWNER: &str = "kg-test";
 impl Namespace {
     pub fn new(name: &str) -> Namespace {
         Namespace::with(Hold::shared(), name, "privileged")
+    }
+
+    /// The same, for pods that are to be throttled.
+    pub fn throttled(name: &str) -> Namespace {
+        let place = Place::take();
+        let mut namespace = Namespace::new(name);
+        namespace.2 = Some(place);
+        namespace
     }
 
     /// The same, while no other test runs on the cluster.
@@ -78,7 +109,7 @@ impl Namespace {
         }
         assert!(given.insert(name.to_owned()), "two tests have a namespace {name}");
         drop(given);
-        let namespace = Namespace(format!("kg-test-{name}"), hold);
+        let namespace = Namespace(format!("kg-test-{name}"), hold, None);
         // What an interrupted run left behind.
         process::output(kubectl().args(["delete", "namespace", &namespace.0, "--ignore-not-found"]));
         let labels = json!({"pod-security.kubernetes.io/enforce": level});

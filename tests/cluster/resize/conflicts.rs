@@ -29,7 +29,7 @@ async fn about_to_resize(namespace: &Namespace, name: &str, proxy: &Proxy) -> (C
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_pod_that_changes_meanwhile_is_looked_at_again() {
-    let namespace = Namespace::new("conflict");
+    let namespace = Namespace::throttled("conflict");
     for name in ["labelled", "forbidden"] {
         namespace.apply(&pod(name, BUSY, true));
     }

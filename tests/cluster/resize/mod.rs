@@ -130,7 +130,7 @@ async fn pods(namespace: &Namespace) -> Api<Pod> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it() {
-    let namespace = Namespace::new("helps");
+    let namespace = Namespace::throttled("helps");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
     let container = Container::of(&pods(&namespace).await, "busy").await;
@@ -171,7 +171,7 @@ async fn a_throttled_pod_is_resized_without_a_restart_and_the_kernel_verifies_it
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_step_that_did_not_help_is_undone() {
-    let namespace = Namespace::new("undone");
+    let namespace = Namespace::throttled("undone");
     // Busy while it is told to be. A window is a burst and the rest after it, both as long as the
     // kernel's counters say, whatever else the machine does.
     let load = "while :; do if [ -e /tmp/burst ]; then :; else sleep 0.1; fi; done";
@@ -212,7 +212,7 @@ async fn a_step_that_did_not_help_is_undone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_server_that_cannot_resize_is_said_to_be_one() {
-    let namespace = Namespace::new("old");
+    let namespace = Namespace::throttled("old");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
     let container = Container::of(&pods(&namespace).await, "busy").await;
@@ -234,7 +234,7 @@ async fn a_server_that_cannot_resize_is_said_to_be_one() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn what_nobody_permits_any_more_is_not_undone() {
-    let namespace = Namespace::new("barred");
+    let namespace = Namespace::throttled("barred");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
     let container = Container::of(&pods(&namespace).await, "busy").await;
@@ -437,7 +437,7 @@ fn milli(text: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_static_pod_is_left_alone() {
-    let namespace = Namespace::new("static");
+    let namespace = Namespace::throttled("static");
     let node = namespace.get("nodes", "{.items[0].metadata.name}");
     let mut manifest = pod("busy", BUSY, true);
     manifest["metadata"]["namespace"] = json!(namespace.0);
@@ -459,7 +459,7 @@ async fn a_static_pod_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: scripts/test cluster"]
 async fn a_reconciler_that_dies_in_between_is_succeeded() {
-    let namespace = Namespace::new("succeeded");
+    let namespace = Namespace::throttled("succeeded");
     namespace.apply(&pod("busy", BUSY, true));
     namespace.running("busy");
     let container = Container::of(&pods(&namespace).await, "busy").await;

@@ -18,7 +18,7 @@ fn sample(shown: &str, metric: &str, labels: &[String]) -> Option<f64> {
 #[test]
 #[ignore = "needs the cluster and otelcol: scripts/test cluster"]
 fn a_limited_pod_is_told_of_everywhere_by_its_name() {
-    let namespace = Namespace::new("agent");
+    let namespace = Namespace::throttled("agent");
     let (otlp, prometheus, own) = (free_address(), free_address(), free_address());
     let mut collector = Running::start(
         tool("otelcol")
