@@ -110,26 +110,19 @@ closing_report() {
 # took START WHAT: WHAT began when $SECONDS was START, and is done.
 took() { report "$(printf '%6d s  %s' "$((SECONDS - $1))" "${*:2}")"; }
 
-# add_counts LOG: adds up the counts that a program printed: its last "N passed, N failed", else all of cargo's
-# "test result:" lines.
-add_counts() {
-  local p f s
-  read -r p f s < <(sed -nE \
-    -e 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/add \1 \2 \3/p' \
-    -e 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/all \1 \2 0\4/p' "$1" |
-    awk '$1 == "all" {all = 1; p = f = s = 0} $1 == "all" || !all {p += $2; f += $3; s += $4}
-      END {print p + 0, f + 0, s + 0}')
-  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-}
-
-# counted COMMAND...: runs a command and adds up the counts it prints. One that fails without a failed test counts as
-# failed itself.
+# counted COMMAND...: runs a command and adds up the counts it prints: its last "N passed, N failed", else all
+# of cargo's "test result:" lines. One that fails without a failed test counts as failed itself.
 counted() {
-  local log status=0 before=$failed
+  local log status=0 p f s before=$failed
   log=$(mktemp)
   "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
-  add_counts "$log"
+  read -r p f s < <(sed -nE \
+    -e 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/add \1 \2 \3/p' \
+    -e 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/all \1 \2 0\4/p' "$log" |
+    awk '$1 == "all" {all = 1; p = f = s = 0} $1 == "all" || !all {p += $2; f += $3; s += $4}
+      END {print p + 0, f + 0, s + 0}')
   rm -f "$log"
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
   if [ "$status" != 0 ] && [ "$failed" = "$before" ]; then fail "status $status: $*"; fi
   return "$status"
 }

@@ -20,6 +20,7 @@ suite() {
   "$@" "${all_tests[@]}" "${arguments[@]}" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
   # Its own closing line is the last of this form; what a test printed may look like one.
   read -r p f s < <(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$log" | tail -n 1) || true
+  p=${p:-0} f=${f:-0} s=${s:-0} # none said: read leaves them empty
   # The names are in the last of its two lists of failures.
   [ "$status" != 101 ] || mapfile -t tests < <(
     awk '/^failures:$/ {n = 0; on = 1} on && /^    [^ ]+$/ {of[n++] = $1} END {for (i = 0; i < n; i++) print of[i]}' "$log"

@@ -61,6 +61,7 @@ fn a_run_is_what_its_program_says_and_how_it_ends() {
         ("ended late", format!("    metadata:\n{passed}\nexit 124"), "3 passed, 1 failed, 1 skipped", false),
         ("a guest that died", failed(&["a::measured::b"], 125), "2 passed, 2 failed", false),
         ("crashed", "running 3 tests\nexit 11".into(), "0 passed, 1 failed", false),
+        ("panicked outside its tests", "running 3 tests\nexit 101".into(), "0 passed, 1 failed", false),
         ("said nothing", "\nexit 0".into(), "0 passed, 1 failed", false),
         ("has none", passed.replace('3', "0") + "\nexit 0", "0 passed, 1 failed, 1 skipped", false),
     ] {
