@@ -16,4 +16,6 @@ pub mod quantity;
 pub mod reconciler;
 pub mod signals;
 pub mod sinks;
+#[doc(hidden)]
+pub mod testlog;
 pub mod ui;

@@ -1,11 +1,10 @@
 //! Attribution against a real kubelet, runtime and API server: the test bed's (`KG_TESTBED` set, and
 //! `KUBECONFIG` its kubeconfig). Each test makes what it needs and takes it away again.
 
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::bed;
 use crate::cluster::bed::{Hold, Namespace, eventually};
@@ -16,6 +15,7 @@ use kernel_gossip::attribution::processes::Processes;
 use kernel_gossip::attribution::watch::{self, ApiStatus, Pods};
 use kernel_gossip::attribution::{AttributionOptions, Attributor, Workload, WorkloadKind};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Reading, StatReading};
+use kernel_gossip::testlog;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
@@ -221,20 +221,6 @@ async fn status(pods: &Pods, what: &str, wanted: impl Fn(&ApiStatus) -> bool) ->
     .await
 }
 
-/// What was logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("not poisoned").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Sends each connection on to the API server, until it is aborted.
 fn forward(listener: TcpListener, server: String) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -249,16 +235,13 @@ fn forward(listener: TcpListener, server: String) -> JoinHandle<()> {
     })
 }
 
-/// On one thread, so that what is logged can be caught.
+/// On one thread, so that what it logs is told from what others do.
 #[tokio::test]
 #[ignore = "needs the cluster: scripts/test cluster"]
 async fn the_watch_outlives_an_api_server_that_goes_away() {
     let _hold = Hold::shared();
     let kubeconfig = kubeconfig();
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let _logging = tracing::subscriber::set_default(subscriber.with_max_level(tracing::Level::INFO).finish());
+    testlog::keep();
     let text = std::fs::read_to_string(&kubeconfig).expect("read");
     let server = text.lines().find_map(|l| l.trim().strip_prefix("server: https://")).expect("a server");
     // Between the agent and the real API server, so that the way to it can be cut without harm to others.
@@ -289,11 +272,10 @@ async fn the_watch_outlives_an_api_server_that_goes_away() {
     status(&pods, "the API server to be found again", |s| *s == ApiStatus::Up).await;
     task.abort();
 
-    let log = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("text");
-    let ours: Vec<_> = log.lines().filter(|l| l.contains("attribution")).collect();
+    let log = testlog::lines_of_this_thread();
+    let ours: Vec<_> = log.iter().filter(|l| l.contains("API server")).collect();
     let said: Vec<_> = ours.iter().map(|l| l.contains("no word from the API server")).collect();
-    assert_eq!(said, [true, false, true, false], "{log}");
-    assert!(ours[1].contains("API server: "), "{log}");
+    assert_eq!(said, [true, false, true, false], "{log:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

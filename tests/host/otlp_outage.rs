@@ -3,8 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::bed::process::{Running, output};
@@ -17,6 +17,7 @@ use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::Lane;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink};
 use kernel_gossip::sinks::testdata;
+use kernel_gossip::testlog;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -106,26 +107,9 @@ fn whisper(who: &Arc<Workload>) -> Whisper {
     testdata::whisper(who, SignalType::CpuThrottle, Transition::Started, 100)
 }
 
-/// What the agent's log said, for the one test that reads it.
-static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-struct Log;
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOG.lock().expect("not poisoned").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The lines about this receiver.
 fn log(receiver: SocketAddr) -> Vec<String> {
-    let text = String::from_utf8(LOG.lock().expect("not poisoned").clone()).expect("UTF-8");
-    text.lines().filter(|line| line.contains(&receiver.to_string())).map(str::to_owned).collect()
+    testlog::lines().into_iter().filter(|line| line.contains(&receiver.to_string())).collect()
 }
 
 /// No whisper is lost while the collector is away, what waits stays bounded, and of the metrics every point is
@@ -133,7 +117,7 @@ fn log(receiver: SocketAddr) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs otelcol: scripts/test host"]
 async fn whispers_wait_for_a_collector_that_is_away() {
-    tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init();
+    testlog::keep();
     let dir = TempDir::new().expect("a directory");
     let (otlp, exposed) = (free_address(), free_address());
     let first = Collector::start(otlp, exposed, dir.path(), "first");

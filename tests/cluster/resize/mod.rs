@@ -19,6 +19,7 @@ use kernel_gossip::quantity;
 use kernel_gossip::reconciler::recommend::{Kind, recommend};
 use kernel_gossip::reconciler::report::Evidence;
 use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};
+use kernel_gossip::testlog;
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -41,7 +42,7 @@ impl Executor {
     }
 
     fn with(client: Client, options: ResizeOptions) -> Executor {
-        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        testlog::keep();
         let (cases, case_queue) = mpsc::channel(8);
         let (update_queue, updates) = mpsc::channel(8);
         let run =

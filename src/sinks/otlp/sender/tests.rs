@@ -1,37 +1,15 @@
-use std::io::{self, Write};
-
 use bytes::Bytes;
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
-
-/// What is logged, for one thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::testlog;
 
 /// The lines logged meanwhile.
 fn logged(what: impl FnOnce()) -> Vec<String> {
-    let log = Log::default();
-    let to = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .with_writer(move || to.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, what);
-    let bytes = lock(&log.0).clone();
-    String::from_utf8(bytes).expect("text").lines().map(|l| l.trim().to_owned()).collect()
+    testlog::keep();
+    let before = testlog::lines_of_this_thread().len();
+    what();
+    testlog::lines_of_this_thread().split_off(before)
 }
 
 fn health() -> Health {
