@@ -108,7 +108,10 @@ impl Watcher {
             && let Some(recorder) = driver.recorder().filter(|r| !r.recording())
         {
             match recorder.start() {
-                Ok(()) => self.failed = false,
+                Ok(()) => {
+                    self.births.began(now());
+                    self.failed = false;
+                }
                 Err(error) => {
                     self.births.unrecorded(&error.to_string());
                     if !std::mem::replace(&mut self.failed, true) {

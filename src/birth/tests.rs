@@ -443,6 +443,11 @@ fn a_birth_that_takes_too_long_ends_unfinished() {
 
 /// A pod that was born, and a container of it that is started again under this id.
 fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
+    restarted_seen(id, Some(how), 2_000_000)
+}
+
+/// The same: `program` is how its own one, if it was seen at all, ended; the recorder began so many ns after its cgroup was made.
+fn restarted_seen(id: &str, program: Option<Option<End>>, began: u64) -> Vec<Certificate> {
     let all = records(POD);
     let zero = zero(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
@@ -460,13 +465,16 @@ fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
     let path = format!("/kubepods/besteffort/pod{UID}/{id}");
     births.record(cgroup(CPU_TREE, 777_777, &path, at), moment(zero, at));
     assert!(births.recording(), "a restart is recorded too");
+    births.began(moment(zero, at + began));
     // The runtime was at work before the recording: of the program's descent nothing is known.
     let mut own = exec(9_000, None, "/pod web");
     own.start_ns = at + 40_000_000;
     own.place.cgroup = Some(777_777);
     own.place.hierarchy = Some(crate::kernel::Hierarchy::V1Cpu);
-    births.record(Record::Began(own), moment(zero, at));
-    if let Some(how) = how {
+    if program.is_some() {
+        births.record(Record::Began(own), moment(zero, at));
+    }
+    if let Some(Some(how)) = program {
         births.record(Record::Ended(ended(9_000, 9_000, at + 55_000_000, how)), moment(zero, at));
     }
     pod.containers[0].ids = [Some(id.into()), Some(CONTAINER.into())];
@@ -474,6 +482,7 @@ fn restarted(id: &str, how: Option<End>) -> Vec<Certificate> {
     let index = told(&pod);
     let mut out = births.step(moment(zero, at + 100_000_000), &index, true, &mut none);
     out.extend(births.step(moment(zero, at + 3_000_000_000), &index, true, &mut none));
+    out.extend(births.step(moment(zero, at + 61_000_000_000), &index, true, &mut none));
     assert!(!births.recording());
     out
 }
@@ -490,6 +499,22 @@ fn a_restart_is_a_record_of_the_same_birth() {
     let told = restarted(&id, Some(End::Signal(9)));
     let why = told[0].status.restarts[0].failure.clone();
     assert_eq!(why.as_deref(), Some("killed by signal 9, 15.0 ms after its start"));
+}
+
+/// On a busy node the recorder may begin when the program runs already.
+#[test]
+fn of_a_restart_noticed_late_nothing_is_said_that_was_not_seen() {
+    let id = "f".repeat(64);
+    let of = |began| {
+        let told = restarted_seen(&id, None, began);
+        let [c] = told.as_slice() else { panic!("{told:?}") };
+        let [restart] = c.status.restarts.as_slice() else { panic!("{:?}", c.status.restarts) };
+        (restart.exec_ms, restart.syscalls, restart.failure.clone())
+    };
+    let (exec, syscalls, failure) = of(2_000_000);
+    assert_eq!((exec, syscalls), (None, Some(0)));
+    assert!(failure.is_some_and(|why| why.contains("NotStarted")));
+    assert_eq!(of(60_000_000), (None, None, None));
 }
 
 #[test]

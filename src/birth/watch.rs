@@ -90,6 +90,8 @@ pub struct Births {
     knows: Knows,
     /// Records the recorder lost so far.
     lost: u64,
+    /// When the recorder last began.
+    began_ns: u64,
     forgot_ns: u64,
     drops: u64,
 }
@@ -107,6 +109,9 @@ impl Births {
     /// By then it is known whose a program is.
     const RECENT: Duration = Duration::from_secs(30);
     const RESTARTS_MAX: usize = 16;
+    /// A recording that began so long after a container's cgroup was made may have missed its program: runc takes some
+    /// 50 ms from the one to the other, the recorder 2 ms, but on a busy node far more.
+    const LATE: Duration = Duration::from_millis(10);
 
     /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell, and why.
     pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, knows: Knows) -> Births {
@@ -120,6 +125,7 @@ impl Births {
             missing,
             knows,
             lost: 0,
+            began_ns: 0,
             forgot_ns: 0,
             drops: 0,
         }
@@ -139,6 +145,11 @@ impl Births {
             }
             birth.restarts.values_mut().for_each(|restart| restart.recorded = false);
         }
+    }
+
+    /// The recorder runs since now.
+    pub fn began(&mut self, now: Instant) {
+        self.began_ns = now.mono_ns;
     }
 
     /// So many records were lost in all.

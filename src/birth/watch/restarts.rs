@@ -19,7 +19,8 @@ impl Births {
         birth.look_ns = now.mono_ns + nanos(Self::LOOK);
         let mut out = Vec::new();
         for (id, Restart { zero, recorded }) in birth.restarts.clone() {
-            let knows = if recorded { self.knows } else { Knows::NOTHING };
+            let late = self.began_ns.saturating_sub(zero.mono_ns) > nanos(Self::LATE);
+            let knows = if recorded && !late { self.knows } else { Knows::NOTHING };
             let subject = Subject::Container(id.clone());
             let story = |births: &Births| {
                 let named = |id: &str| births.named(id, birth.record.as_deref(), None);

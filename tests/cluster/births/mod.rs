@@ -188,7 +188,10 @@ fn a_restart_is_no_birth() {
     kill(&bed.namespace, "again");
     let restart: Value = until("restart", || serde_json::from_str(&object("{.status.restarts[0]}")).ok());
     assert_eq!(restart["container"], "main");
-    assert!(restart["execMs"].as_f64().is_some() && restart["failure"].is_null(), "{restart}");
+    let status = object("{.status}");
+    assert!(restart["failure"].is_null(), "{status}");
+    // Where the node is so busy that it was noticed late, nothing is claimed that was not seen.
+    assert!(restart["execMs"].as_f64().is_some() || restart["syscalls"].is_null(), "{status}");
     assert_eq!(object("{.metadata.uid}"), uid, "the same certificate");
     assert_eq!(object("{.status.total}"), born["total"], "of the same birth");
 }
