@@ -64,7 +64,7 @@ throttled() {
       END {print last["nr_periods"] - first["nr_periods"], last["nr_throttled"] - first["nr_throttled"]}'
 }
 
-say "A pod that works in bursts, with a CPU limit of 400m"
+say "A pod that works in bursts, with a CPU limit of 300m"
 sed "s|image: busybox\$|image: $image|" "$repository/k8s/demo/cpu-throttle.yaml" | k create -f - >/dev/null
 k wait --for=condition=Ready --timeout=120s "pod/$pod"
 

@@ -196,11 +196,11 @@ pub(super) fn end(child: &mut Child) {
 /// Runs a program to its end and gives what it wrote to standard output.
 ///
 /// # Panics
-/// When it fails, with what it wrote to standard error.
+/// When it fails, with all that it wrote.
 pub fn output(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|e| panic!("{}: {e}", command.get_program().display()));
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{command:?}: {}: {said}", out.status);
+    let said = [&out.stdout, &out.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(out.status.success(), "{command:?}: {}: {}", out.status, said.join("\n"));
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 

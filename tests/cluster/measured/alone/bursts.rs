@@ -29,7 +29,7 @@ fn burst(name: &str, threads: usize, ticks: u32) -> Value {
     let container = &mut pod["spec"]["containers"][0];
     container["image"] = "testbed.local/busybox:1".into();
     let script = container["command"][2].as_str().unwrap();
-    let demo = "while :; do burst 2 & burst 2 & wait; sleep 0.1; done";
+    let demo = "while :; do burst 2 & burst 1 & wait; sleep 0.1; done";
     assert!(script.contains(demo), "the demo's script has changed");
     let several = format!("burst {ticks} & ").repeat(threads);
     let script = script.replace(demo, &format!("while :; do {several}wait; sleep 0.25; done"));
