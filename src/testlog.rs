@@ -32,15 +32,14 @@ impl Write for Line {
     }
 }
 
-/// From now on all lines from INFO on are kept, without time and target. To be called before what is to be logged.
+/// From now on all lines from INFO on are kept, without the time. To be called before what is to be logged.
 ///
 /// # Panics
 /// Where something else already takes the log.
 pub fn keep() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false).with_writer(|| Line);
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(|| Line);
         subscriber.init();
         // What was reached before is asked anew.
         tracing::callsite::rebuild_interest_cache();

@@ -273,9 +273,10 @@ async fn the_watch_outlives_an_api_server_that_goes_away() {
     task.abort();
 
     let log = testlog::lines_of_this_thread();
-    let ours: Vec<_> = log.iter().filter(|l| l.contains("API server")).collect();
+    let ours: Vec<_> = log.iter().filter(|l| l.contains("attribution")).collect();
     let said: Vec<_> = ours.iter().map(|l| l.contains("no word from the API server")).collect();
     assert_eq!(said, [true, false, true, false], "{log:#?}");
+    assert!(ours[1].contains("API server: "), "{log:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,12 +4,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::*;
 use crate::testlog;
 
-/// The lines logged meanwhile.
+/// The lines logged meanwhile, without where they come from.
 fn logged(what: impl FnOnce()) -> Vec<String> {
     testlog::keep();
     let before = testlog::lines_of_this_thread().len();
     what();
-    testlog::lines_of_this_thread().split_off(before)
+    let lines = testlog::lines_of_this_thread().split_off(before);
+    lines.iter().map(|line| line.replacen("kernel_gossip::sinks::otlp::sender: ", "", 1)).collect()
 }
 
 fn health() -> Health {
