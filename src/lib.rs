@@ -4,7 +4,7 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`quantity`] reads what Kubernetes calls one, for both.
+//! [`quantity`] reads what Kubernetes calls one, and [`shell`] writes commands, for both.
 
 pub mod agent;
 pub mod api;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod kernel;
 pub mod quantity;
 pub mod reconciler;
+pub mod shell;
 pub mod signals;
 pub mod sinks;
 #[doc(hidden)]

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::memo::Memo;
-use super::report::{ContainerFacts, ContainerKind, PodFacts};
+use super::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 use crate::quantity;
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
@@ -92,7 +92,11 @@ pub fn facts(pod: &Pod) -> PodFacts {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
-        owner: owner.map(|o| (o.kind.clone(), o.name.clone())),
+        owner: owner.map(|o| Owner {
+            api_version: o.api_version.clone(),
+            kind: o.kind.clone(),
+            name: o.name.clone(),
+        }),
         template_hash: pod.labels().get("pod-template-hash").cloned(),
         config_hash: pod.annotations().get("kubernetes.io/config.hash").cloned(),
         containers,
@@ -143,7 +147,8 @@ mod tests {
             (f.namespace.as_str(), f.name.as_str(), f.uid.as_str(), f.node.as_str()),
             ("shop", "web-5d9c-x", "u1", "n1")
         );
-        assert_eq!(f.owner, Some(("ReplicaSet".into(), "web-5d9c".into())));
+        let (api_version, kind, name) = ("apps/v1".into(), "ReplicaSet".into(), "web-5d9c".into());
+        assert_eq!(f.owner, Some(Owner { api_version, kind, name }));
         assert_eq!(f.template_hash.as_deref(), Some("5d9c"));
         assert!(f.is("u1") && f.is("abc") && !f.is("u2"));
         let web = f.container("web").unwrap();

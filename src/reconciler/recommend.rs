@@ -94,12 +94,15 @@ impl Recommendation {
         reason: String,
         command: Option<String>,
     ) -> Recommendation {
-        let mut text = match &command {
-            Some(command) => format!("{reason}\n{command}"),
-            None => reason,
-        };
-        if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+        let mut text = reason;
+        // It is the reason that is cut: half a command is another command.
+        let room = TEXT_MAX.saturating_sub(command.as_ref().map_or(0, |c| 1 + c.chars().count()));
+        if let Some((end, _)) = text.char_indices().nth(room) {
             text.truncate(end);
+        }
+        if let Some(command) = &command {
+            text.push('\n');
+            text.push_str(command);
         }
         Recommendation { kind, from, to, text, command }
     }

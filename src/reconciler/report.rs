@@ -69,6 +69,18 @@ pub struct ContainerFacts {
     pub memory_request_bytes: Option<i64>,
 }
 
+/// The controller of a pod as its ownerReference has it. The API server takes any text for each of these from
+/// whoever may create the pod: they are checked before they are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `apps/v1`.
+    pub api_version: String,
+    /// `ReplicaSet`.
+    pub kind: String,
+    /// `web-5d9c`.
+    pub name: String,
+}
+
 /// What the API server says of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodFacts {
@@ -76,8 +88,8 @@ pub struct PodFacts {
     pub name: String,
     pub uid: String,
     pub node: String,
-    /// The controller that owns it, as (kind, name): ("ReplicaSet", "web-5d9c").
-    pub owner: Option<(String, String)>,
+    /// The controller that owns it.
+    pub owner: Option<Owner>,
     /// Its label pod-template-hash: what a Deployment's ReplicaSet has after the Deployment's name.
     pub template_hash: Option<String>,
     /// Of a static pod: the UID its node knows it by.

@@ -1,11 +1,12 @@
-//! The kubectl command that carries a recommendation out.
-
-use std::fmt::Write;
+//! The kubectl command that carries a recommendation out. Whoever creates a pod, or speaks for a node, chooses names:
+//! each is checked for being one, and there is no command where it is not.
 
 use serde_json::{Map, Value, json};
 
+use crate::api::{is_label, is_object_name};
 use crate::quantity::from_milli;
-use crate::reconciler::report::{ContainerKind, Evidence, PodFacts};
+use crate::reconciler::report::{ContainerKind, Evidence, Owner, PodFacts};
+use crate::shell;
 
 /// What changes in one container's resources. `Value::Null` removes a key.
 #[derive(Default)]
@@ -71,42 +72,55 @@ impl Change {
     }
 }
 
-/// What owns the pod's template, as kubectl names it (`deployment/web`); a ReplicaSet of a
-/// Deployment is named `<deployment>-<pod-template-hash>`. `None` where kubectl cannot set its resources.
+/// What owns the pod's template, as kubectl names it (`deployment/web`); a ReplicaSet of a Deployment is named
+/// `<deployment>-<pod-template-hash>`. `None` where no such object can be, or kubectl cannot set its resources.
 fn owner(pod: &PodFacts) -> Option<String> {
-    let (kind, name) = pod.owner.as_ref()?;
-    match kind.as_str() {
-        "ReplicaSet" => {
+    let Owner { api_version, kind, name } = pod.owner.as_ref()?;
+    // Whoever creates a pod chooses its owner, its kind and its API group: only what these really are is named.
+    let (resource, name) = match (api_version.as_str(), kind.as_str()) {
+        ("apps/v1", "ReplicaSet") => {
             let deployment =
                 pod.template_hash.as_ref().and_then(|hash| name.strip_suffix(&format!("-{hash}")));
-            Some(deployment.map_or(format!("replicaset/{name}"), |d| format!("deployment/{d}")))
+            deployment.map_or(("replicaset", name.as_str()), |deployment| ("deployment", deployment))
         }
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicationController" => {
-            Some(format!("{}/{name}", kind.to_lowercase()))
-        }
-        _ => None,
-    }
+        ("apps/v1", "Deployment") => ("deployment", name.as_str()),
+        ("apps/v1", "StatefulSet") => ("statefulset", name.as_str()),
+        ("apps/v1", "DaemonSet") => ("daemonset", name.as_str()),
+        ("v1", "ReplicationController") => ("replicationcontroller", name.as_str()),
+        _ => return None,
+    };
+    is_object_name(name).then(|| format!("{resource}/{name}"))
+}
+
+/// Namespace, pod and container, if each is a name that Kubernetes takes.
+fn names(evidence: &Evidence) -> Option<(&str, &str, &str)> {
+    let (namespace, pod) = (&*evidence.pod.namespace, &*evidence.pod.name);
+    let fit = is_label(namespace) && is_object_name(pod) && is_label(&evidence.container);
+    fit.then_some((namespace, pod, &*evidence.container))
 }
 
 /// The command that changes the owner's template, and so every pod of it.
 pub fn for_owner(evidence: &Evidence, change: &Change) -> Option<String> {
-    let (namespace, container) = (&evidence.pod.namespace, &evidence.container);
+    let (namespace, _, container) = names(evidence)?;
     let kind = kind(evidence);
     // An ephemeral container is in no template.
     let owner = owner(&evidence.pod).filter(|_| kind != ContainerKind::Ephemeral)?;
     if change.removes() {
         // `kubectl set resources` cannot remove a value.
-        let patch = json!({"spec": {"template": change.spec(container, kind)}});
-        return Some(format!("kubectl -n {namespace} patch {owner} -p '{patch}'"));
+        let patch = json!({"spec": {"template": change.spec(container, kind)}}).to_string();
+        return shell::command(["kubectl", "-n", namespace, "patch", &owner, "-p", &patch]);
     }
-    let mut command = format!("kubectl -n {namespace} set resources {owner} -c {container}");
-    for (flag, values) in [("limits", &change.limits), ("requests", &change.requests)] {
-        for (i, (resource, value)) in values.iter().enumerate() {
-            let lead = if i == 0 { format!(" --{flag}=") } else { ",".into() };
-            let _ = write!(command, "{lead}{resource}={}", value.as_str().unwrap_or_default());
-        }
-    }
-    Some(command)
+    let flags: Vec<String> = [("limits", &change.limits), ("requests", &change.requests)]
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(flag, values)| {
+            let value =
+                |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+            format!("--{flag}={}", values.iter().map(value).collect::<Vec<_>>().join(","))
+        })
+        .collect();
+    let words = ["kubectl", "-n", namespace, "set", "resources", &owner, "-c", container];
+    shell::command(words.into_iter().chain(flags.iter().map(String::as_str)))
 }
 
 /// Of a container that is not known, what most are.
@@ -117,20 +131,39 @@ fn kind(evidence: &Evidence) -> ContainerKind {
 /// The command that resizes this one pod in place. A static pod is its file on the node, and an init container
 /// that runs to its end or an ephemeral one cannot be resized: none.
 pub fn in_place(evidence: &Evidence, change: &Change) -> Option<String> {
+    let (namespace, name, container) = names(evidence)?;
     let pod = &evidence.pod;
-    let fixed = pod.config_hash.is_some() || pod.owner.as_ref().is_some_and(|(kind, _)| kind == "Node");
+    let fixed = pod.config_hash.is_some() || pod.owner.as_ref().is_some_and(|owner| owner.kind == "Node");
     let kind = kind(evidence);
     let resizable = matches!(kind, ContainerKind::Main | ContainerKind::Sidecar);
     if fixed || change.removes() || !resizable {
         return None;
     }
-    let patch = change.spec(&evidence.container, kind);
-    Some(format!("kubectl -n {} patch pod {} --subresource resize -p '{patch}'", pod.namespace, pod.name))
+    let patch = change.spec(container, kind).to_string();
+    shell::command([
+        "kubectl",
+        "-n",
+        namespace,
+        "patch",
+        "pod",
+        name,
+        "--subresource",
+        "resize",
+        "-p",
+        &patch,
+    ])
 }
 
-/// The command that shows the labels to keep apart from. `name`: `namespace/pod[/container]`.
-pub fn labels_of(name: &str) -> Option<String> {
+/// Namespace and pod of a neighbour's name, `namespace/pod[/container]`; `None` for what is no pod's name. An agent
+/// says these names: no command has one that Kubernetes would not take.
+pub fn pod_of(name: &str) -> Option<(&str, &str)> {
     let mut parts = name.split('/');
-    let (namespace, pod) = (parts.next()?, parts.next()?);
-    Some(format!("kubectl -n {namespace} get pod {pod} --show-labels"))
+    let (namespace, pod, container, more) = (parts.next()?, parts.next()?, parts.next(), parts.next());
+    let fit = is_label(namespace) && is_object_name(pod) && container.is_none_or(is_label) && more.is_none();
+    fit.then_some((namespace, pod))
+}
+
+/// The command that shows the labels to keep apart from.
+pub fn labels_of((namespace, pod): (&str, &str)) -> Option<String> {
+    shell::command(["kubectl", "-n", namespace, "get", "pod", pod, "--show-labels"])
 }

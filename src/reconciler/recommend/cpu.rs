@@ -240,8 +240,8 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
 
 /// Who most of the wait is blamed on.
 enum Culprit<'a> {
-    /// `namespace/pod/container`.
-    Pod(&'a str),
+    /// `namespace/pod/container`, and the first two of these.
+    Pod(&'a str, (&'a str, &'a str)),
     /// A systemd unit or a cgroup path.
     System(&'a str),
     /// Pods of other namespaces; which and how many may not be said.
@@ -252,14 +252,16 @@ impl<'a> Culprit<'a> {
     fn of(n: &'a NeighbourShare) -> Culprit<'a> {
         match n.name.as_str() {
             _ if n.withheld => Culprit::Withheld,
-            name if !name.starts_with('/') && name.contains('/') => Culprit::Pod(name),
-            name => Culprit::System(name),
+            name => match command::pod_of(name) {
+                Some(pod) => Culprit::Pod(name, pod),
+                None => Culprit::System(name),
+            },
         }
     }
 
     fn name(&self) -> &'a str {
         match self {
-            Culprit::Pod(name) | Culprit::System(name) => name,
+            Culprit::Pod(name, _) | Culprit::System(name) => name,
             Culprit::Withheld => "other namespaces, whose names are withheld",
         }
     }
@@ -331,13 +333,13 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         return Recommendation::new(Kind::RaiseRequest, Some(from), Some(target), reason, command);
     }
     match culprit {
-        Some(Culprit::Pod(neighbour)) => {
+        Some(Culprit::Pod(neighbour, pod)) => {
             let _ = write!(
                 reason,
                 " Its request covers that already, so a higher one would not help: keep it apart from {neighbour} by a podAntiAffinity \
                  to that pod's labels (topologyKey kubernetes.io/hostname), or limit that neighbour."
             );
-            let command = command::labels_of(neighbour);
+            let command = command::labels_of(pod);
             Recommendation::new(Kind::Spread, None, None, reason, command)
         }
         Some(Culprit::Withheld) => Recommendation::none(format!(

@@ -5,10 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::{CpuNumbers, MemoryNumbers, NeighbourShare, Severity, SignalEvidence};
-use crate::reconciler::report::{ContainerFacts, ContainerKind, PodFacts};
+use crate::reconciler::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 use crate::signals::HistoryPoint;
 
 const MIB: i64 = 1 << 20;
+
+fn owner(api_version: &str, kind: &str, name: &str) -> Owner {
+    Owner { api_version: api_version.into(), kind: kind.into(), name: name.into() }
+}
 
 fn pod(container: ContainerFacts) -> PodFacts {
     PodFacts {
@@ -16,7 +20,7 @@ fn pod(container: ContainerFacts) -> PodFacts {
         name: "web-5d9c-x7".into(),
         uid: "u".into(),
         node: "n".into(),
-        owner: Some(("ReplicaSet".into(), "web-5d9c".into())),
+        owner: Some(owner("apps/v1", "ReplicaSet", "web-5d9c")),
         template_hash: Some("5d9c".into()),
         containers: vec![ContainerFacts { name: "app".into(), ..container }],
         ..PodFacts::default()
@@ -341,6 +345,13 @@ fn contended_requests() {
     }
     let spread = recommend(&contention(8.0, 0.2, Some(1.5), &[crunch]), None);
     assert_eq!(spread.command.unwrap(), "kubectl -n batch get pod crunch-0 --show-labels");
+    // An agent says who the neighbour is.
+    for name in
+        ["batch/crunch-0;id", "batch/$(id)/main", "--all/crunch-0", "batch/crunch-0/main/x", "a/b/c;d"]
+    {
+        let r = recommend(&contention(8.0, 0.2, Some(1.5), &[(name, 63.0)]), None);
+        assert_eq!((r.kind, r.command), (Kind::None, None), "{name}: {}", r.text);
+    }
     // Who it is may not be said: neither is it said that it is nobody, or no pod.
     for (request, kind) in [(0.4, Kind::RaiseRequest), (1.5, Kind::None)] {
         let mut e = contention(8.0, 0.2, Some(request), &[("another namespace", 63.0)]);
@@ -385,10 +396,10 @@ fn memory_limits() {
 
 #[test]
 fn commands_by_owner() {
-    let command = |owner: Option<(&str, &str)>, hash: Option<&str>, config_hash: Option<&str>| {
+    let command = |of: Option<(&str, &str, &str)>, hash: Option<&str>, config_hash: Option<&str>| {
         let mut e = throttle(0.2, 8.0, 0.2, 100);
         let pod = facts(&mut e);
-        pod.owner = owner.map(|(k, n)| (k.into(), n.into()));
+        pod.owner = of.map(|(version, kind, name)| owner(version, kind, name));
         pod.template_hash = hash.map(Into::into);
         pod.config_hash = config_hash.map(Into::into);
         recommend(&e, None).command
@@ -398,14 +409,29 @@ fn commands_by_owner() {
         r#"kubectl -n shop patch pod web-5d9c-x7 --subresource resize -p '{"spec":{"containers":[{"name":"app","resources":{"limits":{"cpu":"800m"}}}]}}'"#
             .to_string(),
     );
-    assert_eq!(command(Some(("ReplicaSet", "web-5d9c")), Some("5d9c"), None), set("deployment/web"));
-    assert_eq!(command(Some(("ReplicaSet", "web-5d9c")), None, None), set("replicaset/web-5d9c"));
-    assert_eq!(command(Some(("StatefulSet", "db")), None, None), set("statefulset/db"));
-    assert_eq!(command(Some(("DaemonSet", "log")), None, None), set("daemonset/log"));
-    assert_eq!(command(Some(("Job", "crunch")), None, None), resize, "a Job's template is immutable");
+    let apps = "apps/v1";
+    assert_eq!(command(Some((apps, "ReplicaSet", "web-5d9c")), Some("5d9c"), None), set("deployment/web"));
+    assert_eq!(command(Some((apps, "ReplicaSet", "web-5d9c")), None, None), set("replicaset/web-5d9c"));
+    assert_eq!(command(Some((apps, "StatefulSet", "db")), None, None), set("statefulset/db"));
+    assert_eq!(command(Some((apps, "DaemonSet", "log")), None, None), set("daemonset/log"));
+    assert_eq!(command(Some(("batch/v1", "Job", "crunch")), None, None), resize, "its template is immutable");
     assert_eq!(command(None, None, None), resize);
-    assert_eq!(command(Some(("Node", "n")), None, None), None);
+    assert_eq!(command(Some(("v1", "Node", "n")), None, None), None);
     assert_eq!(command(None, None, Some("0123")), None, "a static pod");
+    // Whoever creates a pod chooses its owner. The first was seen on a cluster: what follows the semicolon ran.
+    for (stranger, hash) in [
+        ((apps, "Deployment", "web;echo PWNED #"), None),
+        ((apps, "ReplicaSet", "web;echo PWNED #-5d9c"), Some("5d9c")),
+        ((apps, "ReplicaSet", "-5d9c"), Some("5d9c")),
+        ((apps, "StatefulSet", "$(id)"), None),
+        ((apps, "DaemonSet", "--all"), None),
+        ((apps, "Deployment", "web\nkubectl delete"), None),
+        (("x.example/v1", "Deployment", "web"), None),
+        (("extensions/v1beta1", "ReplicaSet", "web"), None),
+        (("apps/v1", "Rollout", "web"), None),
+    ] {
+        assert_eq!(command(Some(stranger), hash, None), resize, "{stranger:?}");
+    }
 }
 
 #[test]
@@ -478,7 +504,97 @@ prop_compose! {
     }
 }
 
+/// A name as people choose them, as Kubernetes takes them, or any text.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?",
+        1 => "[a-z]{1,5}[;|&$`'\" \n#/\\\\]{1,2}[a-z-]{0,5}",
+        1 => any::<String>(),
+        1 => Just("--all".to_owned()),
+    ]
+}
+
+/// What Kubernetes takes for a name, by RFC 1123 and not by the code at hand.
+fn taken(s: &str, max: usize, dots: bool) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('-')
+            && !p.ends_with('-')
+            && p.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+    };
+    s.len() <= max && if dots { s.split('.').all(part) } else { part(s) }
+}
+
+prop_compose! {
+    fn strange_pod()(
+        namespace in name(), pod in name(), container in name(),
+        version in prop_oneof![4 => Just("apps/v1".to_owned()), 1 => name()],
+        kind in prop_oneof![
+            Just("ReplicaSet".to_owned()), Just("Deployment".to_owned()), Just("StatefulSet".to_owned()),
+            Just("DaemonSet".to_owned()), name()
+        ],
+        owned in name(), hash in prop::option::of(name()), suffix in any::<bool>(), has_owner in any::<bool>(),
+    ) -> PodFacts {
+        let end = hash.as_ref().filter(|_| suffix).map(|hash| format!("-{hash}")).unwrap_or_default();
+        PodFacts {
+            namespace, name: pod,
+            owner: has_owner.then(|| owner(&version, &kind, &format!("{owned}{end}"))),
+            template_hash: hash,
+            containers: vec![ContainerFacts {
+                name: container, cpu_limit_cores: Some(0.2), cpu_request_cores: Some(0.1), ..Default::default()
+            }],
+            ..PodFacts::default()
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_command_is_split_into_the_words_it_was_made_of(pod in strange_pod(), neighbour in name(), of in name()) {
+        let container = pod.containers[0].name.clone();
+        let named = taken(&pod.namespace, 63, false) && taken(&pod.name, 253, true) && taken(&container, 63, false);
+        let strings = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+
+        let mut e = throttle(0.2, 8.0, 0.2, 100);
+        (e.pod, e.container) = (Arc::new(pod.clone()), container.clone());
+        let r = recommend(&e, None);
+        let template = pod.owner.as_ref().filter(|o| o.api_version == "apps/v1").and_then(|o| {
+            let of_deployment = pod.template_hash.as_ref().and_then(|h| o.name.strip_suffix(&format!("-{h}")));
+            let (kind, name) = match (o.kind.as_str(), of_deployment) {
+                ("ReplicaSet", Some(deployment)) => ("deployment", deployment),
+                ("ReplicaSet", None) => ("replicaset", &*o.name),
+                ("Deployment", _) => ("deployment", &*o.name),
+                ("StatefulSet", _) => ("statefulset", &*o.name),
+                ("DaemonSet", _) => ("daemonset", &*o.name),
+                _ => return None,
+            };
+            taken(name, 253, true).then(|| format!("{kind}/{name}"))
+        });
+        let expected = (named && !container.is_empty()).then(|| match &template {
+            Some(template) => strings(&[
+                "kubectl", "-n", &pod.namespace, "set", "resources", template, "-c", &container, "--limits=cpu=800m",
+            ]),
+            None => {
+                let patch = serde_json::json!({"spec": {"containers": [
+                    {"name": container, "resources": {"limits": {"cpu": "800m"}}}
+                ]}});
+                strings(&[
+                    "kubectl", "-n", &pod.namespace, "patch", "pod", &pod.name, "--subresource", "resize", "-p",
+                    &patch.to_string(),
+                ])
+            }
+        });
+        let words = r.command.as_ref().map(|command| shlex::split(command).expect("words"));
+        prop_assert_eq!(words, expected, "{}", r.text);
+
+        let whole = format!("{of}/{neighbour}/main");
+        let r = recommend(&contention(8.0, 0.2, Some(1.5), &[(&whole, 63.0)]), None);
+        let expected = (taken(&of, 63, false) && taken(&neighbour, 253, true))
+            .then(|| strings(&["kubectl", "-n", &of, "get", "pod", &neighbour, "--show-labels"]));
+        let words = r.command.as_ref().map(|command| shlex::split(command).expect("words"));
+        prop_assert_eq!(words, expected, "{}", r.text);
+    }
+
     #[test]
     fn more_demand_never_recommends_less(
         limit in 0.01f64..16.0, usage in 0.0f64..16.0, more_usage in 0.0f64..4.0,
