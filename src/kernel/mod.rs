@@ -17,6 +17,7 @@ macro_rules! skeleton {
 pub mod baseline;
 pub mod birth;
 pub mod cgroups;
+pub mod clock;
 pub mod cost;
 pub mod cpu;
 pub mod driver;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
+use kernel_gossip::kernel::clock;
 use kernel_gossip::kernel::cpu::Hook;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
@@ -48,9 +49,14 @@ impl<'obj> Reader<'obj> {
     }
 
     fn sample(&mut self) {
+        self.sample_at(clock::now());
+    }
+
+    /// A sample at any time, CLOCK_MONOTONIC in ns: what is done once in a while goes by this.
+    fn sample_at(&mut self, now: u64) {
         self.changes.clear();
         self.stats.clear();
-        self.sampler.sample(&mut self.changes, &mut self.stats, &mut self.losses);
+        self.sampler.sample(now, &mut self.changes, &mut self.stats, &mut self.losses);
     }
 
     fn stat(&mut self, cgroup: CgroupKey) -> CgroupStat {
@@ -224,6 +230,35 @@ fn lost_events_are_counted_without_births_too() {
     assert!(reading.losses.cgroup_events > 0);
     let found = CgroupChange::Present { cgroup: key(&left), path: left.path() };
     assert!(reading.changes.contains(&found), "the walk finds it");
+}
+
+/// How old a limit may be is a time, whatever the interval between samples: on 0.1.0 it was five of these.
+#[test]
+fn a_limit_is_at_most_five_seconds_old() {
+    let second = 1_000_000_000;
+    for interval in [second / 10, second, 60 * second] {
+        let cgroup = Cgroup::new("limit");
+        let mut storage = Storage::default();
+        let options = SamplerOptions { iterator: false, tracepoints: None, max_cgroups: 1024 };
+        let mut reader = Reader::new(&mut storage, options);
+        let mut now = clock::now();
+        let quota = |reader: &mut Reader<'_>, now| {
+            reader.sample_at(now);
+            reader.stats.iter().find(|s| s.cgroup == key(&cgroup)).expect("its numbers").stat.quota
+        };
+        for period in [10 * MS, 20 * MS, 30 * MS] {
+            cgroup.limit(Some(period / 2), period);
+            let expected = Some(period.as_nanos() as u64 / 2);
+            let set = now;
+            while quota(&mut reader, now) != expected {
+                now += interval;
+                assert!(
+                    now - set <= interval.max(5 * second),
+                    "interval {interval} ns: still the limit before"
+                );
+            }
+        }
+    }
 }
 
 /// Directories in the v2 tree, which on a hybrid host is not the one that tests put their load in.

@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 use libbpf_rs::OpenObject;
 use tracing::warn;
@@ -22,6 +23,7 @@ use tracing::warn;
 pub use roots::Roots;
 
 use super::birth::{By, CgroupMade};
+use super::clock::Every;
 use super::cpu::Hook;
 use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 use changes::Changes;
@@ -30,9 +32,8 @@ use iterator::Iterator;
 
 skeleton!(skel, "cgroups");
 
-/// Readings between two walks of the tree when nothing asked for one: what the tracepoints may have
-/// missed is found then.
-const WALK_EVERY: u64 = 60;
+/// Between two walks of the tree when nothing asked for one: what the tracepoints may have missed is found then.
+const WALK_EVERY: Duration = Duration::from_secs(60);
 
 /// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
 const MAX_MADE: usize = 8192;
@@ -76,6 +77,7 @@ pub struct CgroupSampler<'obj> {
     descriptors: Descriptors,
     readings: u64,
     walk_due: bool,
+    walk_again: Every,
     unreadable: u64,
     warned: bool,
     /// That the iterator leaves cgroups out was told.
@@ -113,6 +115,7 @@ impl<'obj> CgroupSampler<'obj> {
             descriptors: Descriptors::for_this_process(),
             readings: 0,
             walk_due: true,
+            walk_again: Every::new(WALK_EVERY),
             unreadable: 0,
             warned: false,
             incomplete_told: false,
@@ -157,9 +160,11 @@ impl<'obj> CgroupSampler<'obj> {
         self.made_lost
     }
 
-    /// Appends which cgroups came and went since the last call, and the numbers of all there are.
+    /// Appends which cgroups came and went since the last call, and the numbers of all there are at `now`
+    /// (CLOCK_MONOTONIC, ns).
     pub fn sample(
         &mut self,
+        now: u64,
         changes: &mut Vec<CgroupChange>,
         stats: &mut Vec<StatReading>,
         losses: &mut Losses,
@@ -170,14 +175,14 @@ impl<'obj> CgroupSampler<'obj> {
         let complete = self.run_iterator(stats);
         // Without the tracepoints only a complete run over the one tree there is tells of new ones.
         let blind = self.changes.is_none() && !(complete && self.roots.v1_cpu().is_none());
-        if self.walk_due || blind || self.readings.is_multiple_of(WALK_EVERY) {
+        if self.walk_again.due(now) || self.walk_due || blind {
             self.walk(changes);
         }
         // What a run that left some out did not visit is not gone.
         if complete {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
-        self.sample_files(stats);
+        self.sample_files(now, stats);
         losses.unreadable_cgroups = self.unreadable;
         losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
     }
@@ -306,15 +311,14 @@ impl<'obj> CgroupSampler<'obj> {
         });
     }
 
-    fn sample_files(&mut self, stats: &mut Vec<StatReading>) {
+    fn sample_files(&mut self, now: u64, stats: &mut Vec<StatReading>) {
         let skip = self.iterator.as_ref().map(|_| Hierarchy::Unified);
         let (mut complaint, mut unreadable) = (None, 0);
         for (cgroup, known) in &mut self.known {
             if Some(cgroup.hierarchy) == skip {
                 continue;
             }
-            let read =
-                known.files.read(&mut self.descriptors, &self.roots, *cgroup, &known.path, self.readings);
+            let read = known.files.read(&mut self.descriptors, &self.roots, *cgroup, &known.path, now);
             match read {
                 Ok(stat) if stat == CgroupStat::default() => {} // this tree has no number for it
                 Ok(stat) => stats.push(StatReading { cgroup: *cgroup, stat }),
@@ -355,7 +359,7 @@ fn remember(
         }
         old.path.clone_from(&path); // renamed (v1)
     } else {
-        known.insert(cgroup, Known { path: path.clone(), files: CgroupFiles::default(), seen });
+        known.insert(cgroup, Known { path: path.clone(), files: CgroupFiles::new(cgroup), seen });
     }
     changes.push(CgroupChange::Present { cgroup, path });
 }
