@@ -86,7 +86,7 @@ pub struct NamedBlame {
 pub struct AttributionLosses {
     /// Cgroups whose path looks like a container's or pod's but follows no known rule.
     pub unknown_shapes: u64,
-    /// Readings of a cgroup id without a path.
+    /// Cgroups that had numbers before anybody told their path; each once.
     pub unresolved_ids: u64,
     /// Containers whose runtime's files were not found, or not understood.
     pub bundles_missed: u64,

@@ -419,6 +419,8 @@ fn what_cannot_be_resolved_is_counted() {
     let losses = bench.read().attribution;
     assert_eq!((losses.unresolved_ids, losses.unknown_shapes, losses.pods_known), (3, 2, 0));
     assert_eq!(bench.attributor.unknown_shapes().examples, ["/kubepods/podX", "/kubepods/podX/y"]);
+    bench.cpu(v1(7), 2).stat(v1(8), CgroupStat::default()).blame(v1(1), v1(9), 2);
+    assert_eq!(bench.read().attribution.unresolved_ids, 3, "each once, however often it is read");
     // Known at last: what it had is not lost.
     let sample = bench.present(v1(7), "/x.service").cpu(v1(7), 4).sample("/x.service").expect("a sample");
     assert_eq!(sample.cpu.map(|c| c.run), Some(4));
