@@ -62,6 +62,7 @@ fn each(a: &mut CpuCounters, b: &CpuCounters, f: impl Fn(&mut u64, u64)) {
         throttle,
         neighbour,
         own,
+        waited,
         unattributed,
         stalls,
         stall_sum,
@@ -77,6 +78,8 @@ fn each(a: &mut CpuCounters, b: &CpuCounters, f: impl Fn(&mut u64, u64)) {
     f(&mut a.throttle, *throttle);
     f(&mut a.neighbour, *neighbour);
     f(&mut a.own, *own);
+    // Over cgroups it may be more than the time in which any of them waited: never more than the neighbours' part.
+    f(&mut a.waited, *waited);
     f(&mut a.unattributed, *unattributed);
     f(&mut a.stalls, *stalls);
     f(&mut a.stall_sum, *stall_sum);

@@ -339,6 +339,7 @@ impl Attributor {
     fn publish(&mut self, reading: &Reading, pods: &PodIndex) {
         let out = &mut self.out;
         out.at = reading.at;
+        out.cpus = reading.cpus;
         out.losses = reading.losses;
         out.attribution.unknown_shapes = self.unknown.count;
         out.attribution.unresolved_ids = self.unresolved.count();

@@ -102,6 +102,8 @@ pub struct AttributionLosses {
 #[derive(Clone, Debug, Default)]
 pub struct Attributed {
     pub at: Instant,
+    /// CPUs of the machine that are online; 0: unknown.
+    pub cpus: u32,
     pub samples: Vec<Sample>,
     pub blame: Vec<NamedBlame>,
     pub losses: Losses,

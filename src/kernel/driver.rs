@@ -13,6 +13,7 @@ use super::birth::{BirthLosses, CgroupMade, Record, Recorder, RecorderOptions};
 use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
 use super::clock::{self, Every};
 use super::cpu::{CpuOptions, CpuProbe};
+use super::cpus::Online;
 use super::facts::Facts;
 use super::plan::Plan;
 use super::{CgroupChange, CgroupKey, Instant, Reading};
@@ -82,6 +83,7 @@ pub struct Driver<'obj> {
     told: bool,
     made: Vec<CgroupMade>,
     reading: Reading,
+    cpus: Online,
     sweep: Every,
     alive: HashSet<CgroupKey>,
     unknown: HashSet<CgroupKey>,
@@ -116,6 +118,7 @@ impl<'obj> Driver<'obj> {
             told,
             made: Vec::new(),
             reading: Reading::default(),
+            cpus: Online::default(),
             sweep: Every::new(SWEEP_EVERY),
             alive: HashSet::new(),
             unknown: HashSet::new(),
@@ -173,6 +176,7 @@ impl<'obj> Driver<'obj> {
     pub fn read(&mut self) -> &Reading {
         let r = &mut self.reading;
         r.at = now();
+        r.cpus = self.cpus.count(r.at.mono_ns);
         r.changes.clear();
         r.cpu.clear();
         r.blame.clear();

@@ -20,6 +20,7 @@ pub mod cgroups;
 pub mod clock;
 pub mod cost;
 pub mod cpu;
+mod cpus;
 pub mod driver;
 pub mod facts;
 pub mod hist;

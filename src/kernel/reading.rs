@@ -51,6 +51,9 @@ pub struct CpuCounters {
     pub neighbour: u64,
     /// The part of `wait` in which another task of the same cgroup ran on the CPU.
     pub own: u64,
+    /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
+    /// neighbour waits that ended, summed over CPUs. At most `neighbour`. 0 where the probe cannot tell.
+    pub waited: u64,
     /// The rest of `wait`: nobody is to blame, or the ring of recent runs was too short.
     pub unattributed: u64,
     /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
@@ -169,6 +172,8 @@ pub struct ProgramCost {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub at: Instant,
+    /// CPUs of the machine that are online; 0: unknown.
+    pub cpus: u32,
     pub changes: Vec<CgroupChange>,
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,

@@ -93,6 +93,7 @@ pub fn whisper_attributes(w: &Whisper) -> impl Iterator<Item = Attribute> + use<
         known(attr::WAIT_NEIGHBOUR, e.wait_neighbour_seconds),
         known(attr::WAIT_OWN, e.wait_own_seconds),
         known(attr::WAIT_UNATTRIBUTED, e.wait_unattributed_seconds),
+        known(attr::CONTENDED_TIME, e.contended_seconds),
     ];
     head.into_iter().flatten().chain(neighbours(w)).chain(history(w))
 }

@@ -145,7 +145,7 @@ pub mod whisper {
     pub const THROTTLED_PERIODS: &str = "kernel_gossip.cpu.throttled.periods";
     /// double, cores.
     pub const USAGE: &str = "kernel_gossip.cpu.usage";
-    /// double, cores.
+    /// double, cores: an upper bound.
     pub const DEMAND: &str = "kernel_gossip.cpu.demand";
     /// double, cores; absent when unlimited.
     pub const LIMIT: &str = "kernel_gossip.cpu.limit";
@@ -157,12 +157,15 @@ pub mod whisper {
     pub const WAIT_NEIGHBOUR: &str = "kernel_gossip.cpu.wait.neighbour";
     pub const WAIT_OWN: &str = "kernel_gossip.cpu.wait.own";
     pub const WAIT_UNATTRIBUTED: &str = "kernel_gossip.cpu.wait.unattributed";
+    /// double, seconds in the window in which at least one thread waited for a neighbour, summed over CPUs; absent
+    /// where the kernel cannot tell.
+    pub const CONTENDED_TIME: &str = "kernel_gossip.cpu.contended.per_cpu_time";
     /// string[]: who ran meanwhile, the greatest share first; the arrays run in parallel, an
     /// unknown namespace or pod is an empty string.
     pub const NEIGHBOUR_NAMES: &str = "kernel_gossip.neighbour.names";
     pub const NEIGHBOUR_NAMESPACES: &str = "kernel_gossip.neighbour.namespaces";
     pub const NEIGHBOUR_PODS: &str = "kernel_gossip.neighbour.pods";
-    /// double[], percent of the window.
+    /// double[], percent of the window, 0..=100: shares of the time in which at least one thread waited.
     pub const NEIGHBOUR_PERCENTS: &str = "kernel_gossip.neighbour.percents";
 
     /// The history: int[] in parallel, oldest first; ns since the epoch, and cumulative ns.

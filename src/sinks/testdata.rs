@@ -161,6 +161,8 @@ pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, 
             wait_neighbour_seconds: all,
             wait_own_seconds: all,
             wait_unattributed_seconds: all,
+            contended_seconds: all,
+            lost_cores: all,
             neighbours: vec![Neighbour { who: container("batch", "noisy", "burner"), percent: 55.0 }],
         },
         history: (0..120)

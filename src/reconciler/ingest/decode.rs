@@ -195,6 +195,7 @@ fn cpu(a: &Attributes) -> Result<Option<CpuNumbers>, Refusal> {
         wait_neighbour_seconds: a.double(attr::WAIT_NEIGHBOUR, check::amount)?,
         wait_own_seconds: a.double(attr::WAIT_OWN, check::amount)?,
         wait_unattributed_seconds: a.double(attr::WAIT_UNATTRIBUTED, check::amount)?,
+        contended_seconds: a.double(attr::CONTENDED_TIME, check::amount)?,
     };
     Ok((numbers != CpuNumbers::default()).then_some(numbers))
 }
