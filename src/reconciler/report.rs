@@ -67,6 +67,9 @@ pub struct ContainerFacts {
     pub cpu_request_cores: Option<f64>,
     pub memory_limit_bytes: Option<i64>,
     pub memory_request_bytes: Option<i64>,
+    /// Its `resizePolicy` restarts it when its CPU, or its memory, is resized in place.
+    pub cpu_resize_restarts: bool,
+    pub memory_resize_restarts: bool,
 }
 
 /// The controller of a pod as its ownerReference has it. The API server takes any text for each of these from
@@ -92,6 +95,9 @@ pub struct PodFacts {
     pub owner: Option<Owner>,
     /// Its label pod-template-hash: what a Deployment's ReplicaSet has after the Deployment's name.
     pub template_hash: Option<String>,
+    /// An Argo Rollout or a DeploymentConfig makes its ReplicaSet or ReplicationController, and undoes what is changed
+    /// there.
+    pub template_is_made: bool,
     /// Of a static pod: the UID its node knows it by.
     pub config_hash: Option<String>,
     /// Every container, the init and ephemeral ones too.
@@ -108,6 +114,15 @@ impl PodFacts {
     pub fn is(&self, uid: &str) -> bool {
         self.uid == uid || self.config_hash.as_deref() == Some(uid)
     }
+}
+
+/// What the API server says of the node a pod runs on; what is unknown is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// CPU it can give to pods (allocatable), cores.
+    pub cpu_cores: Option<f64>,
+    /// Its kubelet resizes pods in place, and so does the API server, which is never older.
+    pub resizes: Option<bool>,
 }
 
 /// What a recommendation is made from, and a remediation decided by: one signal of a pod that exists.

@@ -70,7 +70,7 @@ fn raise(cores: f64) -> Recommendation {
         from: None,
         to: Some(ResourceStep { cpu_limit_cores: Some(cores), ..ResourceStep::default() }),
         text: String::new(),
-        command: None,
+        commands: Vec::new(),
     }
 }
 
