@@ -28,6 +28,7 @@ pub mod hist;
 mod other_kernels;
 pub mod plan;
 pub mod reading;
+pub mod rehearsal;
 mod shared;
 
 pub use hist::Log2Histogram;

@@ -12,8 +12,11 @@ use serde::Serialize;
 
 use crate::attribution::paths::{self, UnknownShapes};
 use crate::kernel::cgroups::{self, Roots};
+use crate::kernel::cpu::DEFAULT_CGROUPS;
+use crate::kernel::driver::DriverOptions;
 use crate::kernel::facts::{Facts, FactsOptions, Pressure};
 use crate::kernel::plan::{Plan, Verdict, plan};
+use crate::kernel::rehearsal::{Rehearsal, rehearse};
 
 /// How to look, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,14 +36,14 @@ pub struct CheckArgs {
 pub enum Format {
     /// For people
     Text,
-    /// One object: facts, plan, unknown_cgroup_shapes, runs
+    /// One object: facts, plan, programs, unknown_cgroup_shapes, runs, names
     Json,
 }
 
 /// Looks at this host and writes to stdout what it found.
 ///
 /// The exit code is 0 if the agent can run here, be it from cgroup files alone, and 1 if there is nothing
-/// for it to read.
+/// for it to read, or no cgroup that it could name.
 ///
 /// # Errors
 /// When stdout cannot be written.
@@ -53,21 +56,19 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = Facts::gather(&options).await;
     let plan = plan(&facts);
     let unknown_shapes = &unknown_shapes(&facts);
+    // As many cgroups as by default: the configuration is the agent's.
+    let programs = &rehearse(DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS));
+    let found = Found { facts: &facts, plan: &plan, programs, unknown_cgroup_shapes: unknown_shapes };
     let mut out = io::stdout().lock();
     match args.output {
-        Format::Text => write_text(&mut out, &facts, &plan, unknown_shapes).context("stdout")?,
+        Format::Text => write_text(&mut out, &found).context("stdout")?,
         Format::Json => {
-            let report = Report {
-                facts: &facts,
-                plan: &plan,
-                unknown_cgroup_shapes: unknown_shapes,
-                runs: plan.runs(),
-            };
+            let report = Report { found, runs: plan.runs(), names: found.names() };
             serde_json::to_writer_pretty(&mut out, &report).context("stdout")?;
             writeln!(out).context("stdout")?;
         }
     }
-    Ok(if plan.runs() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if plan.runs() && found.names() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A few of the cgroups here that look like a pod's or a container's and follow no known rule.
@@ -81,24 +82,37 @@ fn unknown_shapes(facts: &Facts) -> Vec<String> {
     shapes.examples
 }
 
+/// What was found.
+#[derive(Clone, Copy, Serialize)]
+pub struct Found<'a> {
+    pub facts: &'a Facts,
+    pub plan: &'a Plan,
+    /// What became of the programs that are to run.
+    pub programs: &'a [Rehearsal],
+    pub unknown_cgroup_shapes: &'a [String],
+}
+
+impl Found<'_> {
+    /// Whether cgroups have names here: the tree that the scheduler's are of is in sight.
+    fn names(&self) -> bool {
+        self.facts.cgroups.cpu_mount().is_some()
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
-    facts: &'a Facts,
-    plan: &'a Plan,
-    unknown_cgroup_shapes: &'a [String],
+    #[serde(flatten)]
+    found: Found<'a>,
     runs: bool,
+    names: bool,
 }
 
 /// Writes facts line by line, then the probes, each with what it lacks and what to do about it.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn write_text(
-    out: &mut impl Write,
-    facts: &Facts,
-    plan: &Plan,
-    unknown_shapes: &[String],
-) -> io::Result<()> {
+pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
+    let Found { facts, plan, programs, unknown_cgroup_shapes } = *found;
     let mut fact = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
     fact("kernel", &format!("{} {}", facts.kernel.release, facts.kernel.machine))?;
     fact("types (BTF)", facts.btf.error.as_deref().unwrap_or("readable"))?;
@@ -115,13 +129,27 @@ pub fn write_text(
     for (name, trial) in refused {
         fact("BPF refused", &format!("{name}: {}", trial.error().unwrap_or_default()))?;
     }
+    let loaded: Vec<_> = programs.iter().filter(|p| p.error.is_none()).map(|p| p.probe.as_str()).collect();
+    if !loaded.is_empty() {
+        fact("loaded", &loaded.join(", "))?;
+    }
     writeln!(out)?;
     write_plan(out, plan)?;
-    for shape in unknown_shapes {
+    for program in programs.iter().filter(|p| p.error.is_some()) {
+        writeln!(out, "✗ {:<11}does not load: this part is missing in the agent", program.probe)?;
+        writeln!(out, "    {}", program.error.as_deref().unwrap_or_default())?;
+        writeln!(out, "      -> {}", program.what_to_do.as_deref().unwrap_or_default())?;
+    }
+    for shape in unknown_cgroup_shapes {
         writeln!(out, "  cgroup path of no known shape: {shape}")?;
     }
     if !plan.runs() {
         writeln!(out, "\nThe agent cannot run here: there is nothing for it to read.")?;
+    } else if !found.names() {
+        writeln!(
+            out,
+            "\nNo cgroup can be named here: mount the host's /sys/fs/cgroup and name the place by --cgroup-root."
+        )?;
     }
     Ok(())
 }

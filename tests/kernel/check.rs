@@ -1,12 +1,17 @@
 //! `kernel-gossip check` on the kernel that runs the test.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
 use crate::bed::cgroup::Cgroup;
 use crate::bed::process::without_capabilities;
 use kernel_gossip::kernel::facts::{Facts, Trial};
 use kernel_gossip::kernel::plan::{Plan, plan};
+use kernel_gossip::kernel::rehearsal::Rehearsal;
 use procfs::KernelVersion;
+
+/// So many files are enough for a trial of one program, not for a probe and its maps.
+const FILES: u32 = 24;
 
 fn check(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-gossip"));
@@ -61,6 +66,52 @@ fn facts_are_those_of_this_kernel() {
         assert!(tree.whole, "{tree:?}");
     }
     assert!(planned.cpu.hook().is_some(), "{planned:?}");
+}
+
+/// What became of the programs that are to run, by probe: the error and what to do.
+fn programs(out: &Output) -> BTreeMap<String, (Option<String>, Option<String>)> {
+    let mut report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let all: Vec<Rehearsal> = serde_json::from_value(report["programs"].take()).expect("programs");
+    all.into_iter().map(|p| (p.probe, (p.error, p.what_to_do))).collect()
+}
+
+#[test]
+fn the_programs_that_will_run_are_loaded() {
+    let out = check(&["--output", "json"]).output().expect("run");
+    let (facts, planned) = report(&out);
+    let mut expected = vec!["births", "cgroup tracepoints", "cpu"];
+    if planned.cgroups.hook().is_some_and(|hook| hook.iterator) {
+        expected.push("cgroup iterator");
+    }
+    expected.sort_unstable();
+    let programs = programs(&out);
+    assert_eq!(programs.keys().collect::<Vec<_>>(), expected, "{facts:?}");
+    assert!(programs.values().all(|outcome| *outcome == (None, None)), "{programs:?}");
+}
+
+/// What small programs of each kind are allowed, the real ones may still not get.
+#[test]
+fn a_program_that_does_not_load_is_named_with_its_errno() {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={FILES}:{FILES}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
+    command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    let out = command.output().expect("prlimit");
+    let (facts, _) = report(&out);
+    assert_eq!(facts.trials.tp_btf, Trial::Works, "the trial's few files are allowed: {facts:?}");
+    let programs = programs(&out);
+    let (error, what_to_do) = &programs["births"];
+    let error = error.as_deref().unwrap_or_else(|| panic!("loaded with {FILES} files: {programs:?}"));
+    assert!(error.contains("(os error 24)"), "EMFILE: {error}");
+    assert!(what_to_do.as_deref().is_some_and(|what| what.contains("more files")), "{what_to_do:?}");
+}
+
+#[test]
+fn where_no_cgroup_can_be_named_it_fails() {
+    let out = check(&["--cgroup-root", "/proc/self/ns"]).output().expect("run");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("cgroups have no names"), "{text}");
+    assert!(text.contains("\nNo cgroup can be named here: "), "{text}");
 }
 
 #[test]

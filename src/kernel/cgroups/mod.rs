@@ -28,7 +28,7 @@ use super::cpu::Hook;
 use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
-use iterator::Iterator;
+use iterator::{Iterator, IteratorError};
 
 skeleton!(skel, "cgroups");
 
@@ -95,17 +95,9 @@ impl<'obj> CgroupSampler<'obj> {
     pub fn new(storage: &'obj mut Storage, roots: Roots, options: SamplerOptions) -> Self {
         let soft =
             |what: &str, error: &dyn std::fmt::Display| warn!("{what} ({error}): reading files instead");
-        let iterator = match roots.unified() {
-            Some(root) if options.iterator && roots.cpu_hierarchy() == Hierarchy::Unified => {
-                Iterator::load(&mut storage.iterator, root, options.max_cgroups)
-                    .inspect_err(|e| soft("cgroups cannot be sampled by BPF", e))
-                    .ok()
-            }
-            _ => None,
-        };
-        let changes = options
-            .tracepoints
-            .map(|hook| Changes::load(&mut storage.changes, hook == Hook::TpBtf))
+        let iterator = load_iterator(&mut storage.iterator, &roots, options)
+            .and_then(|loaded| loaded.inspect_err(|e| soft("cgroups cannot be sampled by BPF", e)).ok());
+        let changes = load_changes(&mut storage.changes, options)
             .and_then(|loaded| loaded.inspect_err(|e| soft("new cgroups cannot be seen by BPF", e)).ok());
         CgroupSampler {
             roots,
@@ -343,6 +335,38 @@ impl<'obj> CgroupSampler<'obj> {
             warn!("cgroup {}: {error}: it is left out (further ones are only counted)", path.display());
         }
     }
+}
+
+/// Loads what is to read numbers, if the plan wants it.
+fn load_iterator<'obj>(
+    storage: &'obj mut MaybeUninit<OpenObject>,
+    roots: &Roots,
+    options: SamplerOptions,
+) -> Option<Result<Iterator<'obj>, IteratorError>> {
+    let fits = options.iterator && roots.cpu_hierarchy() == Hierarchy::Unified;
+    let root = roots.unified().filter(|_| fits)?;
+    Some(Iterator::load(storage, root, options.max_cgroups))
+}
+
+/// Loads what is to tell of new cgroups, if the plan wants it.
+fn load_changes(
+    storage: &mut MaybeUninit<OpenObject>,
+    options: SamplerOptions,
+) -> Option<libbpf_rs::Result<Changes<'_>>> {
+    options.tracepoints.map(|hook| Changes::load(storage, hook == Hook::TpBtf))
+}
+
+/// Loads the iterator, runs it once and lets go of it; `None`: it is not what the options ask for.
+pub fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
+    let mut storage = MaybeUninit::uninit();
+    let loaded = load_iterator(&mut storage, roots, options)?;
+    Some(loaded.and_then(|mut iterator| Ok(iterator.run(|_| {}).map(drop)?)))
+}
+
+/// Attaches to the tracepoints and lets go of them; `None`: they are not what the options ask for.
+pub fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
+    let mut storage = MaybeUninit::uninit();
+    Some(load_changes(&mut storage, options)?.map(drop))
 }
 
 fn remember(
