@@ -232,6 +232,7 @@ impl Replica {
             queue: queue.clone(),
             cases: remediates.then_some(cases_in),
             telemetry: self.telemetry.clone(),
+            full_told: false,
         };
         let remediation = async {
             if remediates {
