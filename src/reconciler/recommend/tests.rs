@@ -396,7 +396,7 @@ fn memory_limits() {
     ] {
         let r = recommend(&e, None);
         assert_eq!(r.kind, Kind::MemoryLimit, "{what}: {}", r.text);
-        assert_eq!(r.to.unwrap().memory_limit_bytes, Some(mebibytes * MIB), "{what}: {}", r.text);
+        assert_eq!(r.to.as_ref().unwrap().memory_limit_bytes, Some(mebibytes * MIB), "{what}: {}", r.text);
         assert!(r.text.contains(said), "{what}: {}", r.text);
         assert_eq!(
             command(&r).unwrap(),
