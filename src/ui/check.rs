@@ -136,7 +136,7 @@ pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
     writeln!(out)?;
     write_plan(out, plan)?;
     for program in programs.iter().filter(|p| p.error.is_some()) {
-        writeln!(out, "✗ {:<11}does not load: this part is missing in the agent", program.probe)?;
+        writeln!(out, "✗ {:<10} does not load: this part is missing in the agent", program.probe)?;
         writeln!(out, "    {}", program.error.as_deref().unwrap_or_default())?;
         writeln!(out, "      -> {}", program.what_to_do.as_deref().unwrap_or_default())?;
     }

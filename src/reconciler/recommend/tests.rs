@@ -471,7 +471,7 @@ fn the_command_that_touches_the_least_comes_first_and_says_whom() {
     assert_eq!(commands(Some(true), &as_it_is), [quiet.clone(), roll("deployment/web")]);
     assert_eq!(commands(Some(false), &as_it_is), [roll("deployment/web")]);
     assert_eq!(commands(None, &as_it_is), [roll("deployment/web")]);
-    assert_eq!(commands(Some(true), &alone), [quiet.clone()]);
+    assert_eq!(commands(Some(true), &alone), std::slice::from_ref(&quiet));
     assert_eq!(commands(Some(false), &alone), []);
     assert_eq!(commands(None, &alone), [resize("without a restart; Kubernetes 1.33 or later")]);
     let restarts = |pod: &mut PodFacts| {
