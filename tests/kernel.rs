@@ -10,4 +10,5 @@ mod kernel {
     mod cpu;
     mod helpers;
     mod measured;
+    mod reference;
 }
