@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 
-use super::scene::Seen;
+use super::scene::{Seen, cpus};
 use super::terms::{Exactly, Terms};
-use crate::kernel::cpu::options;
+use crate::kernel::cpu::{Moment, options, seconds};
 use kernel_gossip::kernel::CpuCounters;
 use kernel_gossip::kernel::cpu::Hook;
 
@@ -70,8 +70,8 @@ pub fn lines(seen: &Seen) -> Vec<Line> {
         for (culprit, (probe, reference)) in shares {
             let of = seen.names.iter().position(|(_, id)| *id == culprit);
             let who = of.map_or_else(|| format!("cgroup {culprit}"), |of| format!("group {of}"));
-            let allowed =
-                (terms.neighbour / 50).max(LEAST) + split_slack(&terms) + old_clock(seen, terms.throttle);
+            let near = (reference / 50).max(LEAST);
+            let allowed = near + split_slack(&terms) + old_clock(seen, terms.throttle);
             let what = format!("group {i} kept off by {who}");
             lines.push(Line { what, probe, reference, less: allowed, more: allowed });
         }
@@ -139,6 +139,7 @@ pub fn assert_right(what: &str, seen: &Seen) {
     }
     println!("{:?}", seen.losses);
     reference_is_right(seen);
+    assert_steady(what, seen);
     let wrong: Vec<_> = lines.iter().filter(|line| !line.holds()).map(ToString::to_string).collect();
     assert!(
         wrong.is_empty(),
@@ -147,6 +148,36 @@ pub fn assert_right(what: &str, seen: &Seen) {
         lines.len(),
         wrong.join("\n")
     );
+}
+
+/// Nothing that is counted becomes less, and nothing runs for longer than time passed on every CPU.
+#[track_caller]
+fn assert_steady(what: &str, seen: &Seen) {
+    let before_and_after = seen.meanwhile.iter().zip(seen.meanwhile.iter().skip(1));
+    for (before, after) in before_and_after {
+        let passed = after.since(before);
+        for (name, id) in &seen.names {
+            let counters = |moment: &Moment| moment.of.get(id).copied().unwrap_or_default();
+            let (a, b) = (counters(before), counters(after));
+            for (figure, a, b) in [
+                ("run", a.run, b.run),
+                ("wait", a.wait, b.wait),
+                ("throttle", a.throttle, b.throttle),
+                ("neighbour", a.neighbour, b.neighbour),
+                ("own", a.own, b.own),
+                ("throttled, per CPU", a.stall_sum, b.stall_sum),
+                ("throttled, wall", a.stall_wall, b.stall_wall),
+                ("throttled, full", a.stall_full, b.stall_full),
+                ("switches", a.switches, b.switches),
+            ] {
+                assert!(b >= a, "{what}: {figure} of {name} was {a} and is {b}");
+            }
+            let most =
+                passed.end() * cpus() as f64 * 1.01 + 0.002 + seconds(seen.reference.of(*id).slack.run);
+            let ran = seconds(b.run - a.run);
+            assert!(ran <= most, "{what}: {name} ran {ran:.4} s in {:.4} s on {} CPUs", passed.end(), cpus());
+        }
+    }
 }
 
 /// The reference against the kernel's own books: throttled time by a group's own limit, where there is no other above it.

@@ -20,7 +20,10 @@ use super::terms::{Exactly, Figures, figures};
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::process::Running;
 use crate::bed::until;
-use crate::kernel::cpu::{Reader, options};
+use crate::kernel::cpu::{Moment, Reader, options};
+
+/// How often the probe is read while a scene is played.
+const READ_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
@@ -75,7 +78,10 @@ pub enum Action {
 /// What was seen.
 pub struct Seen {
     pub names: Vec<(String, u64)>,
+    /// What the probe said when all was over.
     pub probe: HashMap<u64, CpuCounters>,
+    /// And until then, in order.
+    pub meanwhile: Vec<Moment>,
     pub blame: Vec<Blame>,
     pub losses: Losses,
     /// For how long the kernel says that a group was throttled by its own limit, ns.
@@ -190,10 +196,18 @@ fn once(scene: &Scene) -> Result<Seen, u64> {
         player.order();
     }
     let begun = Instant::now();
+    let mut meanwhile = vec![reader.moment()];
+    let mut wait_until = |at: u64| {
+        while let Some(left) = (begun + ms(at)).checked_duration_since(Instant::now()) {
+            sleep(left.min(READ_EVERY));
+            meanwhile.push(reader.moment());
+        }
+    };
     for (at, action) in &scene.actions {
-        sleep((begun + ms(*at)).saturating_duration_since(Instant::now()));
+        wait_until(*at);
         action.take(groups, &players);
     }
+    wait_until(scene.length_ms);
     for player in players.values_mut() {
         player.running.says(WORKED);
     }
@@ -207,7 +221,9 @@ fn once(scene: &Scene) -> Result<Seen, u64> {
     for player in players.values() {
         player.until_asleep();
     }
-    let probe = reader.read();
+    let last = reader.moment();
+    let probe = last.of.clone();
+    meanwhile.push(last);
     let books = groups.iter().map(|group| (group.id(), group.throttled().as_nanos() as u64)).collect();
     let trace = recorder.stop();
     drop(players);
@@ -216,7 +232,7 @@ fn once(scene: &Scene) -> Result<Seen, u64> {
     }
     let reference = figures(&trace.events, trace.stalls);
     let (blame, losses) = (reader.blame.clone(), reader.losses);
-    Ok(Seen { names, probe, blame, losses, books, reference, stalls: trace.stalls })
+    Ok(Seen { names, probe, meanwhile, blame, losses, books, reference, stalls: trace.stalls })
 }
 
 /// Both ends of each channel that two groups share.

@@ -435,14 +435,16 @@ fn split(wait: &Wait, runs: &[Run], stalls: &[Span], gaps: &[Span]) -> Terms {
     for free in &free {
         for run in within(runs, *free) {
             let part = run.span.and(*free).length();
-            // It would run at once if it might.
-            let stopped = wait.realtime && !run.realtime;
-            if stopped && !wait.spent {
-                terms.slack.split += part;
-            }
-            if stopped && wait.spent {
+            if wait.spent {
+                // It may not run, whoever else does. Afterwards only others of its kind can keep it off; when that
+                // was is not known.
                 terms.spent += part;
+                terms.slack.split += if run.realtime { part } else { 0 };
                 continue;
+            }
+            if wait.realtime && !run.realtime {
+                // It would run at once if it might.
+                terms.slack.split += part;
             }
             if run.cgroup == wait.cgroup {
                 terms.own += part;
