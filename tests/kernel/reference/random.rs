@@ -163,3 +163,29 @@ fn actions(rng: &mut StdRng, stage: Stage, scene: &mut Scene, leaves: &[usize]) 
     actions.sort_by_key(|(at, _)| *at);
     scene.actions = actions;
 }
+
+/// Whatever the seed, a scenario can be played.
+#[test]
+fn scenes_are_whole() {
+    for seed in 0..2000 {
+        for (cpus, unified) in [(1, true), (2, false), (4, true)] {
+            let stage = Stage { cpus, unified, realtime_budgets: !unified, realtime: true, deadline: true };
+            let scene = scene(seed, stage);
+            let groups = &scene.groups;
+            let threads: usize = groups.iter().map(|group| group.threads.len()).sum();
+            assert!((1..=THREADS + 8).contains(&threads), "{seed}: {threads} threads");
+            assert!(groups.len() <= super::recorder::WATCHED, "{seed}: {} groups", groups.len());
+            for (i, group) in groups.iter().enumerate() {
+                assert!(group.parent.is_none_or(|parent| parent < i && groups[parent].threads.is_empty()));
+                assert!(group.threads.iter().all(|thread| thread.cpu.is_none_or(|cpu| cpu < cpus)));
+            }
+            assert!(scene.actions.is_sorted_by_key(|(at, _)| *at));
+            for (at, action) in &scene.actions {
+                assert!(*at < scene.length_ms, "{seed}: {action:?} after the end");
+                if let Action::Move { group, thread, cpu } = *action {
+                    assert!(thread < groups[group].threads.len() && cpu < cpus, "{seed}: {action:?}");
+                }
+            }
+        }
+    }
+}

@@ -90,6 +90,8 @@ pub struct Terms {
     pub unattributed: u64,
     /// The part of `unattributed` in which a real-time or deadline budget was used up.
     pub spent: u64,
+    /// Time in which at least one task waited for a neighbour, summed over CPUs.
+    pub waited: u64,
     pub stall_sum: u64,
     pub stall_wall: u64,
     pub stall_full: u64,
@@ -393,13 +395,27 @@ impl Walk {
             spans.sort();
         }
         let nothing = Vec::new();
+        let mut kept_off: BTreeMap<(u64, u16), Vec<Span>> = BTreeMap::new();
         for wait in &self.figures.waits {
             let runs = runs.get(&wait.cpu).map_or(&[][..], |runs| within(runs, wait.span));
             let stalls = self.figures.stalls.get(&(wait.cgroup, wait.cpu)).unwrap_or(&nothing);
             let gaps = self.gaps.get(&wait.cpu).unwrap_or(&nothing);
             let part = split(wait, runs, stalls, gaps);
+            if !wait.spent {
+                let stalls = if wait.realtime { &nothing } else { stalls };
+                kept_off.entry((wait.cgroup, wait.cpu)).or_default().extend(without(wait.span, stalls));
+            }
             let terms = self.figures.of.entry(wait.cgroup).or_default();
             *terms += part;
+        }
+        for ((cgroup, cpu), spans) in kept_off {
+            let others = |run: &&Run| run.cgroup != cgroup;
+            let runs = runs.get(&cpu).map_or(&[][..], |runs| &runs[..]);
+            let of = |span: Span| {
+                within(runs, span).iter().filter(others).map(|run| run.span.and(span).length()).sum::<u64>()
+            };
+            self.figures.of.entry(cgroup).or_default().waited +=
+                union(spans).into_iter().map(of).sum::<u64>();
         }
         for (&(cgroup, _), spans) in &self.figures.stalls {
             let terms = self.figures.of.entry(cgroup).or_default();
@@ -573,7 +589,8 @@ mod tests {
         );
         let (a, b) = (figures.of(A), figures.of(B));
         assert_eq!((figures.gaps, figures.odd), (0, 0));
-        // one: 200 to 400, of which B 100 and two 100. two: 120 to 300, of which one 80 and B 100.
+        // one: 200 to 400, of which B 100 and two 100. two: 120 to 300, of which one 80 and B 100, the same as one's.
+        assert_eq!(a.waited, 100);
         assert_eq!((a.run, a.wait, a.own, a.neighbour, a.unattributed), (300, 380, 180, 200, 0));
         assert_eq!(a.shares, BTreeMap::from([(B, 200)]));
         assert_eq!((b.run, b.wait, b.neighbour), (100, 90, 90));
