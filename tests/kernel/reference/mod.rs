@@ -7,4 +7,5 @@ mod measured;
 mod random;
 mod recorder;
 mod scene;
+mod span;
 mod terms;

@@ -1,6 +1,7 @@
 //! A scenario played: cgroups with loads in them and what is done to them meanwhile, seen by the probe and by the recorder.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::{self, PipeWriter, Write};
 use std::mem::MaybeUninit;
@@ -73,6 +74,40 @@ pub enum Action {
         group: usize,
         on: bool,
     },
+}
+
+/// A line a group.
+impl Display for Scene {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} ms", self.length_ms)?;
+        for (i, group) in self.groups.iter().enumerate() {
+            write!(f, "  group {i}")?;
+            if let Some(parent) = group.parent {
+                write!(f, " below {parent}")?;
+            }
+            if let Some(Limit { quota_us, period_us, burst_us }) = group.limit {
+                write!(f, ", {quota_us}+{burst_us} us of {period_us}")?;
+            }
+            if let Some(shares) = group.shares {
+                write!(f, ", shares {shares}")?;
+            }
+            if let Some(realtime) = group.realtime_us {
+                write!(f, ", real-time {realtime} us")?;
+            }
+            for alike in group.threads.chunk_by(|a, b| a == b) {
+                let Thread { work, cpu, class } = &alike[0];
+                write!(f, "; {} of {work:?} {class:?}", alike.len())?;
+                if let Some(cpu) = cpu {
+                    write!(f, " on CPU {cpu}")?;
+                }
+            }
+            writeln!(f)?;
+        }
+        for (at, action) in &self.actions {
+            writeln!(f, "  at {at} ms {action:?}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What was seen.
