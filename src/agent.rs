@@ -23,6 +23,7 @@ use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan};
+use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
 use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
@@ -189,7 +190,7 @@ async fn watch_pods(
     let client = match watch::client(args.kubeconfig.as_deref()).await {
         Ok(client) => client,
         Err(error) if wanted => return Err(error.into()),
-        Err(ApiError::NoCluster) => {
+        Err(ApiError::Unusable(Unusable::NoCluster)) => {
             info!("no Kubernetes here: names are those of the container runtime and systemd");
             return Ok(false);
         }

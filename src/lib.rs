@@ -4,7 +4,7 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`quantity`] reads what Kubernetes calls one, for both.
+//! [`quantity`] reads what Kubernetes calls one, [`kubeconfig`] finds the API server and [`listen`] opens ports, for both.
 
 pub mod agent;
 pub mod api;
@@ -12,6 +12,8 @@ pub mod attribution;
 pub mod birth;
 pub mod config;
 pub mod kernel;
+pub mod kubeconfig;
+pub mod listen;
 pub mod quantity;
 pub mod reconciler;
 pub mod signals;

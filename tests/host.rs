@@ -11,5 +11,6 @@ mod host {
     mod otlp_outage;
     mod prometheus_server;
     mod semconv;
+    mod settings;
     mod suite;
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde::Serialize;
 
 use crate::api::{
@@ -21,6 +21,7 @@ use crate::api::{
 };
 use crate::attribution::watch;
 use crate::birth::certificate::image_of;
+use crate::kubeconfig;
 
 /// Whose birth, from where, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
@@ -175,7 +176,8 @@ async fn default_namespace(args: &BirthArgs, client: &Client) -> String {
     if args.kubeconfig.is_some() {
         return client.default_namespace().to_owned();
     }
-    Config::infer().await.map_or_else(|_| client.default_namespace().to_owned(), |c| c.default_namespace)
+    let found = kubeconfig::find(None).await;
+    found.map_or_else(|_| client.default_namespace().to_owned(), |(_, config)| config.default_namespace)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
