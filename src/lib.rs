@@ -4,12 +4,14 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`quantity`] reads what Kubernetes calls one, [`kubeconfig`] finds the API server and [`listen`] opens ports, for both.
+//! [`bounds`] says how long what others name may be, [`quantity`] reads what Kubernetes calls one, [`kubeconfig`] finds the
+//! API server and [`listen`] opens ports, for both.
 
 pub mod agent;
 pub mod api;
 pub mod attribution;
 pub mod birth;
+pub mod bounds;
 pub mod config;
 pub mod kernel;
 pub mod kubeconfig;
@@ -18,6 +20,8 @@ pub mod quantity;
 pub mod reconciler;
 pub mod signals;
 pub mod sinks;
+#[cfg(test)]
+mod testfuzz;
 #[doc(hidden)]
 pub mod testlog;
 pub mod ui;

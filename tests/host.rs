@@ -5,6 +5,8 @@ mod bed;
 mod host {
     mod agent;
     mod check;
+    mod compatibility;
+    mod hostile;
     mod ingest;
     mod otlp_collector;
     mod otlp_delivery;

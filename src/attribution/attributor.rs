@@ -1,6 +1,6 @@
 //! Readings of cgroups made into readings of workloads.
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::known::{Answer, Known};
 use super::paths::{self, UnknownShapes};
 use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
-use super::workload::{Attributed, NamedBlame, Sample, Workload};
-use crate::kernel::{CpuCounters, Hierarchy, Reading};
+use super::workload::{Attributed, AttributionLosses, NamedBlame, Sample, Workload};
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Reading};
 
 /// How an [`Attributor`] finds names, and how much it remembers.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct Attributor {
     booking: Vec<(KeyId, CpuCounters)>,
     reading: u64,
     unknown: UnknownShapes,
+    /// Ids without a path that were counted.
+    unresolved: HashSet<CgroupKey>,
     out: Attributed,
 }
 
@@ -103,6 +105,7 @@ impl Attributor {
             booking: Vec::new(),
             reading: 0,
             unknown: UnknownShapes::default(),
+            unresolved: HashSet::default(),
             out: Attributed::default(),
         }
     }
@@ -227,11 +230,22 @@ impl Attributor {
                 return true;
             }
             budget -= 1;
-            match entry.known.ask_runtime(&mut self.bundles, now) {
-                Answer::Later => return true,
-                Answer::GaveUp => self.out.attribution.bundles_missed += 1,
-                Answer::News => {
+            let answer = entry.known.ask_runtime(&mut self.bundles, now);
+            match answer {
+                Answer::Later => {}
+                Answer::GaveUp => {
+                    if self.out.attribution.bundles_missed == 0 {
+                        warn!(
+                            cgroup = entry.known.who.cgroup,
+                            "no runtime's files name this container (further ones are only counted): \
+                             `kernel-gossip check` says which directories can be read"
+                        );
+                    }
+                    self.out.attribution.bundles_missed += 1;
+                }
+                Answer::News | Answer::Nameless => {
                     news = true;
+                    self.out.attribution.bundles_missed += u64::from(answer == Answer::Nameless);
                     let (pod, names) = (entry.pod, entry.known.runtime().cloned());
                     if let (Some(pod), Some(names)) =
                         (pod.and_then(|pod| self.workloads[pod].as_deref_mut()), names)
@@ -240,7 +254,7 @@ impl Attributor {
                     }
                 }
             }
-            false
+            self.workloads[id].as_deref().is_some_and(|entry| entry.known.wants_the_runtime())
         });
         self.asking = asking;
         news
@@ -250,7 +264,7 @@ impl Attributor {
         self.booking.clear();
         for cpu in &reading.cpu {
             let Some(key) = self.tree.key(cpu.cgroup) else {
-                self.out.attribution.unresolved_ids += 1;
+                unresolved(&mut self.unresolved, &mut self.out.attribution, cpu.cgroup);
                 continue;
             };
             match self.cgroups[key].place(self.reading, self.booking.len()) {
@@ -273,7 +287,7 @@ impl Attributor {
     fn book_stats(&mut self, reading: &Reading) {
         for stat in &reading.stats {
             let Some(key) = self.tree.key(stat.cgroup) else {
-                self.out.attribution.unresolved_ids += 1;
+                unresolved(&mut self.unresolved, &mut self.out.attribution, stat.cgroup);
                 continue;
             };
             let id = self.tree.node_of(key);
@@ -298,9 +312,12 @@ impl Attributor {
 
     fn book_blame(&mut self, reading: &Reading) {
         for blame in &reading.blame {
-            let (Some(victim), Some(culprit)) = (self.tree.key(blame.victim), self.tree.key(blame.culprit))
-            else {
-                self.out.attribution.unresolved_ids += 1;
+            let ends = [blame.victim, blame.culprit].map(|cgroup| (cgroup, self.tree.key(cgroup)));
+            let [(_, Some(victim)), (_, Some(culprit))] = ends else {
+                let unknown = ends.into_iter().filter(|(_, key)| key.is_none());
+                unknown.for_each(|(cgroup, _)| {
+                    unresolved(&mut self.unresolved, &mut self.out.attribution, cgroup);
+                });
                 continue;
             };
             let key = (victim, culprit, blame.table);
@@ -384,7 +401,7 @@ impl Attributor {
 
     fn forget(&mut self, now: u64) {
         self.tree.forget(now);
-        if self.tree.removed_keys.is_empty() {
+        if self.tree.removed_keys.is_empty() && self.tree.removed_nodes.is_empty() {
             return;
         }
         let cgroups = &mut self.cgroups;
@@ -400,6 +417,16 @@ impl Attributor {
         self.tree.removed_keys.clear();
         self.tree.removed_nodes.clear();
     }
+}
+
+/// Counts an id without a path, once.
+fn unresolved(known: &mut HashSet<CgroupKey>, losses: &mut AttributionLosses, cgroup: CgroupKey) {
+    /// Then they are counted anew: what is remembered is bounded, and what is counted all the more than none.
+    const REMEMBERED: usize = 65_536;
+    if known.len() >= REMEMBERED {
+        known.clear();
+    }
+    losses.unresolved_ids += u64::from(known.insert(cgroup));
 }
 
 /// The account a cgroup's numbers go to, unless its workload's last word is said.

@@ -21,11 +21,11 @@ pub mod resource {
     pub const NODE: &str = "k8s.node.name";
     /// Of traces alone: stores of traces group by it.
     pub const SERVICE: &str = "service.name";
-    /// The cgroup's path, for what is no pod's.
+    /// The cgroup's path, for what is no pod's, and for what a pod has beside its containers.
     pub const CGROUP: &str = "kernel_gossip.cgroup.path";
     /// The systemd unit, or the runtime's container name, for what is no pod's.
     pub const UNIT: &str = "kernel_gossip.unit.name";
-    /// `container`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
+    /// `container`, `sandbox`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
     /// left out of sums.
     pub const KIND: &str = "kernel_gossip.workload.kind";
 }
@@ -40,8 +40,11 @@ pub mod attribute {
     pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
     pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";
     pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
-    /// Absent where the neighbour is no pod's; the registry calls all others required.
-    pub const OPTIONAL: [&str; 2] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD];
+    /// Its cgroup's path, where its name may be another's too.
+    pub const NEIGHBOUR_CGROUP: &str = "kernel_gossip.neighbour.cgroup";
+    /// Namespace and pod are absent where the neighbour is no pod's, the cgroup where it is; the registry calls all
+    /// others required.
+    pub const OPTIONAL: [&str; 3] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD, NEIGHBOUR_CGROUP];
     pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";
     pub const LOSS_REASON: &str = "kernel_gossip.agent.loss.reason";
     /// `metrics`, `events`, `traces`.

@@ -4,6 +4,7 @@
 use super::ledger::Account;
 use super::names::metric::{self, Metric};
 use crate::attribution::WorkloadKind;
+use crate::bounds;
 use crate::kernel::{CpuCounters, Log2Histogram, Pressure};
 
 /// The value of a point.
@@ -108,11 +109,14 @@ fn neighbours(a: &Account, emit: Emit<'_>) {
     for share in &a.neighbours {
         let who = &share.who;
         let (namespace, pod) = (who.namespace.as_deref(), who.pod.as_deref());
-        let values = [&*who.label(), namespace.unwrap_or_default(), pod.unwrap_or_default()];
+        let label = who.label();
+        let name = bounds::name(&label, bounds::NAME);
+        let path = bounds::name(who.told_by_path().unwrap_or_default(), bounds::NAME);
+        let values = [&*name, namespace.unwrap_or_default(), pod.unwrap_or_default(), &*path];
         emit(&values, Value::Time(share.ns), share.since);
     }
     if let Some(rest) = a.other_neighbours {
-        emit(&["other", "", ""], Value::Time(rest.ns), rest.since);
+        emit(&["other", "", "", ""], Value::Time(rest.ns), rest.since);
     }
 }
 

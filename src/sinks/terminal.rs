@@ -14,6 +14,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
 use super::names::{self, whisper as attr};
 use crate::birth::Certificate;
+use crate::bounds::is_hidden;
 use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper};
 
 /// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
@@ -338,7 +339,7 @@ struct Printable<'a>(&'a str);
 
 impl Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c.is_control() {
+        self.0.chars().try_for_each(|c| match is_hidden(c) {
             true => write!(f, "{}", c.escape_debug()),
             false => f.write_char(c),
         })

@@ -24,8 +24,9 @@ pub fn moment(s: u64) -> Instant {
 }
 
 /// The kinds of workload that are published.
-pub const KINDS: [WorkloadKind; 5] = [
+pub const KINDS: [WorkloadKind; 6] = [
     WorkloadKind::Container,
+    WorkloadKind::Sandbox,
     WorkloadKind::Pod,
     WorkloadKind::Unit,
     WorkloadKind::Root,

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::attribution::bundle::{Bundles, Directory};
 use crate::attribution::paths::{self, UnknownShapes};
 use crate::kernel::cgroups::{self, Roots};
 use crate::kernel::facts::{Facts, FactsOptions, Pressure};
@@ -24,6 +25,9 @@ pub struct CheckArgs {
     /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    #[arg(long, value_name = "DIR")]
+    pub runtime_root: Vec<PathBuf>,
     /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -33,7 +37,7 @@ pub struct CheckArgs {
 pub enum Format {
     /// For people
     Text,
-    /// One object: facts, plan, unknown_cgroup_shapes, runs
+    /// One object: facts, plan, runtimes, unknown_cgroup_shapes, runs
     Json,
 }
 
@@ -53,13 +57,15 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = Facts::gather(&options).await;
     let plan = plan(&facts);
     let unknown_shapes = &unknown_shapes(&facts);
+    let runtimes = &Bundles::new(&args.runtime_root).directories();
     let mut out = io::stdout().lock();
     match args.output {
-        Format::Text => write_text(&mut out, &facts, &plan, unknown_shapes).context("stdout")?,
+        Format::Text => write_text(&mut out, &facts, &plan, runtimes, unknown_shapes).context("stdout")?,
         Format::Json => {
             let report = Report {
                 facts: &facts,
                 plan: &plan,
+                runtimes,
                 unknown_cgroup_shapes: unknown_shapes,
                 runs: plan.runs(),
             };
@@ -85,6 +91,7 @@ fn unknown_shapes(facts: &Facts) -> Vec<String> {
 struct Report<'a> {
     facts: &'a Facts,
     plan: &'a Plan,
+    runtimes: &'a [Directory],
     unknown_cgroup_shapes: &'a [String],
     runs: bool,
 }
@@ -97,6 +104,7 @@ pub fn write_text(
     out: &mut impl Write,
     facts: &Facts,
     plan: &Plan,
+    runtimes: &[Directory],
     unknown_shapes: &[String],
 ) -> io::Result<()> {
     let mut fact = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
@@ -115,8 +123,19 @@ pub fn write_text(
     for (name, trial) in refused {
         fact("BPF refused", &format!("{name}: {}", trial.error().unwrap_or_default()))?;
     }
+    for directory in runtimes {
+        let path = directory.path.display();
+        match &directory.error {
+            None => fact("runtime", &format!("{}: {path}", directory.runtime))?,
+            Some(error) => fact("runtime", &format!("{path}: {error}"))?,
+        }
+    }
+    if runtimes.is_empty() {
+        fact("runtime", "no directory of one in sight")?;
+    }
     writeln!(out)?;
     write_plan(out, plan)?;
+    write_runtimes(out, runtimes, confined().as_deref())?;
     for shape in unknown_shapes {
         writeln!(out, "  cgroup path of no known shape: {shape}")?;
     }
@@ -124,6 +143,40 @@ pub fn write_text(
         writeln!(out, "\nThe agent cannot run here: there is nothing for it to read.")?;
     }
     Ok(())
+}
+
+/// Writes what to do about directories of runtimes that are missing or closed. `confined`: the SELinux type this process
+/// is confined to.
+fn write_runtimes(out: &mut impl Write, runtimes: &[Directory], confined: Option<&str>) -> io::Result<()> {
+    if !runtimes.iter().any(|directory| directory.error.is_none()) {
+        writeln!(
+            out,
+            "  no container runtime's directory can be read: pods are named by the API server alone, other"
+        )?;
+        writeln!(out, "  containers by their ids")?;
+        writeln!(
+            out,
+            "      -> mount it here from the host (docs/install.md) and name it by --runtime-root"
+        )?;
+    }
+    let closed = runtimes.iter().filter_map(|d| d.error.as_ref()).any(|e| e.contains("ermission denied"));
+    if let (true, Some(kind)) = (closed, confined) {
+        writeln!(out, "  SELinux confines this process to {kind}")?;
+        writeln!(
+            out,
+            "      -> run it as spc_t (seLinuxOptions: {{type: spc_t}}), on OpenShift by a SecurityContextConstraints"
+        )?;
+        writeln!(out, "         that allows it (docs/install.md)")?;
+    }
+    Ok(())
+}
+
+/// The SELinux type of this process, if it is a container's.
+fn confined() -> Option<String> {
+    // system_u:system_r:container_t:s0:c1,c2
+    let context = std::fs::read_to_string("/proc/self/attr/current").ok()?;
+    let kind = context.split(':').nth(2)?;
+    (kind.starts_with("container_") || kind == "svirt_lxc_net_t").then(|| kind.to_owned())
 }
 
 /// Writes the probes alone.

@@ -209,6 +209,84 @@ fn cgroups_come_and_go() {
     }
 }
 
+/// cgroup v1 alone lets a cgroup be renamed: it keeps its id, and those below it are elsewhere too.
+#[test]
+fn a_renamed_cgroup_is_told_of_with_all_below_it() {
+    let Some(root) = Roots::find(None).v1_cpu().map(Path::to_path_buf) else {
+        return eprintln!("not here: no cgroup v1 cpu tree");
+    };
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        let name = |n: u32| format!("kg-test-rename-{}-{n}", std::process::id());
+        let (old, new) = (root.join(name(1)), root.join(name(2)));
+        fs::create_dir_all(old.join("below")).expect("made");
+        let ids = [&old, &old.join("below")].map(|dir| fs::metadata(dir).expect("there").ino());
+        reader.sample();
+        fs::rename(&old, &new).expect("renamed");
+        // Another takes its place.
+        fs::create_dir(&old).expect("made");
+        let place = fs::metadata(&old).expect("there").ino();
+        reader.sample();
+        let told = reader.changes.clone();
+        for dir in [new.join("below"), new.clone(), old.clone()] {
+            fs::remove_dir(dir).expect("removed");
+        }
+        let paths = [format!("/{}", name(2)), format!("/{}/below", name(2)), format!("/{}", name(1))];
+        for (id, path) in [ids[0], ids[1], place].into_iter().zip(paths) {
+            let cgroup = CgroupKey { hierarchy: Hierarchy::V1Cpu, id };
+            let want = CgroupChange::Present { cgroup, path };
+            assert_eq!(told.iter().filter(|c| **c == want).count(), 1, "{options:?}: {want:?} in {told:?}");
+        }
+    }
+}
+
+/// Names of any bytes: each cgroup is one of its own, with its numbers, and so are those below it.
+#[test]
+fn cgroups_whose_names_are_no_text_are_read_too() {
+    use std::os::unix::ffi::OsStrExt;
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        reader.sample();
+        let dir = |byte: u8| {
+            let name = [format!("kg-test-bytes-{}-", std::process::id()).as_bytes(), &[byte]].concat();
+            cpu_tree().mount.join(std::ffi::OsStr::from_bytes(&name))
+        };
+        // As lossy text the two are one.
+        let dirs = [dir(0xfe), dir(0xff)];
+        for dir in &dirs {
+            fs::create_dir_all(dir.join("below")).expect("made");
+        }
+        let ids = dirs
+            .each_ref()
+            .map(|d| [d.clone(), d.join("below")].map(|d| fs::metadata(d).expect("there").ino()));
+        reader.sample();
+        let (changes, stats) = (reader.changes.clone(), reader.stats.clone());
+        reader.sample();
+        let losses = reader.losses;
+        for dir in &dirs {
+            fs::remove_dir(dir.join("below")).and_then(|()| fs::remove_dir(dir)).expect("removed");
+        }
+        let mut paths = std::collections::HashSet::new();
+        let of = |id| CgroupKey {
+            hierarchy: if cpu_tree().version == Version::V1 { Hierarchy::V1Cpu } else { Hierarchy::Unified },
+            id,
+        };
+        for id in ids.into_iter().flatten() {
+            let told = changes.iter().find_map(|change| match change {
+                CgroupChange::Present { cgroup, path } if *cgroup == of(id) => Some(path.clone()),
+                _ => None,
+            });
+            let path = told.unwrap_or_else(|| panic!("{options:?}: {id} is not told of"));
+            assert!(path.contains("\\xf"), "{options:?}: {path}");
+            assert!(paths.insert(path));
+            assert!(stats.iter().any(|s| s.cgroup == of(id)), "{options:?}: no numbers of {id}");
+        }
+        assert_eq!((paths.len(), losses.unreadable_cgroups), (4, 0));
+    }
+}
+
 /// More cgroups made and removed than the kernel's buffer holds, and nobody records births: counted all the same.
 #[test]
 fn lost_events_are_counted_without_births_too() {

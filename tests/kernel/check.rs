@@ -80,8 +80,44 @@ fn a_host_with_nothing_to_read_is_an_error() {
     let out = powerless(&mut check(&["--cgroup-root", "/proc/self/ns"]));
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(text.contains("no cgroup tree is mounted here\n"), "{text}");
+    assert!(
+        text.contains("no cgroup tree is mounted at --cgroup-root /proc/self/ns or below it\n"),
+        "{text}"
+    );
     assert!(text.contains("cannot run here"), "{text}");
+}
+
+/// A wrong root, with every right: the scheduler could be read, but of nobody.
+#[test]
+fn a_mistyped_cgroup_root_is_an_error_that_names_it() {
+    let out = check(&["--cgroup-root", "/nonexistent/cgroup"]).output().expect("run");
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("--cgroup-root /nonexistent/cgroup: No such file or directory"), "{text}");
+}
+
+#[test]
+fn a_cgroup_root_may_be_any_path_that_leads_there() {
+    let (found, _) = report(&check(&["--output", "json"]).output().expect("run"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let link = dir.path().join("cgroups");
+    std::os::unix::fs::symlink("/sys/fs/cgroup", &link).expect("linked");
+    let link = link.to_string_lossy();
+    for (root, from) in [
+        (&*link, "/"),
+        ("../fs/cgroup", "/sys/kernel"),
+        ("/sys/fs/../fs/cgroup/", "/"),
+        ("sys/fs/cgroup", "/"),
+    ] {
+        let out =
+            check(&["--output", "json", "--cgroup-root", root]).current_dir(from).output().expect("run");
+        let (named, _) = report(&out);
+        assert_eq!(
+            named.cgroups.iter().collect::<Vec<_>>(),
+            found.cgroups.iter().collect::<Vec<_>>(),
+            "{root}"
+        );
+    }
 }
 
 #[test]
@@ -89,7 +125,7 @@ fn a_cgroup_root_holds_what_is_mounted_below_it() {
     let out = check(&["--output", "json", "--cgroup-root", "/sys/fs/cgroup"]).output().expect("run");
     let (named, _) = report(&out);
     let (found, _) = report(&check(&["--output", "json"]).output().expect("run"));
-    assert_eq!(named.cgroups, found.cgroups);
+    assert_eq!(named.cgroups.iter().collect::<Vec<_>>(), found.cgroups.iter().collect::<Vec<_>>());
 }
 
 #[test]

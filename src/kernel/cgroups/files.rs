@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{Roots, parse};
+use super::{Roots, name, parse};
 use crate::kernel::{CgroupKey, CgroupStat, Hierarchy};
 
 /// Limits and pressure change slowly and cost the most to read: once in so many readings.
@@ -46,12 +46,12 @@ impl Descriptors {
         self.free += files.kept.iter_mut().filter_map(Option::take).count() as u64;
     }
 
-    fn read(&mut self, kept: &mut Option<File>, dir: &Path, path: &str, name: &str) -> io::Result<&str> {
+    fn read(&mut self, kept: &mut Option<File>, dir: &Path, path: &str, file_name: &str) -> io::Result<&str> {
         let opened;
         let file = match kept {
             Some(file) => &*file,
             None => {
-                let file = File::open(dir.join(path.trim_start_matches('/')).join(name))?;
+                let file = File::open(name::below(dir, path).join(file_name))?;
                 if self.free > 0 {
                     self.free -= 1;
                     kept.insert(file)

@@ -5,6 +5,7 @@
 mod changes;
 mod files;
 mod iterator;
+pub mod name;
 mod parse;
 mod roots;
 
@@ -13,6 +14,7 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
@@ -218,7 +220,7 @@ impl<'obj> CgroupSampler<'obj> {
         let Some(source) = &mut self.changes else {
             return;
         };
-        let mut too_long = false;
+        let mut look = false;
         let (roots, readings) = (&self.roots, self.readings);
         let (known, descriptors) = (&mut self.known, &mut self.descriptors);
         let (made, made_lost) = (&mut self.made, &mut self.made_lost);
@@ -239,12 +241,13 @@ impl<'obj> CgroupSampler<'obj> {
             };
             let cgroup = CgroupKey { hierarchy, id: event.id };
             match event.path {
+                _ if event.renamed => look = true, // the walk finds its name, and those of all below it
                 _ if !event.made => forget(known, descriptors, cgroup, changes),
                 Some(path) => remember(known, cgroup, path, readings, changes),
-                None => too_long = true, // the walk finds it
+                None => look = true, // too long: the walk finds it
             }
         });
-        self.walk_due |= lost || too_long;
+        self.walk_due |= lost || look;
     }
 
     /// Walks the trees: what is new is told, what is no more is gone.
@@ -255,8 +258,8 @@ impl<'obj> CgroupSampler<'obj> {
             let mut found = |id, path: &str| {
                 let cgroup = CgroupKey { hierarchy, id };
                 match known.get_mut(&cgroup) {
-                    Some(found) => found.seen = readings,
-                    None => remember(known, cgroup, path.to_owned(), readings, changes),
+                    Some(found) if found.path == path => found.seen = readings,
+                    _ => remember(known, cgroup, path.to_owned(), readings, changes),
                 }
             };
             let mut closed = Vec::new();
@@ -273,7 +276,7 @@ impl<'obj> CgroupSampler<'obj> {
             self.drop_unseen(hierarchy, changes);
             self.unreadable += closed.len() as u64;
             if let Some((path, error)) = closed.first() {
-                self.complain(&root.join(path.trim_start_matches('/')), error);
+                self.complain(&name::below(&root, path), error);
             }
         }
     }
@@ -388,7 +391,7 @@ fn walk_below(
     found: &mut impl FnMut(u64, &str),
     closed: &mut impl FnMut(&str, io::Error),
 ) {
-    let entries = match fs::read_dir(root.join(path.trim_start_matches('/'))) {
+    let entries = match fs::read_dir(name::below(root, path)) {
         Ok(entries) => entries,
         Err(error) => return unless_vanished(path, error, closed),
     };
@@ -405,7 +408,7 @@ fn walk_below(
         }
         let before = path.len();
         path.push('/');
-        path.push_str(&entry.file_name().to_string_lossy());
+        path.push_str(&name::text(entry.file_name().as_bytes()));
         found(entry.ino(), path);
         walk_below(root, path, found, closed);
         path.truncate(before);

@@ -169,7 +169,12 @@ pub static CPU_NEIGHBOUR_TIME: Metric = metric(
     "s",
     Kind::Counter,
     "Time it waited while this neighbour ran on the CPU it waited for",
-    &[attribute::NEIGHBOUR_NAME, attribute::NEIGHBOUR_NAMESPACE, attribute::NEIGHBOUR_POD],
+    &[
+        attribute::NEIGHBOUR_NAME,
+        attribute::NEIGHBOUR_NAMESPACE,
+        attribute::NEIGHBOUR_POD,
+        attribute::NEIGHBOUR_CGROUP,
+    ],
 );
 pub static PRESSURE_SOME_TIME: Metric = metric(
     "kernel_gossip.pressure.some.time",

@@ -19,7 +19,7 @@ pub enum Loss {
     UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
     UnknownPath,
-    /// Readings of a cgroup without a path.
+    /// Cgroups without a path.
     UnresolvedCgroup,
     /// Events without a pod's name because none was known in time.
     LateName,
@@ -39,7 +39,7 @@ pub enum Loss {
     BlameUntracked,
     /// Whispers the terminal did not show.
     TerminalDropped,
-    /// Workloads whose last numbers were not exported because too many went at once.
+    /// Workloads whose last numbers were not exported, or not on /metrics for a minute, because too many went at once.
     DepartedDropped,
     /// Scrapes refused because others were still being answered.
     ScrapeRefused,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome};
 use crate::birth::certificate::length;
+use crate::bounds::is_hidden;
 use crate::sinks::birth_text::{headline, slow};
 
 const WIDTH: f64 = 1100.0;
@@ -207,7 +208,8 @@ fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push('\u{fffd}'),
+            '\'' => out.push_str("&#39;"),
+            c if is_hidden(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -217,7 +219,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BirthPhase, PodBirthCertificateStatus, Source};
+    use crate::api::{BirthFailure, BirthPhase, BirthStep, PodBirthCertificateStatus, Source};
 
     #[test]
     fn what_is_named_stays_text() {
@@ -232,6 +234,36 @@ mod tests {
         let html = page(&View { title: "<b>\"x\"".into(), pod: None, status });
         assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");
         assert!(!html.contains("http"), "nothing from elsewhere");
+    }
+
+    /// What containers may be called and their programs be given: 64 KiB of markup, of what a terminal obeys, of what turns
+    /// the order of reading.
+    #[test]
+    fn hostile_text_is_shown_and_does_nothing() {
+        let long = format!("'\"><img src=x onerror=alert(1)>{}", "x".repeat(64 << 10));
+        for text in ["<script>alert('1')</script>", "\u{1b}[2J\u{7}", "\u{202e}evitcani", "a\nb\u{85}", &long]
+        {
+            let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+            status.failure = Some(BirthFailure {
+                phase: text.into(),
+                container: Some(text.into()),
+                reason: text.into(),
+                message: Some(text.into()),
+            });
+            status.timeline.push(BirthStep {
+                timestamp_ms: 1.0,
+                actor: Actor::Container,
+                action: text.into(),
+                details: Some(text.into()),
+                uncertainty_ms: None,
+            });
+            let html = page(&View { title: text.into(), pod: None, status });
+            let hidden = |c: char| c != '\n' && is_hidden(c);
+            assert!(
+                !html.contains("<script") && !html.contains("<img") && !html.contains(hidden),
+                "{text:.40}"
+            );
+        }
     }
 
     #[test]

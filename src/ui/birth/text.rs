@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthOutcome, BirthPhase};
 use crate::birth::certificate::length;
+use crate::bounds::is_hidden;
 use crate::sinks::birth_text::{headline, slow};
 
 /// A certificate as text of so many columns.
@@ -206,7 +207,7 @@ struct Plain<'a>(&'a str);
 
 impl Display for Plain<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { '\u{fffd}' } else { c }))
+        self.0.chars().try_for_each(|c| f.write_char(if is_hidden(c) { '\u{fffd}' } else { c }))
     }
 }
 

@@ -7,7 +7,8 @@ fn told(host: &str, unknown_shapes: &[String]) -> String {
     let path = format!("{}/tests/fixtures/hosts/{host}.json", env!("CARGO_MANIFEST_DIR"));
     let facts = serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("facts");
     let mut out = Vec::new();
-    write_text(&mut out, &facts, &plan(&facts), unknown_shapes).expect("a vector takes it");
+    let runtime = Directory { runtime: "containerd", path: "/run/containerd/x".into(), error: None };
+    write_text(&mut out, &facts, &plan(&facts), &[runtime], unknown_shapes).expect("a vector takes it");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -24,6 +25,7 @@ BPF allowed  tp_btf, raw_tracepoint, iter/cgroup, rstat_flush, iter/task, ring_b
 BPF refused  tracepoint: attach: failed to attach BPF program: No such file or directory (os error 2)
 BPF refused  read_kernel: load: Invalid argument (os error 22)
 BPF refused  kprobe: attach: failed to attach BPF program: Operation not permitted (os error 1)
+runtime      containerd: /run/containerd/x
 
 ✓ cpu        working      scheduler's typed tracepoints
 ~ cgroups    degraded     files, new ones by walking the trees
@@ -76,7 +78,26 @@ fn a_host_with_nothing_to_read_is_told_so() {
     let mut facts: Facts = serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("facts");
     facts.cgroups.unified = None;
     let mut out = Vec::new();
-    write_text(&mut out, &facts, &plan(&facts), &[]).expect("a vector takes it");
+    write_text(&mut out, &facts, &plan(&facts), &[], &[]).expect("a vector takes it");
     let text = String::from_utf8(out).expect("UTF-8");
     assert!(text.ends_with("The agent cannot run here: there is nothing for it to read.\n"), "{text}");
+}
+
+#[test]
+fn directories_of_runtimes_that_are_missing_or_closed_are_told_with_what_to_do() {
+    let told = |runtimes: &[Directory], confined: Option<&str>| {
+        let mut out = Vec::new();
+        write_runtimes(&mut out, runtimes, confined).expect("a vector takes it");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let directory = |error: Option<&str>| Directory {
+        runtime: "containerd",
+        path: "/run/containerd/x".into(),
+        error: error.map(str::to_owned),
+    };
+    assert_eq!(told(&[directory(None)], Some("container_t")), "");
+    assert!(told(&[], None).contains("--runtime-root"));
+    let closed = [directory(Some("Permission denied (os error 13)"))];
+    assert!(told(&closed, Some("container_t")).contains("spc_t"));
+    assert!(!told(&closed, None).contains("SELinux"));
 }
