@@ -4,7 +4,7 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`quantity`] reads what Kubernetes calls one, for both.
+//! [`quantity`] reads what Kubernetes calls one, and [`plain`] makes text of others fit to be shown, for both.
 
 pub mod agent;
 pub mod api;
@@ -12,6 +12,7 @@ pub mod attribution;
 pub mod birth;
 pub mod config;
 pub mod kernel;
+pub mod plain;
 pub mod quantity;
 pub mod reconciler;
 pub mod signals;
