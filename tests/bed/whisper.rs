@@ -94,6 +94,7 @@ pub fn birth(who: &Arc<Workload>, status: &PodBirthCertificateStatus, now: jiff:
         at,
         status: status.clone(),
         processes: Vec::new(),
+        nth: 0,
         restart: false,
     };
     logs(who, "kg-node", BIRTH_EVENT, at, birth_attributes(&certificate))

@@ -77,9 +77,10 @@ pub fn status(json: &str) -> Result<PodBirthCertificateStatus, Refusal> {
 }
 
 fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
-    at_most("phases", status.phases.len(), 64)?;
+    at_most("phases", status.phases.len(), 128)?;
     at_most("timeline", status.timeline.len(), 512)?;
     at_most("breakdown", status.breakdown.len(), 64)?;
+    at_most("beside", status.beside.len(), 16)?;
     at_most("containers", status.containers.len(), 256)?;
     at_most("restarts", status.restarts.len(), 16)?;
     at_most("missing", status.missing.len(), 16)?;
@@ -132,7 +133,7 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         numbers("kernelStats.byNamespace", &stats.by_namespace)?;
         numbers("kernelStats.byCgroupFile", &stats.by_cgroup_file)?;
     }
-    for cost in &status.breakdown {
+    for cost in status.breakdown.iter().chain(&status.beside) {
         word("breakdown.phase", &cost.phase, 64)?;
         count("breakdown.processes", Some(cost.processes))?;
         count("breakdown.syscalls", cost.syscalls)?;
@@ -252,7 +253,7 @@ mod tests {
             assert_eq!(refusal.field.as_deref(), Some(field), "{json}");
             assert!(!refusal.to_string().contains('\n'));
         }
-        let many = vec![r#"{"name":"x","startMs":0,"durationMs":1}"#; 65].join(",");
+        let many = vec![r#"{"name":"x","startMs":0,"durationMs":1}"#; 129].join(",");
         assert_eq!(with(&format!(r#""phases":[{many}]"#)).unwrap_err().field.as_deref(), Some("phases"));
         assert_eq!(status(&" ".repeat(JSON_MAX + 1)).unwrap_err().reason, Reason::TooMuch);
     }
