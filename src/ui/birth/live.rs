@@ -193,5 +193,5 @@ fn certify(
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
-    Ok(View { title: format!("container {shown}"), pod: None, status })
+    View::new(&format!("container {shown}"), None, &status)
 }
