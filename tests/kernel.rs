@@ -5,6 +5,8 @@ mod bed;
 mod kernel {
     mod birth;
     mod birth_crio;
+    mod birth_forged;
+    mod birth_room;
     mod cgroups;
     mod check;
     mod cpu;
