@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use kernel_gossip::kernel::baseline::Baseline;
-use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook};
+use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook, REST};
 use kernel_gossip::kernel::{Hierarchy, ProgramCost};
 
 #[path = "../tests/bed/mod.rs"]
@@ -100,7 +100,7 @@ fn options() -> CpuOptions {
         Version::V1 => Hierarchy::V1Cpu,
         Version::V2 => Hierarchy::Unified,
     };
-    CpuOptions { hook: Hook::TpBtf, atomics: true, hierarchy, max_cgroups: 4096 }
+    CpuOptions { hook: Hook::TpBtf, atomics: true, prime: true, hierarchy, max_cgroups: 4096, rest: REST }
 }
 
 /// Busy loops, each in a cgroup of its own, all on CPU 0. They end with this, or with the program.

@@ -2,7 +2,7 @@
 /* What the kernel keeps per cgroup, for all cgroups at a time, and which come and go.
  *
  * Hooks: an iterator over the cgroup v2 tree, run by userspace once a reading (no cost in between), and the
- * tracepoints cgroup_mkdir and cgroup_rmdir (one short event each, some per container).
+ * tracepoints cgroup_mkdir, cgroup_rmdir and cgroup_rename (one short event each, some per container).
  *
  * The iterator writes to a mapped array, not to its seq_file: cgroup iterators cannot be resumed once the
  * seq_file's buffer (32 KiB) is full (kernel/bpf/cgroup_iter.c). */
@@ -35,11 +35,16 @@ struct cgroup_stat {
 	__u64 pad[3];
 };
 
-/* A cgroup was made or removed. */
+/* What became of a cgroup. */
+#define REMOVED 0
+#define MADE 1
+#define RENAMED 2 /* v1 alone; those below it have other paths now, too */
+
+/* A cgroup was made, removed or renamed. */
 struct cgroup_event {
 	__u64 id;
 	__u32 hierarchy; /* as in /proc/cgroups; 0 is v2 */
-	__u32 made;
+	__u32 what; /* became of it */
 	__u64 at; /* CLOCK_MONOTONIC, ns */
 	__u32 tgid; /* who did it */
 	__s32 path_len; /* with the end; negative: unreadable */
@@ -128,7 +133,7 @@ int cgroup_stats(struct bpf_iter__cgroup *ctx)
 	return 0;
 }
 
-static __always_inline int on_change(struct cgroup *cgrp, const char *path, bool made)
+static __always_inline int on_change(struct cgroup *cgrp, const char *path, __u32 what)
 {
 	struct cgroup_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
@@ -138,7 +143,7 @@ static __always_inline int on_change(struct cgroup *cgrp, const char *path, bool
 	}
 	event->id = BPF_CORE_READ(cgrp, kn, id);
 	event->hierarchy = BPF_CORE_READ(cgrp, root, hierarchy_id);
-	event->made = made;
+	event->what = what;
 	event->at = bpf_ktime_get_ns();
 	event->tgid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
@@ -147,16 +152,21 @@ static __always_inline int on_change(struct cgroup *cgrp, const char *path, bool
 	return 0;
 }
 
-#define CHANGES(suffix, hook)                                                      \
-	SEC("?" hook "/cgroup_mkdir")                                              \
-	int BPF_PROG(cgroup_mkdir_##suffix, struct cgroup *cgrp, const char *path) \
-	{                                                                          \
-		return on_change(cgrp, path, true);                                \
-	}                                                                          \
-	SEC("?" hook "/cgroup_rmdir")                                              \
-	int BPF_PROG(cgroup_rmdir_##suffix, struct cgroup *cgrp, const char *path) \
-	{                                                                          \
-		return on_change(cgrp, path, false);                               \
+#define CHANGES(suffix, hook)                                                       \
+	SEC("?" hook "/cgroup_mkdir")                                               \
+	int BPF_PROG(cgroup_mkdir_##suffix, struct cgroup *cgrp, const char *path)  \
+	{                                                                           \
+		return on_change(cgrp, path, MADE);                                 \
+	}                                                                           \
+	SEC("?" hook "/cgroup_rmdir")                                               \
+	int BPF_PROG(cgroup_rmdir_##suffix, struct cgroup *cgrp, const char *path)  \
+	{                                                                           \
+		return on_change(cgrp, path, REMOVED);                              \
+	}                                                                           \
+	SEC("?" hook "/cgroup_rename")                                              \
+	int BPF_PROG(cgroup_rename_##suffix, struct cgroup *cgrp, const char *path) \
+	{                                                                           \
+		return on_change(cgrp, path, RENAMED);                              \
 	}
 
 CHANGES(btf, "tp_btf")

@@ -17,10 +17,39 @@ struct cfs_rq___pre519 {
 	__u64 throttled_clock_task_time;
 } __attribute__((preserve_access_index));
 
-/* task_struct.on_rq shrank from int to u8 (in 7.3, not yet in 6.18). CO-RE resizes the load of an unsigned field
- * alone, so this one is declared unsigned. */
-struct task_struct___unsigned_on_rq {
+/* task_struct.on_rq and on_cpu shrank from int to u8 (in 7.3, not yet in 6.18). CO-RE resizes the load of an unsigned
+ * field alone, so these are declared unsigned. */
+struct task_struct___unsigned {
 	__u32 on_rq;
+	__u32 on_cpu;
+} __attribute__((preserve_access_index));
+
+/* Budgets of real-time tasks: rq.rt's own since 6.12 only with CONFIG_RT_GROUP_SCHED (5f6bd380c7bd, "sched/rt: Remove
+ * default bandwidth control"), a task's queue always only with it. */
+struct rt_rq___budget {
+	__u32 rt_throttled;
+} __attribute__((preserve_access_index));
+
+struct rq___budget {
+	struct rt_rq___budget rt;
+} __attribute__((preserve_access_index));
+
+struct sched_rt_entity___group {
+	struct rt_rq___budget *rt_rq;
+} __attribute__((preserve_access_index));
+
+struct task_struct___group {
+	struct sched_rt_entity___group rt;
+} __attribute__((preserve_access_index));
+
+/* rq.clock_idle came in 5.19 (e2f3e35f1f5a, "sched/fair: Decay task PELT values during wakeup migration"). */
+struct rq___idle {
+	__u64 clock_idle;
+} __attribute__((preserve_access_index));
+
+/* CONFIG_PARAVIRT_TIME_ACCOUNTING */
+struct rq___steal {
+	__u64 prev_steal_time_rq;
 } __attribute__((preserve_access_index));
 
 /* mnt_namespace.mounts became nr_mounts in 6.8 (2eea9ce4310d, "mounts: keep list of mounts in an rbtree"). */

@@ -94,7 +94,7 @@ of_limit=$(awk -v u="$used" -v l="$limit" 'BEGIN {if (u != "" && l > 0) print 10
 row "CPU used${window:+ in $window s}" "$(cores "$(field metricsSay.cpuCores)")" "$(cores "$used")"
 row "of its limit" "$(percent "$(field metricsSay.cpuPercent)")" "$(percent "$of_limit")"
 row "stopped by its limit" "not said" "$(percent "$(field kernelTruth.throttledPercent)") of the time"
-row "would have used" "not said" "$(cores "$(field kernelTruth.demandCpuCores)") of the $(cores "$limit") it may"
+row "would have used at most" "not said" "$(cores "$(field kernelTruth.demandCpuCores)") of the $(cores "$limit") it may"
 
 say "kubectl get kernelwhispers"
 k get kernelwhispers

@@ -23,9 +23,10 @@ use crate::kernel::cost;
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan};
+use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
-use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
+use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
 use crate::sinks::{Sinks, SinksConfig, birth_text, prometheus};
@@ -115,7 +116,9 @@ async fn start(args: AgentArgs) -> Result<Started> {
     let watching = watch_pods(&config, &args, &node, &pods).await?;
     let node = node.ok();
 
-    let otlp = OtlpConfig::new(&args.otlp, |name| std::env::var(name).ok())?;
+    let env = |name: &str| std::env::var(name).ok();
+    let otlp = OtlpConfig::new(&args.otlp, env)?;
+    otlp::remarks(&args.otlp, env).iter().for_each(|remark| warn!("{remark}"));
     let default = if otlp.is_some() { Output::None } else { Output::Text };
     let output = args.output.or(config.sinks.terminal).unwrap_or(default);
     let terminal = Terminal::start(output, node.clone()).context("cannot start the terminal's thread")?;
@@ -189,7 +192,7 @@ async fn watch_pods(
     let client = match watch::client(args.kubeconfig.as_deref()).await {
         Ok(client) => client,
         Err(error) if wanted => return Err(error.into()),
-        Err(ApiError::NoCluster) => {
+        Err(ApiError::Unusable(Unusable::NoCluster)) => {
             info!("no Kubernetes here: names are those of the container runtime and systemd");
             return Ok(false);
         }

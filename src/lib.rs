@@ -4,18 +4,26 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`quantity`] reads what Kubernetes calls one, for both.
+//! [`bounds`] says how long what others name may be, [`plain`] makes their text fit to be shown, [`quantity`] reads what
+//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`listen`] opens ports and [`shell`] writes commands, for both.
 
 pub mod agent;
 pub mod api;
 pub mod attribution;
 pub mod birth;
+pub mod bounds;
 pub mod config;
 pub mod kernel;
+pub mod kubeconfig;
+pub mod listen;
+pub mod plain;
 pub mod quantity;
 pub mod reconciler;
+pub mod shell;
 pub mod signals;
 pub mod sinks;
+#[cfg(test)]
+mod testfuzz;
 #[doc(hidden)]
 pub mod testlog;
 pub mod ui;

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kernel_gossip::ui::{birth, check};
 use kernel_gossip::{agent, api, config, reconciler};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command().mut_subcommand("reconciler", reconciler::options::without_empty_variables);
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     log();
     match run(cli.command) {
         Ok(code) => code,

@@ -5,11 +5,14 @@ mod bed;
 mod host {
     mod agent;
     mod check;
+    mod compatibility;
+    mod hostile;
     mod ingest;
     mod otlp_collector;
     mod otlp_delivery;
     mod otlp_outage;
     mod prometheus_server;
     mod semconv;
+    mod settings;
     mod suite;
 }

@@ -5,9 +5,12 @@ mod bed;
 mod kernel {
     mod birth;
     mod birth_crio;
+    mod birth_forged;
+    mod birth_room;
     mod cgroups;
     mod check;
     mod cpu;
     mod helpers;
     mod measured;
+    mod reference;
 }

@@ -129,7 +129,9 @@ pub struct KernelTruth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub actual_cpu_cores: Option<f64>,
-    /// (CPU used + throttled time per CPU) / window, cores: what it would have used.
+    /// At most so many cores it would have used without its limit: (CPU used + throttled time per CPU) / window, within
+    /// what its threads waited and the node has. A CPU counts as refused until the end of a period, however little was
+    /// left to do there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub demand_cpu_cores: Option<f64>,
@@ -141,7 +143,7 @@ pub struct KernelTruth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub cpu_request_cores: Option<f64>,
-    /// Run-queue wait while another cgroup ran, percent of the window (over 100 where several threads waited).
+    /// Time in which at least one thread waited for a CPU on which another cgroup ran, percent of the window, at most 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub neighbour_wait_percent: Option<f64>,
@@ -272,6 +274,7 @@ pub struct CpuNumbers {
     pub throttled_periods: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage_cores: Option<f64>,
+    /// An upper bound: see `demandCpuCores`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demand_cores: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,6 +294,9 @@ pub struct CpuNumbers {
     pub wait_own_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_unattributed_seconds: Option<f64>,
+    /// Time in which at least one thread waited for a neighbour, summed over CPUs; absent where the kernel cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contended_seconds: Option<f64>,
 }
 
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -355,7 +361,7 @@ pub struct NeighbourShare {
     /// The name is withheld: one or several neighbours in other namespaces.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withheld: bool,
-    /// Wait blamed on it, percent of the window (over 100 where several threads waited).
+    /// Its share of the time in which at least one thread waited, percent of the window.
     #[schemars(range(min = 0))]
     pub percent: f64,
 }

@@ -2,6 +2,7 @@
 //! [`PodBirthCertificate`] (pbc). `kernel-gossip crds` prints their definitions, `k8s/crds/` holds them.
 
 pub mod kernel_whisper;
+mod names;
 pub mod pod_birth_certificate;
 pub mod remediation;
 pub mod signal;
@@ -11,6 +12,7 @@ use kube::CustomResourceExt;
 use sha2::{Digest, Sha256};
 
 pub use kernel_whisper::*;
+pub use names::{is_label, is_object_name};
 pub use pod_birth_certificate::*;
 pub use remediation::*;
 pub use signal::*;

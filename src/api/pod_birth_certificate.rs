@@ -77,7 +77,7 @@ pub struct PodBirthCertificateStatus {
     pub started_at: Option<Time>,
     /// Phases in the order they began.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 128))]
     pub phases: Vec<BirthPhase>,
     /// What happened, in order.
     #[serde(default)]
@@ -89,6 +89,11 @@ pub struct PodBirthCertificateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub breakdown: Vec<BirthCost>,
+    /// What was done beside the birth, and is in none of its numbers: phase `exec` (programs executed in a container that
+    /// was there, by probes, hooks and people) and `debug` (ephemeral containers).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub beside: Vec<BirthCost>,
     /// The containers, in the order they were born.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
@@ -126,6 +131,7 @@ impl PodBirthCertificateStatus {
             timeline: Vec::new(),
             kernel_stats: None,
             breakdown: Vec::new(),
+            beside: Vec::new(),
             containers: Vec::new(),
             restarts: Vec::new(),
             missing: Vec::new(),
@@ -134,6 +140,10 @@ impl PodBirthCertificateStatus {
         }
     }
 }
+
+/// The reason of a birth that was under way when the agent was started: of it nothing is known, so it does not take the
+/// place of what is.
+pub const AGENT_STARTED: &str = "AgentStarted";
 
 /// How a birth ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -289,7 +299,7 @@ pub struct BirthCost {
     pub actor: Actor,
     #[schemars(length(min = 1, max = 64))]
     pub phase: String,
-    /// Processes that ran in it.
+    /// Processes, each where it was at last: the runtime's that becomes the container's is the container's.
     #[schemars(range(min = 0))]
     pub processes: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,15 +29,18 @@ impl CgroupAccount {
     /// The cgroup now has `now`: brings its workload's sums up to date.
     pub fn book(&mut self, now: &CpuCounters, to: &mut Account) {
         let last = self.last.get_or_insert_default();
-        // It was dropped from the kernel's table and began again at zero: what it had stays in the sum.
-        let began_again =
-            now.run < last.run || now.switches < last.switches || now.stall_sum < last.stall_sum;
-        if began_again {
+        // It was dropped from the kernel's table and began again at zero: what it had stays in the sum. A count tells, as
+        // it is of no clock.
+        if now.switches < last.switches {
             **last = CpuCounters::default();
         }
         to.cpu_seen = true;
-        each(&mut to.cpu, last, |sum, last| *sum = sum.wrapping_sub(last));
-        each(&mut to.cpu, now, |sum, now| *sum = sum.wrapping_add(now));
+        let mut growth = *now;
+        each(&mut growth, last, |growth, last| *growth = growth.saturating_sub(last));
+        each(&mut to.cpu, &growth, |sum, growth| *sum += growth);
+        // The one that may shrink: a wait is read before its parts now and then.
+        let parts = to.cpu.throttle + to.cpu.neighbour + to.cpu.own;
+        to.cpu.unattributed = to.cpu.wait.saturating_sub(parts);
         to.stalled(
             now.stall_wall.saturating_sub(last.stall_wall),
             now.stall_full.saturating_sub(last.stall_full),
@@ -63,6 +66,9 @@ fn each(a: &mut CpuCounters, b: &CpuCounters, f: impl Fn(&mut u64, u64)) {
         neighbour,
         own,
         unattributed,
+        waited,
+        interrupted,
+        stolen,
         stalls,
         stall_sum,
         // Times by the clock on the wall: see `Account::stalled`.
@@ -77,7 +83,11 @@ fn each(a: &mut CpuCounters, b: &CpuCounters, f: impl Fn(&mut u64, u64)) {
     f(&mut a.throttle, *throttle);
     f(&mut a.neighbour, *neighbour);
     f(&mut a.own, *own);
+    // Over cgroups it may be more than the time in which any of them waited: never more than the neighbours' part.
+    f(&mut a.waited, *waited);
     f(&mut a.unattributed, *unattributed);
+    f(&mut a.interrupted, *interrupted);
+    f(&mut a.stolen, *stolen);
     f(&mut a.stalls, *stalls);
     f(&mut a.stall_sum, *stall_sum);
     f(&mut a.switches, *switches);

@@ -12,6 +12,7 @@ use super::known::{Answer, Known};
 use super::paths::{self, UnknownShapes};
 use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
+use super::unresolved::Unresolved;
 use super::workload::{Attributed, NamedBlame, Sample, Workload};
 use crate::kernel::{CpuCounters, Hierarchy, Reading};
 
@@ -53,6 +54,7 @@ pub struct Attributor {
     booking: Vec<(KeyId, CpuCounters)>,
     reading: u64,
     unknown: UnknownShapes,
+    unresolved: Unresolved,
     out: Attributed,
 }
 
@@ -103,6 +105,7 @@ impl Attributor {
             booking: Vec::new(),
             reading: 0,
             unknown: UnknownShapes::default(),
+            unresolved: Unresolved::default(),
             out: Attributed::default(),
         }
     }
@@ -118,6 +121,7 @@ impl Attributor {
         self.cgroups.resize_with(self.tree.key_slots().max(self.cgroups.len()), CgroupAccount::default);
         self.adopt();
         self.learn(pods, now);
+        self.unresolved.begin(now);
         self.book_cpu(reading);
         self.book_stats(reading);
         self.book_blame(reading);
@@ -227,11 +231,22 @@ impl Attributor {
                 return true;
             }
             budget -= 1;
-            match entry.known.ask_runtime(&mut self.bundles, now) {
-                Answer::Later => return true,
-                Answer::GaveUp => self.out.attribution.bundles_missed += 1,
-                Answer::News => {
+            let answer = entry.known.ask_runtime(&mut self.bundles, now);
+            match answer {
+                Answer::Later => {}
+                Answer::GaveUp => {
+                    if self.out.attribution.bundles_missed == 0 {
+                        warn!(
+                            cgroup = entry.known.who.cgroup,
+                            "no runtime's files name this container (further ones are only counted): \
+                             `kernel-gossip check` says which directories can be read"
+                        );
+                    }
+                    self.out.attribution.bundles_missed += 1;
+                }
+                Answer::News | Answer::Nameless => {
                     news = true;
+                    self.out.attribution.bundles_missed += u64::from(answer == Answer::Nameless);
                     let (pod, names) = (entry.pod, entry.known.runtime().cloned());
                     if let (Some(pod), Some(names)) =
                         (pod.and_then(|pod| self.workloads[pod].as_deref_mut()), names)
@@ -240,7 +255,7 @@ impl Attributor {
                     }
                 }
             }
-            false
+            self.workloads[id].as_deref().is_some_and(|entry| entry.known.wants_the_runtime())
         });
         self.asking = asking;
         news
@@ -250,7 +265,7 @@ impl Attributor {
         self.booking.clear();
         for cpu in &reading.cpu {
             let Some(key) = self.tree.key(cpu.cgroup) else {
-                self.out.attribution.unresolved_ids += 1;
+                self.unresolved.note(cpu.cgroup);
                 continue;
             };
             match self.cgroups[key].place(self.reading, self.booking.len()) {
@@ -273,7 +288,7 @@ impl Attributor {
     fn book_stats(&mut self, reading: &Reading) {
         for stat in &reading.stats {
             let Some(key) = self.tree.key(stat.cgroup) else {
-                self.out.attribution.unresolved_ids += 1;
+                self.unresolved.note(stat.cgroup);
                 continue;
             };
             let id = self.tree.node_of(key);
@@ -298,11 +313,14 @@ impl Attributor {
 
     fn book_blame(&mut self, reading: &Reading) {
         for blame in &reading.blame {
-            let (Some(victim), Some(culprit)) = (self.tree.key(blame.victim), self.tree.key(blame.culprit))
-            else {
-                self.out.attribution.unresolved_ids += 1;
-                continue;
-            };
+            let [victim, culprit] = [blame.victim, blame.culprit].map(|cgroup| {
+                let key = self.tree.key(cgroup);
+                if key.is_none() {
+                    self.unresolved.note(cgroup);
+                }
+                key
+            });
+            let (Some(victim), Some(culprit)) = (victim, culprit) else { continue };
             let key = (victim, culprit, blame.table);
             if self.pairs.len() >= Self::PAIRS_MAX && !self.pairs.contains_key(&key) {
                 self.out.attribution.pairs_dropped += 1;
@@ -332,8 +350,10 @@ impl Attributor {
     fn publish(&mut self, reading: &Reading, pods: &PodIndex) {
         let out = &mut self.out;
         out.at = reading.at;
+        out.cpus = reading.cpus;
         out.losses = reading.losses;
         out.attribution.unknown_shapes = self.unknown.count;
+        out.attribution.unresolved_ids = self.unresolved.count();
         out.attribution.cgroups_dropped = self.tree.dropped;
         out.attribution.pods_known = pods.live() as u64;
         out.programs.clone_from(&reading.programs);
@@ -384,7 +404,7 @@ impl Attributor {
 
     fn forget(&mut self, now: u64) {
         self.tree.forget(now);
-        if self.tree.removed_keys.is_empty() {
+        if self.tree.removed_keys.is_empty() && self.tree.removed_nodes.is_empty() {
             return;
         }
         let cgroups = &mut self.cgroups;

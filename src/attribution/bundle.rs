@@ -4,16 +4,26 @@
 //! |---|---|---|
 //! | containerd | `<state>/io.containerd.runtime.v2.task/<namespace>/<id>/config.json` | annotations `io.kubernetes.cri.*` |
 //! | CRI-O | `<storage>/overlay-containers/<id>/userdata/config.json` | annotations `io.kubernetes.*` |
-//! | Podman | the same, and `<storage>/overlay-containers/containers.json` | `names` of the list |
+//! | Podman | the same, and `<storage>/overlay-containers/{,volatile-}containers.json` | `names` of the list |
 //! | Docker | `<data root>/containers/<id>/config.v2.json` | `Name`, and the labels cri-dockerd sets |
 
+mod directories;
+mod podman;
+
+pub use directories::Directory;
+
+use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tracing::{debug, info};
+
+use crate::bounds::DNS_NAME;
+use crate::plain::is_hidden;
 
 /// What a runtime says of a container. Everything may be missing: then the container exists, unnamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +40,8 @@ pub struct BundleNames {
 }
 
 impl BundleNames {
-    fn is_named(&self) -> bool {
+    /// It says who the container is, not only that it exists.
+    pub fn is_named(&self) -> bool {
         self.pod.is_some() || self.name.is_some()
     }
 }
@@ -62,7 +73,10 @@ const TASKS: &str = "io.containerd.runtime.v2.task";
 #[derive(Debug)]
 pub struct Bundles {
     roots: Vec<Root>,
+    /// Those given: what is not there is missed.
+    given: Vec<PathBuf>,
     discovered: Option<Instant>,
+    lists: podman::Lists,
     buffer: Vec<u8>,
 }
 
@@ -79,15 +93,18 @@ impl Bundles {
     const STORAGE: [&str; 2] = ["/run/containers/storage", "/var/lib/containers/storage"];
     const DOCKER: [&str; 1] = ["/var/lib/docker"];
 
-    /// A bundle is some kilobytes; what is larger is none.
-    const MAX_FILE: u64 = 1 << 20;
+    /// A bundle is some kilobytes; but in a namespace with 2,000 Services each container has 14,000 variables of
+    /// theirs, and a host has a list of thousands of containers. What is larger is neither.
+    const MAX_FILE: u64 = 16 << 20;
+    /// What is longer is not taken into memory as a whole.
+    const MAX_WHOLE: u64 = 1 << 20;
     const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 
     /// The usual directories, after those given: a state directory of containerd (`/run/containerd`), a
     /// run or graph root of containers/storage (`/run/containers/storage`), a data root of Docker
     /// (`/var/lib/docker`), or the directory in it that holds the containers. They need not exist yet.
     pub fn new(given: &[PathBuf]) -> Self {
-        let mut bundles = Bundles { roots: Vec::new(), discovered: None, buffer: Vec::new() };
+        let mut bundles = Bundles { given: given.to_vec(), discovered: None, ..Bundles::none() };
         for dir in given {
             let named = |wanted: &str| dir.file_name().is_some_and(|n| n == wanted);
             let within = |name: &str| if named(name) { dir.clone() } else { dir.join(name) };
@@ -105,7 +122,13 @@ impl Bundles {
 
     /// No directory at all, and none looked for.
     pub fn none() -> Self {
-        Bundles { roots: Vec::new(), discovered: Some(Instant::now()), buffer: Vec::new() }
+        Bundles {
+            roots: Vec::new(),
+            given: Vec::new(),
+            discovered: Some(Instant::now()),
+            lists: podman::Lists::default(),
+            buffer: Vec::new(),
+        }
     }
 
     /// What the runtime says of the container `id`. Reads one small file, or tries one per root and
@@ -127,12 +150,19 @@ impl Bundles {
             return Err(Miss::Absent);
         }
         let mut result = Err(Miss::Absent);
+        let mut in_storage = false;
         for root in &self.roots {
             let found = match root {
                 Root::Tasks(dir) => in_tasks(dir, id, &mut self.buffer),
-                Root::Storage(dir) => in_storage(dir, id, &mut self.buffer),
+                Root::Storage(dir) => {
+                    let found =
+                        read::<OciConfig>(&dir.join(id).join("userdata/config.json"), &mut self.buffer);
+                    in_storage |= found.is_ok();
+                    found.map(BundleNames::from)
+                }
                 Root::Docker(dir) => {
-                    read(&dir.join(id).join("config.v2.json"), &mut self.buffer, parse_docker)
+                    read::<DockerConfig>(&dir.join(id).join("config.v2.json"), &mut self.buffer)
+                        .map(BundleNames::from)
                 }
             };
             match found {
@@ -142,6 +172,14 @@ impl Bundles {
                 Err(miss) if result.is_err() && miss != Miss::Absent => result = Err(miss),
                 Err(_) => {}
             }
+        }
+        if let (true, Ok(names)) = (in_storage, &mut result) {
+            // Podman writes the name only into the lists of all containers, which may be in another of its roots.
+            let dirs = self.roots.iter().filter_map(|root| match root {
+                Root::Storage(dir) => Some(dir.as_path()),
+                _ => None,
+            });
+            names.name = self.lists.name(dirs, id, &mut self.buffer)?;
         }
         result
     }
@@ -161,9 +199,9 @@ impl Bundles {
             }
         };
         let before = self.roots.len();
-        for root in roots_in(table) {
+        for root in roots_in(table).into_iter().chain(roots_of_users()) {
             if !self.roots.contains(&root) {
-                info!(?root, "found a container runtime's directory in the mount table");
+                info!(?root, "found a container runtime's directory");
                 self.roots.push(root);
             }
         }
@@ -182,42 +220,38 @@ fn in_tasks(dir: &Path, id: &str, buffer: &mut Vec<u8>) -> Result<BundleNames, M
     // A handful: k8s.io, moby, default.
     namespaces
         .filter_map(Result::ok)
-        .map(|namespace| read(&namespace.path().join(id).join("config.json"), buffer, parse_oci))
+        .map(|namespace| read::<OciConfig>(&namespace.path().join(id).join("config.json"), buffer))
+        .map(|found| found.map(BundleNames::from))
         .find(|found| *found != Err(Miss::Absent))
         .unwrap_or(Err(Miss::Absent))
 }
 
-fn in_storage(dir: &Path, id: &str, buffer: &mut Vec<u8>) -> Result<BundleNames, Miss> {
-    let names = read(&dir.join(id).join("userdata/config.json"), buffer, parse_oci)?;
-    if names.is_named() {
-        return Ok(names);
-    }
-    // Podman writes the name only into the list of all containers.
-    let name = read(&dir.join("containers.json"), buffer, |text| storage_name(text, id)).ok().flatten();
-    Ok(BundleNames { name, ..names })
-}
-
-/// Reads a small file and parses it.
-fn read<T>(
-    path: &Path,
-    buffer: &mut Vec<u8>,
-    parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
-) -> Result<T, Miss> {
+/// Reads a JSON file.
+fn read<T: DeserializeOwned>(path: &Path, buffer: &mut Vec<u8>) -> Result<T, Miss> {
+    let unreadable = |why: &dyn Display| Miss::Unreadable(format!("{}: {why}", path.display()));
     let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Miss::Absent,
-        _ => Miss::Unreadable(format!("{}: {error}", path.display())),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Miss::Absent,
+        _ => unreadable(&error),
     })?;
     buffer.clear();
-    file.take(Bundles::MAX_FILE)
-        .read_to_end(buffer)
-        .map_err(|error| Miss::Unreadable(format!("{}: {error}", path.display())))?;
-    parse(buffer).map_err(|error| Miss::Unreadable(format!("{}: {error}", path.display())))
+    let mut rest = file.take(Bundles::MAX_FILE);
+    (&mut rest).take(Bundles::MAX_WHOLE).read_to_end(buffer).map_err(|error| unreadable(&error))?;
+    if (buffer.len() as u64) < Bundles::MAX_WHOLE {
+        return serde_json::from_slice(buffer).map_err(|error| unreadable(&error));
+    }
+    let text = BufReader::new(Cursor::new(&buffer[..]).chain(&mut rest));
+    serde_json::from_reader(text).map_err(|error| match rest.limit() == 0 && error.is_eof() {
+        true => unreadable(&format_args!("longer than {} MiB, and read no further", Bundles::MAX_FILE >> 20)),
+        false => unreadable(&error),
+    })
 }
 
 /// The runtimes' directories that a mount table (`/proc/<pid>/mountinfo`) shows.
 fn roots_in(table: impl BufRead) -> Vec<Root> {
     let mut roots = Vec::new();
-    for line in table.lines().map_while(Result::ok) {
+    for line in table.split(b'\n').map_while(Result::ok) {
+        // What is no text is none of a runtime's, and hides none that are.
+        let Ok(line) = std::str::from_utf8(&line) else { continue };
         // proc(5): the fifth field is the mount point.
         let Some(root) = line.split(' ').nth(4).and_then(root_above) else { continue };
         if !roots.contains(&root) {
@@ -225,6 +259,28 @@ fn roots_in(table: impl BufRead) -> Vec<Root> {
         }
     }
     roots
+}
+
+/// Where Podman keeps the containers of those who run it without being root: below the homes of all who have a session,
+/// or let their containers go on without one (`loginctl enable-linger`).
+fn roots_of_users() -> Vec<Root> {
+    const USERS_MAX: usize = 256;
+    let Ok(users) = std::fs::read("/etc/passwd") else { return Vec::new() };
+    homes(&String::from_utf8_lossy(&users))
+        .filter(|(user, _)| Path::new("/run/user").join(user).is_dir())
+        .take(USERS_MAX)
+        .map(|(_, home)| Root::Storage(home.join(".local/share/containers/storage/overlay-containers")))
+        .filter(|root| matches!(root, Root::Storage(dir) if dir.is_dir()))
+        .collect()
+}
+
+/// User ids and homes of a passwd(5) file.
+fn homes(passwd: &str) -> impl Iterator<Item = (&str, PathBuf)> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let (user, home) = (fields.next()?, fields.nth(2)?);
+        (user.parse::<u32>().is_ok() && home.starts_with('/')).then(|| (user, PathBuf::from(home)))
+    })
 }
 
 /// The runtime's directory above a mount point that belongs to one of its containers.
@@ -252,8 +308,7 @@ fn root_above(mount_point: &str) -> Option<Root> {
 
 #[derive(Deserialize)]
 struct OciConfig {
-    #[serde(default)]
-    annotations: Annotations,
+    annotations: Option<Annotations>,
 }
 
 #[derive(Default, Deserialize)]
@@ -294,25 +349,26 @@ struct KubeletLabels {
     docker_type: Option<String>,
 }
 
-fn parse_oci(text: &[u8]) -> serde_json::Result<BundleNames> {
-    let a = serde_json::from_slice::<OciConfig>(text)?.annotations;
-    let sandbox = [&a.cri_type, &a.crio_type].into_iter().flatten().any(|t| t == "sandbox");
-    Ok(BundleNames {
-        namespace: checked(a.cri_namespace.or(a.kubelet.namespace)),
-        pod: checked(a.cri_pod.or(a.kubelet.pod)),
-        pod_uid: checked(a.cri_uid.or(a.kubelet.uid)),
-        container: checked(a.cri_container.or(a.kubelet.container)).filter(|_| !sandbox),
-        sandbox,
-        name: checked(a.nerdctl_name),
-    })
+impl From<OciConfig> for BundleNames {
+    fn from(config: OciConfig) -> Self {
+        let a = config.annotations.unwrap_or_default();
+        let sandbox = [&a.cri_type, &a.crio_type].into_iter().flatten().any(|t| t == "sandbox");
+        BundleNames {
+            namespace: checked(a.cri_namespace.or(a.kubelet.namespace)),
+            pod: checked(a.cri_pod.or(a.kubelet.pod)),
+            pod_uid: checked(a.cri_uid.or(a.kubelet.uid)),
+            container: checked(a.cri_container.or(a.kubelet.container)).filter(|_| !sandbox),
+            sandbox,
+            name: checked(a.nerdctl_name),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerConfig {
     name: Option<String>,
-    #[serde(default)]
-    config: DockerContainer,
+    config: Option<DockerContainer>,
 }
 
 #[derive(Default, Deserialize)]
@@ -321,37 +377,26 @@ struct DockerContainer {
     labels: Option<KubeletLabels>,
 }
 
-fn parse_docker(text: &[u8]) -> serde_json::Result<BundleNames> {
-    let DockerConfig { name, config } = serde_json::from_slice(text)?;
-    let labels = config.labels.unwrap_or_default();
-    let sandbox = labels.docker_type.as_deref() == Some("podsandbox");
-    Ok(BundleNames {
-        namespace: checked(labels.namespace),
-        pod: checked(labels.pod),
-        pod_uid: checked(labels.uid),
-        container: checked(labels.container).filter(|_| !sandbox),
-        sandbox,
-        name: checked(name.map(|n| n.trim_start_matches('/').to_string())),
-    })
-}
-
-#[derive(Deserialize)]
-struct StorageContainer {
-    id: String,
-    #[serde(default)]
-    names: Vec<String>,
-}
-
-fn storage_name(text: &[u8], id: &str) -> serde_json::Result<Option<String>> {
-    let list: Vec<StorageContainer> = serde_json::from_slice(text)?;
-    Ok(list.into_iter().find(|c| c.id == id).and_then(|c| checked(c.names.into_iter().next())))
+impl From<DockerConfig> for BundleNames {
+    fn from(DockerConfig { name, config }: DockerConfig) -> Self {
+        let labels = config.and_then(|c| c.labels).unwrap_or_default();
+        let sandbox = labels.docker_type.as_deref() == Some("podsandbox");
+        BundleNames {
+            namespace: checked(labels.namespace),
+            pod: checked(labels.pod),
+            pod_uid: checked(labels.uid),
+            container: checked(labels.container).filter(|_| !sandbox),
+            sandbox,
+            name: checked(name.map(|n| n.trim_start_matches('/').to_string())),
+        }
+    }
 }
 
 /// A name that can be one: not empty, no longer than Kubernetes allows, printable. Container engines
 /// allow users no more than that either.
 fn checked(name: Option<String>) -> Option<String> {
     name.filter(|n| {
-        !n.is_empty() && n.len() <= 253 && !n.chars().any(|c| c.is_control() || c.is_whitespace())
+        !n.is_empty() && n.len() <= DNS_NAME && !n.chars().any(|c| is_hidden(c) || c.is_whitespace())
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 
 use super::bundle::{BundleNames, Bundles, Miss};
-use super::paths::{CgroupPath, Kind, PodId, Runtime};
+use super::paths::{self, CgroupPath, Kind, PodId, Runtime};
 use super::pods::{PodIndex, PodRecord};
 use super::workload::{Workload, WorkloadKind};
 
@@ -31,14 +31,18 @@ pub struct Known {
 enum Asked {
     /// So many times without an answer; not again before (CLOCK_MONOTONIC, ns).
     Times(u32, u64),
+    /// It has a name that may be changed (`docker rename`); not again before (CLOCK_MONOTONIC, ns).
+    Again(u64),
     Done,
 }
 
 /// What asking the runtime brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An answer.
+    /// A name, or a new one.
     News,
+    /// The container is there, and nothing names it.
+    Nameless,
     /// None, but there will be another time to ask.
     Later,
     /// None, and none will be asked for again.
@@ -48,6 +52,8 @@ pub enum Answer {
 impl Known {
     /// The bundle is there within milliseconds of the cgroup; this many times over half a minute is patience.
     const ATTEMPTS: u32 = 7;
+    /// Between two looks at a name that a person may change, ns.
+    const RENAMED_WITHIN: u64 = 60_000_000_000;
 
     pub fn new(path: &CgroupPath<'_>) -> Self {
         let mut who = Workload {
@@ -72,7 +78,7 @@ impl Known {
             Kind::PodHelper | Kind::Plain => {}
             Kind::Unit(unit) => {
                 who.kind = WorkloadKind::Unit;
-                who.unit = Some(unit.to_string());
+                who.unit = Some(paths::machine(unit).unwrap_or_else(|| unit.to_string()));
             }
             Kind::Container { id, name, runtime } => {
                 who.kind = WorkloadKind::Container;
@@ -90,7 +96,7 @@ impl Known {
     }
 
     pub fn wants_the_runtime(&self) -> bool {
-        matches!(self.bundle, Asked::Times(..))
+        !matches!(self.bundle, Asked::Done)
     }
 
     /// What the runtime said.
@@ -100,18 +106,27 @@ impl Known {
 
     /// `now`: CLOCK_MONOTONIC, ns.
     pub fn is_time_to_ask(&self, now: u64) -> bool {
-        matches!(self.bundle, Asked::Times(_, not_before) if now >= not_before)
+        matches!(self.bundle, Asked::Times(_, not_before) | Asked::Again(not_before) if now >= not_before)
     }
 
     /// Looks for the container's bundle.
     pub fn ask_runtime(&mut self, bundles: &mut Bundles, now: u64) -> Answer {
-        let Asked::Times(times, _) = self.bundle else { return Answer::GaveUp };
+        let times = match self.bundle {
+            Asked::Times(times, _) => times,
+            Asked::Again(_) => return self.ask_again(bundles, now),
+            Asked::Done => return Answer::GaveUp,
+        };
         match bundles.look_up(self.who.container_id.as_deref().unwrap_or_default()) {
             Ok(names) => {
+                // Of a pod neither its name nor its containers' can change.
+                self.bundle = match names.pod.is_none() && names.name.is_some() {
+                    true => Asked::Again(now + Self::RENAMED_WITHIN),
+                    false => Asked::Done,
+                };
+                let named = names.is_named();
                 self.runtime = Some(names);
                 self.news = true;
-                self.bundle = Asked::Done;
-                Answer::News
+                if named { Answer::News } else { Answer::Nameless }
             }
             Err(_) if times + 1 < Self::ATTEMPTS => {
                 self.bundle = Asked::Times(times + 1, now + (500_000_000 << times));
@@ -127,6 +142,19 @@ impl Known {
                 }
                 Answer::GaveUp
             }
+        }
+    }
+
+    /// Looks whether the container has another name by now. One that is gone keeps the last it had.
+    fn ask_again(&mut self, bundles: &mut Bundles, now: u64) -> Answer {
+        self.bundle = Asked::Again(now + Self::RENAMED_WITHIN);
+        match bundles.look_up(self.who.container_id.as_deref().unwrap_or_default()) {
+            Ok(names) if names.is_named() && self.runtime.as_ref() != Some(&names) => {
+                self.runtime = Some(names);
+                self.news = true;
+                Answer::News
+            }
+            _ => Answer::Later,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod paths;
 pub mod pods;
 pub mod processes;
 pub mod tree;
+mod unresolved;
 pub mod watch;
 pub mod workload;
 

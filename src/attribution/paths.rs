@@ -200,11 +200,26 @@ fn container_without_pod(path: &str) -> Option<(Kind<'_>, &str)> {
         None if path.starts_with("/lxc/") => ("/lxc/".len(), Runtime::Lxc),
         // `/<namespace>/<name>`: containerd's clients, in containerd's default namespace.
         None if path.starts_with("/default/") => ("/default/".len(), Runtime::Containerd),
-        None => return None,
+        None => return in_garden(path),
     };
     let end = segment_end(path, name_at);
     let kind = Kind::Container { id: None, name: Some(&path[name_at..end]), runtime: Some(runtime) };
     (end > name_at).then_some((kind, &path[..end]))
+}
+
+/// Cloud Foundry's: `/garden/<handle>`, where the handle is `8-4-4-4-4` hex digits (or a UUID), below `good` or `bad`
+/// where they are told apart by what they use.
+fn in_garden(path: &str) -> Option<(Kind<'_>, &str)> {
+    let mut at = path.find("/garden/")? + "/garden/".len();
+    let mut end = segment_end(path, at);
+    if matches!(&path[at..end], "good" | "bad") && end < path.len() {
+        at = end + 1;
+        end = segment_end(path, at);
+    }
+    let handle = &path[at..end];
+    let groups: Vec<usize> = handle.split('-').map(str::len).collect();
+    let fits = matches!(groups[..], [8, 4, 4, 4, 4 | 12]) && handle.bytes().all(|b| is_hex(b) || b == b'-');
+    fits.then(|| (Kind::Container { id: None, name: Some(handle), runtime: None }, &path[..end]))
 }
 
 /// The 64 digits after `before` are no container's: its monitor's, or a Podman pod's.
@@ -246,6 +261,28 @@ fn unit(path: &str) -> (Kind<'_>, &str) {
         end = slash;
     }
     (Kind::Plain, path)
+}
+
+/// The name of the machine (a virtual machine of libvirt, a container of systemd-nspawn) whose scope the unit is, as
+/// `machinectl` shows it: `machine-qemu\x2d1\x2dvm1.scope` is `qemu-1-vm1`.
+pub fn machine(unit: &str) -> Option<String> {
+    let mut rest = unit.strip_prefix("machine-")?.strip_suffix(".scope")?;
+    let mut name = String::with_capacity(rest.len());
+    // systemd.unit(5): `-` stands for `/`, and what would be taken for something else is escaped.
+    while let Some(c) = rest.chars().next() {
+        let code = rest.strip_prefix("\\x").and_then(|hex| u8::from_str_radix(hex.get(..2)?, 16).ok());
+        match code.filter(u8::is_ascii_graphic) {
+            Some(byte) => {
+                name.push(char::from(byte));
+                rest = &rest[4..];
+            }
+            None => {
+                name.push(c);
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+    }
+    (!name.is_empty()).then_some(name)
 }
 
 fn looks_like_a_pod_or_container(path: &str) -> bool {

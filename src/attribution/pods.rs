@@ -107,12 +107,11 @@ impl PodIndex {
         self.live
     }
 
-    /// The pod whose cgroup says `id`.
+    /// The pod whose cgroup says `id`. The look of it does not tell whether the API server has it as the pod's UID or in
+    /// the annotation of a static pod, whose manifest may set a UUID.
     pub fn by_pod(&self, id: &PodId) -> Option<&Arc<PodRecord>> {
-        match id {
-            PodId::Uid(uid) => self.by_uid.get(uid),
-            PodId::ConfigHash(hash) => self.by_config_hash.get(hash),
-        }
+        let id = id.as_str();
+        self.by_uid.get(id).or_else(|| self.by_config_hash.get(id))
     }
 
     /// The pod that has, or had before its last restart, the container of this id (64 hex digits).

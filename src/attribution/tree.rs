@@ -111,6 +111,8 @@ pub struct Tree {
     by_path: HashMap<Arc<str>, NodeId>,
     /// When each dead cgroup died (CLOCK_MONOTONIC, ns); the oldest first.
     dead: VecDeque<(u64, KeyId)>,
+    /// Nodes from which a cgroup was moved away: they may have nothing that refers to them.
+    left: Vec<NodeId>,
     /// What came and went since the caller last cleared these.
     pub added_nodes: Vec<NodeId>,
     pub removed_nodes: Vec<NodeId>,
@@ -181,26 +183,48 @@ impl Tree {
             self.nodes[node].remembered -= 1;
             self.prune(node);
         }
+        for node in std::mem::take(&mut self.left) {
+            if self.nodes.contains(node) {
+                self.prune(node);
+            }
+        }
     }
 
     fn present(&mut self, cgroup: CgroupKey, path: &str, now: u64) {
-        // Ids are never used again (kernfs counts them up), so a dead one that is told of once more was taken
-        // for dead by mistake. Whoever tells of it will tell of its end too; to refuse it would be to be blind to
-        // it for ever. It begins anew, as what was published of it has ended.
-        if self.key(cgroup).is_some_and(|key| self.keys[key].alive) {
+        let path = if path.is_empty() { "/" } else { path };
+        // Ids are never used again (kernfs counts them up). One that is told of with another path was renamed (cgroup
+        // v1): it goes on under its new name, also where another that took its old one made it seem dead.
+        let renamed = self.key(cgroup).filter(|&key| *self.nodes[self.keys[key].node].path != *path);
+        // A dead one that is told of once more was taken for dead by mistake. Whoever tells of it will tell of its end
+        // too; to refuse it would be to be blind to it for ever. It begins anew, as what was published of it has ended.
+        if renamed.is_none() && self.key(cgroup).is_some_and(|key| self.keys[key].alive) {
             return;
         }
-        let path = if path.is_empty() { "/" } else { path };
         let hierarchy = Hierarchies::index(cgroup.hierarchy);
         // Another id at the same place: its removal was not told.
         if let Some(before) = self.at(path).and_then(|node| self.nodes[node].keys[hierarchy]) {
             self.gone(before, now);
         }
+        if let Some(key) = renamed {
+            self.leave(key, now);
+        }
         let Some(node) = self.node_for(path) else {
             self.dropped += 1;
+            if let Some(key) = renamed {
+                self.keys.remove(key);
+                self.ids.remove(&cgroup);
+                self.removed_keys.push(key);
+            }
             return;
         };
-        let key = self.keys.insert(Key { cgroup, node, alive: true });
+        let living = Key { cgroup, node, alive: true };
+        let key = match renamed {
+            Some(key) => {
+                self.keys[key] = living;
+                key
+            }
+            None => self.keys.insert(living),
+        };
         self.ids.insert(cgroup, key);
         let node = &mut self.nodes[node];
         node.keys[hierarchy] = Some(key);
@@ -208,6 +232,18 @@ impl Tree {
         node.remembered += 1;
         let anchor = node.anchor;
         self.nodes[anchor].members += 1;
+    }
+
+    /// Takes a cgroup that goes on elsewhere from its node, which is dead if there is no other.
+    fn leave(&mut self, key: KeyId, now: u64) {
+        self.gone(key, now);
+        // It was just put there, or had seemed dead before.
+        if let Some(at) = self.dead.iter().rposition(|&(_, dead)| dead == key) {
+            self.dead.remove(at);
+        }
+        let node = self.keys[key].node;
+        self.nodes[node].remembered -= 1;
+        self.left.push(node);
     }
 
     fn gone(&mut self, key: KeyId, now: u64) {

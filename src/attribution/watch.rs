@@ -1,7 +1,7 @@
 //! The watch of the node's pods: a node-filtered, slimmed watch that never gives up. The agent runs
 //! without it; then names come from the runtime alone, or late.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use thiserror::Error;
 use tracing::{info, warn};
 
 use super::images::Images;
 use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
+use crate::kubeconfig::{self, Unusable};
 use crate::quantity;
 
 /// The longest name Kubernetes gives a node.
@@ -65,10 +65,8 @@ impl Pods {
 /// Why there is no API server to ask.
 #[derive(Debug, Error)]
 pub enum ApiError {
-    #[error("no Kubernetes here: no kubeconfig and no service account")]
-    NoCluster,
-    #[error("kubeconfig {}: {reason}", .path.display())]
-    Kubeconfig { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     #[error("no client for the API server: {0}")]
     Client(String),
     #[error("{0:?} is no node name (lower-case letters, digits, '-' and '.'): set NODE_NAME to the node's")]
@@ -79,26 +77,10 @@ pub enum ApiError {
 /// `~/.kube/config`), else of the pod's service account. Sends nothing yet.
 ///
 /// # Errors
-/// [`ApiError::NoCluster`] where there is none of these; the others where there is one that is no good.
+/// [`Unusable::NoCluster`] where there is none of these; the others where there is one that is no good.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ApiError> {
-    let config = match kubeconfig {
-        Some(path) => {
-            from_file(path).await.map_err(|e| ApiError::Kubeconfig { path: path.into(), reason: chain(e) })?
-        }
-        None => Config::infer().await.map_err(|e| {
-            let asked_for = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty());
-            match asked_for {
-                Some(path) => ApiError::Kubeconfig { path: path.into(), reason: chain(e) },
-                None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => ApiError::Client(chain(e)),
-                None => ApiError::NoCluster,
-            }
-        })?,
-    };
-    Client::try_from(config).map_err(|e| ApiError::Client(chain(e)))
-}
-
-async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
-    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
+    let (_, config) = kubeconfig::find(kubeconfig).await?;
+    kubeconfig::client(config).map_err(ApiError::Client)
 }
 
 /// The node's name in the API: as told, else `$NODE_NAME`, else this machine's host name (which in a
@@ -234,11 +216,6 @@ fn brief(error: &watcher::Error) -> String {
         cause = deeper;
     }
     format!("{what}: {cause}").replace('\n', " ")
-}
-
-/// An error with its causes, on one line.
-fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error)).replace('\n', " ")
 }
 
 /// The part of a Pod that is kept; the rest is skipped while it is decoded.

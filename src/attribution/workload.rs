@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use crate::kernel::{CgroupStat, CpuCounters, Instant, Losses, ProgramCost};
 
+/// What the root cgroup is called. Not `/`, which tells nobody anything.
+pub const ROOT: &str = "the root cgroup (kernel threads, processes of no service)";
+
 /// What a cgroup is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WorkloadKind {
@@ -48,14 +51,33 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The shortest text that names it for a person: `namespace/pod/container`, a unit, or the path.
+    /// The shortest text that names it for a person: `namespace/pod/container`, a unit, [`ROOT`], or the path.
     pub fn label(&self) -> String {
         match (&self.namespace, &self.pod, &self.container, &self.unit) {
             (Some(ns), Some(pod), Some(c), _) => format!("{ns}/{pod}/{c}"),
             (Some(ns), Some(pod), None, _) => format!("{ns}/{pod}"),
             (_, _, _, Some(unit)) => unit.clone(),
+            _ if self.kind == WorkloadKind::Root => ROOT.to_string(),
             _ => self.cgroup.clone(),
         }
+    }
+
+    /// The cgroup's path where the names alone need not tell it from others: of what is no pod's (there may be a
+    /// `nginx.service` of the host and one of a container's systemd), and of what a pod has beside its containers
+    /// (CRI-O's monitors, one for each of them).
+    pub fn told_by_path(&self) -> Option<&str> {
+        let of_no_pod = self.pod.is_none() && self.pod_uid.is_none();
+        (of_no_pod || self.kind == WorkloadKind::Cgroup).then_some(&self.cgroup)
+    }
+
+    /// To whoever is told of neighbours the two are one: a container, and the one that took its place.
+    pub fn is_called_like(&self, other: &Workload) -> bool {
+        let named_by_pod = self.namespace.is_some() && self.pod.is_some() && self.told_by_path().is_none();
+        self.cgroup == other.cgroup
+            || named_by_pod
+                && other.told_by_path().is_none()
+                && (&self.namespace, &self.pod, &self.container)
+                    == (&other.namespace, &other.pod, &other.container)
     }
 }
 
@@ -86,9 +108,9 @@ pub struct NamedBlame {
 pub struct AttributionLosses {
     /// Cgroups whose path looks like a container's or pod's but follows no known rule.
     pub unknown_shapes: u64,
-    /// Readings of a cgroup id without a path.
+    /// Cgroups that had numbers before anybody told their path; each once.
     pub unresolved_ids: u64,
-    /// Containers whose runtime's files were not found, or not understood.
+    /// Containers whose runtime's files were not found, not understood, or do not name them.
     pub bundles_missed: u64,
     /// Cgroups not taken in because there were too many.
     pub cgroups_dropped: u64,
@@ -102,6 +124,8 @@ pub struct AttributionLosses {
 #[derive(Clone, Debug, Default)]
 pub struct Attributed {
     pub at: Instant,
+    /// CPUs of the machine that are online; 0: unknown.
+    pub cpus: u32,
     pub samples: Vec<Sample>,
     pub blame: Vec<NamedBlame>,
     pub losses: Losses,

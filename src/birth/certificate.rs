@@ -1,6 +1,8 @@
 //! What is certified of a birth: from a [`Story`] and the API server's word to the object's own types. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,9 +20,14 @@ use crate::attribution::images::Image;
 use crate::attribution::pods::PodRecord;
 use crate::kernel::Instant;
 use crate::kernel::birth::{Begun, Counters, End};
+pub use crate::plain::clipped;
+use crate::plain::made_plain;
 
 /// Processes that a trace has spans of.
 const PROCESSES_MAX: usize = 512;
+
+/// Phases of one certificate; of more the shortest are left out, and that is told.
+pub const PHASES_MAX: usize = 128;
 
 /// The part that is missing in a birth that failed, or took too long, and went on.
 pub const RETRIES: &str = "retries";
@@ -37,12 +44,36 @@ pub struct Certificate {
     pub status: PodBirthCertificateStatus,
     /// The segments behind it, for the trace.
     pub processes: Vec<Process>,
+    /// How often the same birth was told before: of one that failed, and went on.
+    pub nth: u32,
     /// A container of a pod that runs was started again; everything is about the latest of
     /// [`PodBirthCertificateStatus::restarts`].
     pub restart: bool,
 }
 
 impl Certificate {
+    /// The same with every text in it plain: this is how it leaves the agent, whatever the way.
+    pub fn plain(mut self) -> Certificate {
+        let text = |text: &mut String| {
+            if let Cow::Owned(made) = made_plain(text) {
+                *text = made;
+            }
+        };
+        // Numbers of a birth are finite, and what is JSON is read again as it was.
+        if let Ok(status) = crate::plain::all(&self.status) {
+            self.status = status;
+        }
+        for process in &mut self.processes {
+            text(&mut process.program);
+            process.container.iter_mut().for_each(text);
+        }
+        let who = &mut self.who;
+        let names = [&mut who.namespace, &mut who.pod, &mut who.container, &mut who.container_id];
+        names.into_iter().flatten().for_each(text);
+        text(&mut who.cgroup);
+        self
+    }
+
     /// It is of the pod of this UID.
     pub fn is_of(&self, uid: &str) -> bool {
         self.who.pod_uid.as_deref() == Some(uid)
@@ -82,6 +113,8 @@ pub struct Input<'a> {
     pub failure: Option<BirthFailure>,
     pub missing: Vec<MissingPart>,
     pub knows: Knows,
+    /// How long a container that is Ready may take to listen.
+    pub settle: Duration,
 }
 
 /// What the recorder tells here. What it does not has no number, never zero.
@@ -95,11 +128,14 @@ pub struct Knows {
     pub waits: bool,
     /// Bytes read and written.
     pub bytes: bool,
+    /// Nothing was lost while it went on: what was counted is all there was. Else there are no totals.
+    pub whole: bool,
 }
 
 impl Knows {
-    pub const ALL: Knows = Knows { programs: true, writes: true, waits: true, bytes: true };
-    pub const NOTHING: Knows = Knows { programs: false, writes: false, waits: false, bytes: false };
+    pub const ALL: Knows = Knows { programs: true, writes: true, waits: true, bytes: true, whole: true };
+    pub const NOTHING: Knows =
+        Knows { programs: false, writes: false, waits: false, bytes: false, whole: false };
 }
 
 /// When it was over, CLOCK_MONOTONIC, ns: what is done later is no part of it.
@@ -118,18 +154,23 @@ pub fn birth(input: &Input<'_>) -> (PodBirthCertificateStatus, Vec<Process>) {
     status.started_at = Some(Time(wall(input.zero.unix_ns)));
     let total = times.total(input);
     status.total = Some(length(total));
-    status.phases = times.phases();
+    let (phases, left_out) = times.phases();
+    status.phases = phases;
     status.timeline = timeline::steps(input, &times);
     status.missing.clone_from(&input.missing);
-    if input.knows.programs {
-        let mut stats = numbers::stats(input.story, input.knows);
-        stats.total_duration_ms = Some(tidy(total));
-        status.kernel_stats = Some(stats);
-        status.breakdown = numbers::breakdown(input.story, input.knows);
-    } else {
-        status.kernel_stats =
-            Some(KernelStats { total_duration_ms: Some(tidy(total)), ..KernelStats::default() });
+    if left_out > 0 {
+        let why = format!("{left_out} of the shortest phases of containers are left out");
+        status.missing.push(MissingPart { part: "phases".into(), why });
     }
+    let mut stats = KernelStats::default();
+    if input.knows.programs {
+        if input.knows.whole {
+            stats = numbers::stats(input.story, input.knows);
+        }
+        (status.breakdown, status.beside) = numbers::breakdown(input.story, input.knows);
+    }
+    stats.total_duration_ms = Some(tidy(total));
+    status.kernel_stats = Some(stats);
     status.containers = containers(input);
     (status, processes(input))
 }
@@ -146,25 +187,58 @@ fn containers(input: &Input<'_>) -> Vec<BornContainer> {
         port: c.listen.map(|(_, _, port)| i64::from(port)),
         mounts: c.mounts.map(i64::from),
     };
-    input.story.containers().take(256).map(born).collect()
+    told(input).take(256).map(born).collect()
 }
 
-/// Where the image of a phase's container came from; `None` for other phases, and where that is not known.
+/// The containers that are told of: where there is an API server, each is told by its name, or not yet (it may be the next
+/// try of one that failed, made a moment ago).
+pub fn told<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a Container> {
+    let named = input.record.is_some();
+    input.story.containers().filter(move |c| !named || c.named.name.is_some())
+}
+
+/// Where the image of the container came from that a phase waits for; `None` for other phases, and where that is not known.
 pub fn image_of(status: &PodBirthCertificateStatus, phase: &BirthPhase) -> Option<ImageOrigin> {
-    let of =
-        |c: &&BornContainer| phase.name == Phase::Image.as_str() && Some(&c.name) == phase.container.as_ref();
+    let waits = [Phase::Image, Phase::Wait].iter().any(|p| phase.name == p.as_str());
+    let of = |c: &&BornContainer| waits && Some(&c.name) == phase.container.as_ref();
     let origin = status.containers.iter().find(of)?.image?;
     (origin != ImageOrigin::Unknown).then_some(origin)
 }
 
-/// Fills in where the containers' images came from, as far as that was told.
+/// Fills in where the containers' images came from, as far as that was told. Of what was waited for before a container,
+/// its image's pull is a phase of its own.
 pub fn tell_images(status: &mut PodBirthCertificateStatus, images: &BTreeMap<String, Image>) {
     for container in &mut status.containers {
         match images.get(&container.name) {
-            Some(Image::Pulled) => container.image = Some(ImageOrigin::Pulled),
+            Some(Image::Pulled(took)) if container.image != Some(ImageOrigin::Pulled) => {
+                container.image = Some(ImageOrigin::Pulled);
+                pulled(&mut status.phases, &container.name, *took);
+            }
+            Some(Image::Pulled(_)) => {}
             Some(Image::Present) => container.image = Some(ImageOrigin::Present),
             None => drop(container.image.get_or_insert(ImageOrigin::Unknown)),
         }
+    }
+}
+
+/// The pull comes last of what is waited for before a container: the runtime makes it once its image is there.
+fn pulled(phases: &mut Vec<BirthPhase>, container: &str, took: Option<Duration>) {
+    let waits = |p: &BirthPhase| p.name == Phase::Wait.as_str() && p.container.as_deref() == Some(container);
+    let Some(at) = phases.iter().position(waits) else { return };
+    let wait = &mut phases[at];
+    let took = took.map_or(wait.duration_ms, |took| tidy(took.as_secs_f64() * 1e3));
+    if took >= wait.duration_ms {
+        wait.name = Phase::Image.as_str().into();
+        return;
+    }
+    let mut image = wait.clone();
+    image.name = Phase::Image.as_str().into();
+    image.duration_ms = took;
+    image.start_ms = tidy(wait.start_ms + wait.duration_ms - took);
+    wait.duration_ms = tidy(wait.duration_ms - took);
+    if phases.len() < PHASES_MAX {
+        let after = phases.iter().position(|p| p.start_ms > image.start_ms).unwrap_or(phases.len());
+        phases.insert(after, image);
     }
 }
 
@@ -179,7 +253,7 @@ pub fn restart(input: &Input<'_>) -> Option<ContainerRestart> {
         listen_ms: container.listen.map(|(ns, ..)| at(ns)),
         syscalls: input
             .knows
-            .programs
+            .whole
             .then(|| numbers::stats(input.story, input.knows).total_syscalls)
             .flatten(),
         failure: input.failure.as_ref().map(|f| clipped(f.message.as_ref().unwrap_or(&f.reason), 512)),
@@ -196,7 +270,7 @@ fn processes(input: &Input<'_>) -> Vec<Process> {
             actor: w.actor,
             phase: w.phase,
             container: w.container.as_deref().and_then(|id| names.get(id).cloned()),
-            program: w.program.clone(),
+            program: clipped(&w.program, 256),
             tgid: w.tgid,
             start_ms: since(input.zero, w.start_ns),
             end_ms: w.end_ns.map_or(end, |ns| since(input.zero, ns)),
@@ -262,16 +336,4 @@ pub(super) fn ms(ns: u64) -> f64 {
 
 pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// Text without control characters, of at most so many bytes.
-pub fn clipped(text: &str, max: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if out.len() + c.len_utf8() > max {
-            break;
-        }
-        out.push(c);
-    }
-    out
 }

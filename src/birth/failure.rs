@@ -16,6 +16,8 @@ pub enum Cause {
     Ended(String, Option<String>, u32),
     /// A program failed.
     Program(SegmentId),
+    /// By an event of the kubelet's, for this reason.
+    Event(String),
     /// The pod as a whole.
     Pod,
 }
@@ -27,8 +29,14 @@ pub struct Found {
     pub failure: BirthFailure,
 }
 
-/// All that keeps this pod from being born. `silent`: nothing was done for it for a while.
-pub fn all(record: Option<&PodRecord>, story: &Story, silent: bool) -> Vec<Found> {
+/// All that keeps this pod from being born. `silent`: nothing was done for it for a while. `event`: what the kubelet says
+/// in its events, as (reason, message).
+pub fn all(
+    record: Option<&PodRecord>,
+    story: &Story,
+    silent: bool,
+    event: Option<&(String, String)>,
+) -> Vec<Found> {
     let containers = record.into_iter().flat_map(|r| r.containers.iter().map(move |c| (c, r)));
     let mut found: Vec<Found> = containers
         .filter_map(|(c, r)| {
@@ -43,6 +51,12 @@ pub fn all(record: Option<&PodRecord>, story: &Story, silent: bool) -> Vec<Found
         })
         .collect();
     found.extend(programs(story).filter(|_| silent));
+    // A program that failed says more.
+    let event = event.filter(|_| silent && found.is_empty());
+    found.extend(event.map(|(reason, message)| Found {
+        cause: Cause::Event(reason.clone()),
+        failure: failure(event_phase(reason), None, reason, Some(message.clone())),
+    }));
     let whole = record.filter(|r| r.life.failed);
     found.extend(
         whole.map(|_| Found { cause: Cause::Pod, failure: failure(furthest(story), None, "Failed", None) }),
@@ -96,7 +110,7 @@ fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<Said<'a>> {
 }
 
 /// The phase in which the kubelet waits for this reason; `None`: it just waits.
-fn waiting(reason: &str) -> Option<Phase> {
+pub fn waiting(reason: &str) -> Option<Phase> {
     match reason {
         "ErrImagePull"
         | "ImagePullBackOff"
@@ -108,6 +122,14 @@ fn waiting(reason: &str) -> Option<Phase> {
         "CreateContainerConfigError" | "CreateContainerError" | "PreCreateHookError" => Some(Phase::Create),
         "RunContainerError" | "PreStartHookError" | "PostStartHookError" => Some(Phase::Start),
         _ => None,
+    }
+}
+
+/// The phase that the kubelet does not come through for this reason.
+fn event_phase(reason: &str) -> Phase {
+    match reason {
+        "FailedCreatePodSandBox" => Phase::Sandbox,
+        _ => Phase::Volumes,
     }
 }
 

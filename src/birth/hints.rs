@@ -58,13 +58,23 @@ pub fn read(segment: &Segment) -> Hints {
         return Hints { role: Role::Monitor, container: option(&args, &["-id", "--id"]), pod: None };
     }
     if name == "conmon" || name == "conmonrs" {
-        return Hints { role: Role::Monitor, container: option(&args, &["-c", "--cid"]), pod: None };
+        // Of a program that is executed in a container that is there it is the monitor too.
+        let exec = args.iter().any(|a| matches!(*a, "-e" | "--exec" | "--exec-attach"));
+        let role = if exec { Role::Runtime(Verb::Exec) } else { Role::Monitor };
+        return Hints { role, container: option(&args, &["-c", "--cid"]), pod: None };
     }
     if is_runtime(segment, &name) {
         return runtime(&args, segment.args_cut);
     }
-    let pod = args.iter().find_map(|arg| pod_directory(arg));
+    // Where it is mounted is said last. What is mounted, and how, is in the words of whoever wrote the pod.
+    let target = args.last().filter(|_| matches!(&*name, "mount" | "umount") && !segment.args_cut);
+    let pod = target.and_then(|target| pod_directory(target));
     Hints { role: if pod.is_some() { Role::Volume } else { Role::Other }, container: None, pod }
+}
+
+/// A process of this name may be the kubelet: alone, or with others in one process.
+pub fn is_kubelet(comm: &str) -> bool {
+    matches!(comm, "kubelet" | "hyperkube" | "kubelite") || comm.starts_with("k3s")
 }
 
 /// The name of the program: the executable file's, else what execve was given, else the process's.

@@ -1,39 +1,37 @@
-//! What the recorder told, kept while any birth needs it, and whose each part is: by cgroup, by what a program
-//! says of itself ([`super::hints`]), and by lineage. Pure.
+//! What the recorder told, kept while any birth needs it, and whose each part is ([`super::kin`]). Pure.
 //!
 //! What a process says of itself, or the cgroup it is in, goes before its lineage: a shim serves all
 //! containers of its pod, and the runtime's daemon all pods.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+mod room;
 
-use foldhash::HashMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::hints::{self, Hints, Role, Verb};
+use foldhash::{HashMap, HashSet};
+
+use super::hints::{self, Hints, Role};
+use super::kin::{self, Kin, Of, Owner};
+use super::places::Places;
 use crate::attribution::paths::{self, Kind, PodId};
-use crate::kernel::Hierarchy;
 use crate::kernel::birth::{
-    Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Place, Record, Segment, SegmentId,
+    Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Record, Segment, SegmentId,
 };
 
 /// A segment and what became of it.
 #[derive(Clone, Debug)]
 pub struct Life {
     pub segment: Segment,
+    /// What it says of itself, as far as that may be believed.
     pub hints: Hints,
     /// Its end; or, of one that lives, what it did up to a moment ([`Log::settle`]).
     pub ended: Option<Ended>,
+    pub kin: Kin,
     /// What it had done at a moment at which it lived.
     marked: Option<(u64, Counters)>,
     /// The program the same process ran next.
     next: Option<SegmentId>,
-}
-
-/// Whose a segment is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner<'a> {
-    pub pod: Option<&'a PodId>,
-    /// The runtime's id of the container.
-    pub container: Option<&'a str>,
+    /// What began by it.
+    children: Vec<SegmentId>,
 }
 
 /// A cgroup that was made.
@@ -48,8 +46,8 @@ pub struct Made {
 }
 
 impl Made {
-    fn owner(&self) -> Owner<'_> {
-        Owner { pod: self.pod.as_ref(), container: self.container.as_deref() }
+    fn owner(&self) -> Owner {
+        Owner { pod: self.pod.clone(), container: self.container.clone() }
     }
 
     /// The kubelet's, of the pod as a whole.
@@ -59,12 +57,19 @@ impl Made {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Log {
-    /// The kernel's number of the tree that [`Place::cgroup`] is in, where that is not v2's.
-    cpu_tree: u32,
-    lives: HashMap<SegmentId, Life>,
-    order: VecDeque<SegmentId>,
+    places: Places,
+    lives: BTreeMap<SegmentId, Life>,
+    /// Segments by whose they are.
+    of_pod: HashMap<PodId, BTreeSet<SegmentId>>,
+    of_container: HashMap<String, BTreeSet<SegmentId>>,
+    /// What began lately, in order: most of it is nobody's.
+    fresh: VecDeque<SegmentId>,
+    /// What says something of itself in a cgroup that is not known yet.
+    undecided: Vec<(SegmentId, Hints)>,
+    /// Pods of which there is something new.
+    touched: HashSet<PodId>,
     cgroups: Vec<Made>,
     by_id: HashMap<(u32, u64), usize>,
     pub writes: Vec<CgroupWrite>,
@@ -75,6 +80,8 @@ pub struct Log {
     sandboxes: BTreeSet<String>,
     /// Records not taken in because there were too many.
     pub dropped: u64,
+    /// The same of single pods that have more than their part.
+    crowded: HashMap<PodId, u64>,
 }
 
 impl Life {
@@ -88,23 +95,60 @@ impl Life {
         let marked = self.marked.as_ref().filter(|(at, _)| later && at + Self::SLACK_NS >= until_ns);
         marked.map(|(_, counters)| counters).or(ended.map(|e| &e.counters))
     }
+
+    fn new(segment: Segment) -> Life {
+        let (hints, kin, children) = (Hints::default(), Kin::default(), Vec::new());
+        Life { segment, hints, ended: None, kin, marked: None, next: None, children }
+    }
 }
 
 impl Log {
     /// Records of each kind; a birth has some hundred.
     pub const MAX: usize = if cfg!(test) { 4_096 } else { 65_536 };
-    /// Forks and execs between a process and whoever can say for whom it works.
-    const DEPTH: usize = 64;
+
+    /// Segments that wait for their cgroup to be known: it is told of within a reading.
+    const UNDECIDED: usize = 1024;
 
     /// `cpu_tree`: the kernel's number of the v1 hierarchy of the cpu controller, 0 with cgroup v2.
     pub fn new(cpu_tree: u32) -> Log {
-        Log { cpu_tree, ..Log::default() }
+        Log {
+            places: Places::new(cpu_tree),
+            lives: BTreeMap::new(),
+            of_pod: HashMap::default(),
+            of_container: HashMap::default(),
+            fresh: VecDeque::new(),
+            undecided: Vec::new(),
+            touched: HashSet::default(),
+            cgroups: Vec::new(),
+            by_id: HashMap::default(),
+            writes: Vec::new(),
+            listens: Vec::new(),
+            pod_of: HashMap::default(),
+            sandboxes: BTreeSet::new(),
+            dropped: 0,
+            crowded: HashMap::default(),
+        }
+    }
+
+    /// There is a cgroup, made now or long ago. `tree`: the kernel's number, 0 for v2's.
+    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str) {
+        if self.places.know(tree, cgroup, path) && !self.undecided.is_empty() {
+            self.decide();
+        }
+    }
+
+    /// A cgroup is gone.
+    pub fn lose(&mut self, tree: u32, cgroup: u64, now_ns: u64) {
+        self.places.lose(tree, cgroup, now_ns);
     }
 
     pub fn add(&mut self, record: Record) {
         let full = match &record {
             Record::Began(_) => self.lives.len() >= Self::MAX,
-            Record::CgroupMade(_) => self.cgroups.len() >= Self::MAX,
+            Record::CgroupMade(made) => {
+                self.know(made.hierarchy_id, made.cgroup, &made.path);
+                self.cgroups.len() >= Self::MAX
+            }
             Record::CgroupWrite(_) => self.writes.len() >= Self::MAX,
             Record::Listen(_) => self.listens.len() >= Self::MAX,
             Record::Ended(_) => false,
@@ -115,56 +159,187 @@ impl Log {
         }
         match record {
             Record::Began(segment) => self.began(segment),
-            Record::Ended(ended) => {
-                if let Some(life) = self.lives.get_mut(&ended.segment) {
-                    life.ended = Some(ended);
-                }
-            }
+            Record::Ended(ended) => self.ended(ended),
             Record::CgroupMade(made) => self.made(made),
-            Record::CgroupWrite(write) => self.writes.push(write),
-            Record::Listen(listen) => self.listens.push(listen),
+            Record::CgroupWrite(write) => {
+                let pod = self.written(&write).and_then(|made| made.pod.clone());
+                self.touched.extend(pod);
+                self.writes.push(write);
+            }
+            Record::Listen(listen) => {
+                let pod = listen.by.segment.and_then(|id| self.owner(id)?.pod.clone());
+                self.touched.extend(pod);
+                self.listens.push(listen);
+            }
         }
     }
 
     fn began(&mut self, segment: Segment) {
-        let id = segment.id;
-        let mut hints = if segment.begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
-        // What runs in a pod's container may say anything of itself.
-        let said = matches!(hints.role, Role::Cni { .. } | Role::Volume | Role::Monitor);
-        if said && self.in_container(&segment.place) {
-            hints = Hints::default();
+        let (id, parent, begun) = (segment.id, segment.parent, segment.begun);
+        let said = if begun == Begun::Fork { Hints::default() } else { hints::read(&segment) };
+        let before = parent.and_then(|p| self.lives.get_mut(&p));
+        let same = before.as_ref().is_some_and(|b| b.segment.tgid == segment.tgid);
+        if let Some(before) = before {
+            before.children.push(id);
+            if begun == Begun::Exec && same {
+                before.next = Some(id);
+            }
         }
-        if let (Some(container), Some(pod)) = (&hints.container, &hints.pod) {
-            self.pod_of.insert(container.clone(), pod.clone());
+        self.lives.insert(id, Life::new(segment));
+        self.fresh.push_back(id);
+        if said != Hints::default() && !self.believe(id, &said) && self.undecided.len() < Self::UNDECIDED {
+            self.undecided.push((id, said));
         }
+        self.relate(id);
+        if begun == Begun::Exec
+            && same
+            && let Some(before) = parent
+        {
+            self.relate(before);
+        }
+        self.bound(id);
+    }
+
+    /// Takes what a segment says of itself as far as that may be believed; false: where it is, is not known yet.
+    fn believe(&mut self, id: SegmentId, said: &Hints) -> bool {
+        let Some(life) = self.lives.get(&id) else { return true };
+        let Some(home) = self.places.home(&life.segment.place) else { return false };
+        let parent = life.segment.parent.and_then(|p| self.lives.get(&p)).map(|p| &p.kin);
+        let hints = kin::believed(said.clone(), home, parent);
         if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container)
             && self.sandboxes.len() < Self::MAX
         {
             self.sandboxes.insert(container.clone());
         }
-        if segment.begun == Begun::Exec
-            && let Some(before) = segment.parent.and_then(|p| self.lives.get_mut(&p))
-            && before.segment.tgid == segment.tgid
-        {
-            before.next = Some(id);
+        let names = hints.container.clone().zip(hints.pod.clone());
+        if let Some(life) = self.lives.get_mut(&id) {
+            life.hints = hints;
         }
-        self.lives.insert(id, Life { segment, hints, ended: None, marked: None, next: None });
-        self.order.push_back(id);
+        if let Some((container, pod)) = names {
+            self.is_of(container, pod);
+        }
+        true
+    }
+
+    /// Looks again at what was said where nothing was known.
+    fn decide(&mut self) {
+        for (id, said) in std::mem::take(&mut self.undecided) {
+            if !self.believe(id, &said) {
+                self.undecided.push((id, said));
+                continue;
+            }
+            let before = self.lives.get(&id).and_then(|l| l.segment.parent);
+            self.relate(id);
+            before.into_iter().for_each(|id| self.relate(id));
+        }
+    }
+
+    /// A container is of a pod: so is what was done for it.
+    fn is_of(&mut self, container: String, pod: PodId) {
+        if self.pod_of.get(&container) == Some(&pod) {
+            return;
+        }
+        let done: Vec<SegmentId> = self.of_container.get(&container).into_iter().flatten().copied().collect();
+        self.pod_of.insert(container, pod);
+        done.into_iter().for_each(|id| self.relate(id));
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let id = ended.segment;
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        let moved = ended.place.cgroup != life.segment.place.cgroup;
+        life.ended = Some(ended);
+        self.touched.extend(life.kin.owner.pod.clone());
+        if moved {
+            self.relate(id);
+        }
     }
 
     fn made(&mut self, made: CgroupMade) {
         let (pod, container) = in_path(&made.path);
         let helper = matches!(paths::classify(&made.path).kind, Kind::PodHelper);
         if let (Some(pod), Some(container)) = (&pod, &container) {
-            self.pod_of.insert(container.clone(), pod.clone());
+            self.is_of(container.clone(), pod.clone());
         }
+        self.touched.extend(pod.clone());
         self.by_id.insert((made.hierarchy_id, made.cgroup), self.cgroups.len());
         self.cgroups.push(Made { made, pod, container, helper });
     }
 
-    /// All segments, in the order they began.
-    pub fn lives(&self) -> impl Iterator<Item = &Life> {
-        self.order.iter().filter_map(|id| self.lives.get(id))
+    /// Finds out whose a segment is, and of all that it began, as far as that changes anything.
+    fn relate(&mut self, id: SegmentId) {
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            let Some(life) = self.lives.get(&id) else { continue };
+            let kin = self.kin(life);
+            let pod = kin.owner.pod.clone();
+            if kin != life.kin {
+                todo.extend(&life.children);
+                self.index(id, kin);
+            }
+            self.touched.extend(pod);
+        }
+    }
+
+    fn index(&mut self, id: SegmentId, kin: Kin) {
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut life.kin, kin);
+        let (was, is) = (before.owner, life.kin.owner.clone());
+        if was.pod != is.pod {
+            leave(&mut self.of_pod, was.pod.as_ref(), id);
+            join(&mut self.of_pod, is.pod, id);
+        }
+        if was.container != is.container {
+            leave(&mut self.of_container, was.container.as_ref(), id);
+            join(&mut self.of_container, is.container, id);
+        }
+    }
+
+    fn kin(&self, life: &Life) -> Kin {
+        let next = life.next.and_then(|id| self.lives.get(&id));
+        let home = self.places.home(&life.segment.place);
+        let mut kin = Kin::of(Of {
+            segment: &life.segment,
+            hints: &life.hints,
+            own: self.own(life),
+            next: next.map(|l| (&l.hints, self.own(l))),
+            parent: life.segment.parent.and_then(|p| self.lives.get(&p)).map(|p| &p.kin),
+            in_container: home.is_some_and(|home| home.container.is_some()),
+        });
+        let owner = &mut kin.owner;
+        if owner.pod.is_none() {
+            owner.pod = owner.container.as_ref().and_then(|c| self.pod_of.get(c)).cloned();
+        }
+        kin
+    }
+
+    /// Whose a segment is by its cgroup and by what it says of itself.
+    fn own(&self, life: &Life) -> Owner {
+        let places = [Some(&life.segment.place), life.ended.as_ref().map(|e| &e.place)];
+        let mut owner = Owner::default();
+        for home in places.into_iter().flatten().filter_map(|p| self.places.home(p)) {
+            owner.learn(&Owner { pod: home.pod.clone(), container: home.container.clone() });
+        }
+        let said = &life.hints;
+        let pod = said.pod.as_ref().or_else(|| self.pod_of.get(said.container.as_ref()?));
+        owner.learn(&Owner { pod: pod.cloned(), container: said.container.clone() });
+        owner
+    }
+
+    /// All segments that began after this one, in the order they began.
+    pub fn lives_after(&self, id: Option<SegmentId>) -> impl Iterator<Item = &Life> {
+        let from = id.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.lives.range((from, std::ops::Bound::Unbounded)).map(|(_, life)| life)
+    }
+
+    /// What a pod's segments are, in the order they began.
+    pub fn lives_of_pod(&self, pod: &PodId) -> impl Iterator<Item = &Life> {
+        self.of_pod.get(pod).into_iter().flatten().filter_map(|id| self.lives.get(id))
+    }
+
+    /// What a container's segments are, in the order they began.
+    pub fn lives_of_container(&self, container: &str) -> impl Iterator<Item = &Life> {
+        self.of_container.get(container).into_iter().flatten().filter_map(|id| self.lives.get(id))
     }
 
     pub fn life(&self, id: SegmentId) -> Option<&Life> {
@@ -191,6 +366,11 @@ impl Log {
         self.pod_of.get(container)
     }
 
+    /// Pods of which something was told since this was last asked.
+    pub fn take_touched(&mut self) -> HashSet<PodId> {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Takes the numbers of segments that live and go on.
     pub fn mark(&mut self, at_ns: u64, numbers: impl IntoIterator<Item = (SegmentId, Counters)>) {
         for (id, counters) in numbers {
@@ -209,127 +389,15 @@ impl Log {
         }
     }
 
-    /// Forgets what happened before (CLOCK_MONOTONIC, ns) and is nobody's that is `needed`: asked with the owner and
-    /// the end of what it did, [`u64::MAX`] while it lives.
-    pub fn forget(&mut self, before: u64, needed: impl Fn(Owner<'_>, u64) -> bool) {
-        let over = |l: &&Life| {
-            let end = l.ended.as_ref().map_or(u64::MAX, |e| e.at_ns);
-            let recent = l.segment.start_ns >= before || (end >= before && end < u64::MAX);
-            !recent && !needed(self.owner(l.segment.id), end)
-        };
-        let gone: HashSet<SegmentId> = self.lives().filter(over).map(|l| l.segment.id).collect();
-        let listens = |l: &Listen| {
-            let owner = l.by.segment.map(|id| self.owner(id)).unwrap_or_default();
-            l.by.at_ns >= before || needed(owner, l.by.at_ns)
-        };
-        let listens: Vec<bool> = self.listens.iter().map(listens).collect();
-        let made = |m: &Made, ns: u64| ns >= before || needed(m.owner(), ns);
-        let written = |w: &CgroupWrite| match self.written(w) {
-            Some(to) => made(to, w.by.at_ns),
-            None => w.by.at_ns >= before,
-        };
-        let writes: Vec<bool> = self.writes.iter().map(written).collect();
-        self.order.retain(|id| !gone.contains(id));
-        self.lives.retain(|id, _| !gone.contains(id));
-        retain(&mut self.listens, &listens);
-        retain(&mut self.writes, &writes);
-        if self.cgroups.len() > Self::MAX / 2 {
-            self.cgroups.retain(|m| made(m, m.made.by.at_ns));
-            let ids =
-                self.cgroups.iter().enumerate().map(|(at, m)| ((m.made.hierarchy_id, m.made.cgroup), at));
-            self.by_id = ids.collect();
-        }
-        if self.pod_of.len().max(self.sandboxes.len()) > Self::MAX / 2 {
-            self.pod_of.retain(|id, pod| needed(Owner { pod: Some(pod), container: Some(id) }, u64::MAX));
-            self.sandboxes.retain(|id| self.pod_of.contains_key(id));
-        }
+    /// Whose a segment is; `None`: it is not known, or not kept.
+    pub fn owner(&self, id: SegmentId) -> Option<&Owner> {
+        self.lives.get(&id).map(|life| &life.kin.owner)
     }
 
-    /// More than half of the room for programs is taken.
-    pub fn is_crowded(&self) -> bool {
-        self.lives.len() > Self::MAX / 2
-    }
-
-    /// Whose a segment is.
-    pub fn owner(&self, id: SegmentId) -> Owner<'_> {
-        let mut owner = Owner::default();
-        let mut next = Some(id);
-        for _ in 0..Self::DEPTH {
-            let Some(life) = next.and_then(|id| self.lives.get(&id)) else { break };
-            owner.learn(self.own(life));
-            if owner.pod.is_some() && owner.container.is_some() {
-                return owner;
-            }
-            // A fork that is about to exec a program works for whom that program works.
-            if let Some(after) =
-                life.next.and_then(|id| self.lives.get(&id)).filter(|_| life.hints == Hints::default())
-            {
-                owner.learn(self.own(after));
-            }
-            next = life.segment.parent;
-        }
-        if owner.pod.is_none() {
-            owner.pod = owner.container.and_then(|c| self.pod_of.get(c));
-        }
-        owner
-    }
-
-    /// Whose a segment is by its cgroup and by what it says of itself.
-    fn own<'a>(&'a self, life: &'a Life) -> Owner<'a> {
-        let places = [Some(&life.segment.place), life.ended.as_ref().map(|e| &e.place)];
-        let mut owner = Owner::default();
-        for made in places.into_iter().flatten().filter_map(|p| self.place(p)) {
-            owner.learn(made.owner());
-        }
-        let said = &life.hints;
-        let pod = said.pod.as_ref().or_else(|| self.pod_of.get(said.container.as_ref()?));
-        owner.learn(Owner { pod, container: said.container.as_deref() });
-        owner
-    }
-
-    fn in_container(&self, place: &Place) -> bool {
-        self.place(place).is_some_and(|made| made.container.is_some())
-    }
-
-    fn place(&self, place: &Place) -> Option<&Made> {
-        let tree = match place.hierarchy? {
-            Hierarchy::Unified => 0,
-            Hierarchy::V1Cpu => self.cpu_tree,
-            Hierarchy::V1Memory => return None,
-        };
-        self.by_id.get(&(tree, place.cgroup?)).map(|&at| &self.cgroups[at])
-    }
-
-    /// The nearest of a segment, the program it is about to become, and its ancestors that plays a part of its own.
-    fn acting(&self, id: SegmentId) -> Option<&Life> {
-        let acts = |l: &&Life| l.hints.role != Role::Other;
-        let becomes = self.lives.get(&id).and_then(|l| self.lives.get(&l.next?));
-        self.lives.get(&id).filter(acts).or(becomes.filter(acts)).or_else(|| self.ancestors(id).find(acts))
-    }
-
-    /// The part a segment plays. The runtime's own first process serves what the runtime was asked to do: a program
-    /// that is run in a container which is there already (a probe, a hook) is none of its creation.
-    pub fn role(&self, id: SegmentId) -> Role {
-        let Some(acting) = self.acting(id) else { return Role::Other };
-        let asked =
-            |l: &Life| Some(l.hints.role).filter(|r| matches!(r, Role::Runtime(v) if *v != Verb::Init));
-        match acting.hints.role {
-            Role::Runtime(Verb::Init) => {
-                self.ancestors(acting.segment.id).find_map(asked).unwrap_or(acting.hints.role)
-            }
-            role => role,
-        }
-    }
-
-    /// A segment, whoever began it, and so on.
-    pub fn ancestors(&self, id: SegmentId) -> impl Iterator<Item = &Life> {
-        let mut next = Some(id);
-        std::iter::from_fn(move || {
-            let life = self.lives.get(&next?)?;
-            next = life.segment.parent;
-            Some(life)
-        })
-        .take(Self::DEPTH)
+    /// A process in the cgroup of a container.
+    pub fn in_container(&self, life: &Life) -> bool {
+        let home = self.places.home(&life.segment.place);
+        home.is_some_and(|home| home.container.is_some())
     }
 
     /// It is the program that ran before in the same process, and does the same: crun goes on in a sealed copy of itself.
@@ -338,55 +406,23 @@ impl Log {
         life.segment.begun == Begun::Exec
             && before.is_some_and(|b| b.segment.tgid == life.segment.tgid && b.hints == life.hints)
     }
+}
 
-    /// The container's own program: the first a runtime's `create` or `run` leads to that is not the runtime
-    /// itself, and is in a mount namespace of its own (a hook of the runtime is not).
-    pub fn is_own_program(&self, life: &Life) -> bool {
-        if life.segment.begun != Begun::Exec || life.hints.role != Role::Other {
-            return false;
-        }
-        let mut above = self.ancestors(life.segment.id).skip(1).filter(|l| l.segment.begun != Begun::Fork);
-        // Of a process that was there before the recording only the cgroup tells.
-        let Some(runtime) = above.next() else { return self.in_container(&life.segment.place) };
-        let verb = match runtime.hints.role {
-            Role::Runtime(Verb::Init) => above.find_map(|l| match l.hints.role {
-                Role::Runtime(verb) if verb != Verb::Init => Some(verb),
-                _ => None,
-            }),
-            Role::Runtime(verb) => Some(verb),
-            _ => return false,
-        };
-        // Of one whose creation was not recorded only the first process within is known.
-        let creates = verb.is_none_or(|v| matches!(v, Verb::Create | Verb::Run));
-        let mnt = |l: &Life| l.segment.place.namespaces.map(|n| n.mnt).filter(|&n| n != 0);
-        let outside = match runtime.hints.role {
-            Role::Runtime(Verb::Init) => None,
-            _ => mnt(runtime),
-        };
-        creates && outside.is_none_or(|outside| mnt(life).is_none_or(|inside| inside != outside))
-    }
-
-    /// Whether a segment is the container's own program or descends from it.
-    pub fn within_container(&self, id: SegmentId) -> bool {
-        self.ancestors(id).any(|l| self.is_own_program(l))
+/// Puts a segment into an index.
+fn join<K: std::hash::Hash + Eq>(of: &mut HashMap<K, BTreeSet<SegmentId>>, key: Option<K>, id: SegmentId) {
+    if let Some(key) = key {
+        of.entry(key).or_default().insert(id);
     }
 }
 
-impl<'a> Owner<'a> {
-    /// What was known goes before what is learnt; the two must not be of different pods.
-    fn learn(&mut self, more: Owner<'a>) {
-        let other = matches!((self.pod, more.pod), (Some(a), Some(b)) if a != b);
-        if other {
-            return;
-        }
-        self.container = self.container.or(more.container);
-        self.pod = self.pod.or(more.pod);
+/// Takes a segment out of an index.
+fn leave<K: std::hash::Hash + Eq>(of: &mut HashMap<K, BTreeSet<SegmentId>>, key: Option<&K>, id: SegmentId) {
+    let Some(key) = key else { return };
+    let Some(all) = of.get_mut(key) else { return };
+    all.remove(&id);
+    if all.is_empty() {
+        of.remove(key);
     }
-}
-
-fn retain<T>(all: &mut Vec<T>, keep: &[bool]) {
-    let mut keep = keep.iter();
-    all.retain(|_| keep.next().is_none_or(|k| *k));
 }
 
 /// The pod and the container a cgroup's path lies in. A process that is in a container's cgroup below another

@@ -1,16 +1,18 @@
 //! The start of a pod, from the kubelet's mkdir of its cgroup to Ready: what was done for it, by whom, and what it
 //! cost. Pure but for [`run`]: records and the API's word go in, a [`Certificate`] comes out.
 //!
-//! [`hints`] (what a program says of itself) -> [`log`] (whose each record is) -> [`story`] (one pod's part of
-//! it, container by container) -> [`certificate`]; [`watch`] says when a birth begins and ends.
+//! [`hints`] (what a program says of itself), [`places`] (where that is believed) -> [`kin`] (whose it is) -> [`log`] ->
+//! [`story`] (one pod's part of it, container by container) -> [`certificate`]; [`watch`] says when a birth begins and ends.
 
 pub mod certificate;
 pub mod failure;
 pub mod hints;
+pub mod kin;
 pub mod log;
 pub mod moment;
 mod numbers;
 mod phases;
+pub mod places;
 pub mod run;
 pub mod story;
 #[cfg(test)]

@@ -21,26 +21,30 @@ const OTHERS: &str = "others";
 /// The numbers of the whole pod.
 pub fn stats(story: &Story, knows: Knows) -> KernelStats {
     let mut sum = Counters::default();
-    story.works.iter().filter_map(|w| w.counters.as_ref()).for_each(|counters| add(&mut sum, counters));
+    let works = || story.works.iter().filter(|w| !w.phase.is_beside());
+    works().filter_map(|w| w.counters.as_ref()).for_each(|counters| add(&mut sum, counters));
+    let parts = parts(story);
+    let of_birth = |by: &By| by.segment.and_then(|id| parts.get(&id)).is_none_or(|(_, p)| !p.is_beside());
+    let writes = || story.writes.iter().filter(|(write, _)| of_birth(&write.by));
     let mut files: BTreeMap<String, i64> = BTreeMap::new();
-    for (write, _) in &story.writes {
+    for (write, _) in writes() {
         *files.entry(write.file.clone()).or_default() += 1;
     }
     let namespaces = namespaces(story);
     let mounts: Vec<u32> = story.containers.iter().filter_map(|c| c.mounts).collect();
-    let tgids: HashSet<u32> = story.works.iter().map(|w| w.tgid).collect();
+    let tgids: HashSet<u32> = works().map(|w| w.tgid).collect();
     KernelStats {
         total_syscalls: Some(int(sum.total_syscalls())),
         by_syscall: named(&sum, NAMED_MAX),
         namespaces_created: namespaces.as_ref().map(|all| all.len() as i64),
         by_namespace: by_kind(namespaces.iter().flatten().map(|(kind, _)| *kind)),
-        cgroups_created: Some(story.cgroups.len() as i64),
-        cgroup_writes: knows.writes.then_some(story.writes.len() as i64),
+        cgroups_created: Some(story.cgroups.iter().filter(|m| of_birth(&m.made.by)).count() as i64),
+        cgroup_writes: knows.writes.then_some(writes().count() as i64),
         by_cgroup_file: top(files, NAMED_MAX),
         mounts: (!mounts.is_empty()).then(|| mounts.iter().map(|m| i64::from(*m)).sum()),
         pivot_roots: Some(int(pivot_roots(&sum))),
         processes: Some(tgids.len() as i64),
-        programs: Some(story.works.iter().filter(|w| w.begun == Begun::Exec).count() as i64),
+        programs: Some(works().filter(|w| w.begun == Begun::Exec).count() as i64),
         cpu_ms: Some(ms(sum.run_ns)),
         wait_ms: knows.waits.then(|| ms(sum.wait_ns)),
         read_bytes: knows.bytes.then(|| int(sum.read_bytes)),
@@ -147,15 +151,24 @@ struct Cell {
 
 type Part = (Actor, Phase);
 
-/// The same by actor and phase, the most system calls first.
-pub fn breakdown(story: &Story, knows: Knows) -> Vec<BirthCost> {
+/// Which part each segment's deeds are of.
+fn parts(story: &Story) -> HashMap<SegmentId, Part> {
+    story.works.iter().map(|work| (work.id, (work.actor, work.phase))).collect()
+}
+
+/// The same by actor and phase, the most system calls first: what the birth cost, and what was done beside it.
+pub fn breakdown(story: &Story, knows: Knows) -> (Vec<BirthCost>, Vec<BirthCost>) {
     let mut cells: HashMap<Part, Cell> = HashMap::default();
-    let mut parts: HashMap<SegmentId, Part> = HashMap::default();
+    let parts = parts(story);
+    // A process that becomes another's counts once, as what it is at last.
+    let at_last: HashMap<u32, Part> =
+        story.works.iter().map(|work| (work.tgid, (work.actor, work.phase))).collect();
+    for (tgid, part) in at_last {
+        cells.entry(part).or_default().tgids.insert(tgid);
+    }
     for work in &story.works {
         let part = (work.actor, work.phase);
-        parts.insert(work.id, part);
         let cell = cells.entry(part).or_default();
-        cell.tgids.insert(work.tgid);
         cell.programs += i64::from(work.begun == Begun::Exec);
         if let Some(counters) = &work.counters {
             add(&mut cell.sum, counters);
@@ -177,12 +190,17 @@ pub fn breakdown(story: &Story, knows: Knows) -> Vec<BirthCost> {
         *cells.entry(creation(story, &container.id)).or_default().mounts.get_or_insert(0) +=
             i64::from(mounts);
     }
-    let mut costs: Vec<BirthCost> = cells.into_iter().map(|(part, cell)| cost(part, cell, knows)).collect();
-    costs.sort_by(|a, b| {
-        b.syscalls.cmp(&a.syscalls).then_with(|| (a.actor, &a.phase).cmp(&(b.actor, &b.phase)))
-    });
-    costs.truncate(64);
-    costs
+    let (mut costs, mut beside) = (Vec::new(), Vec::new());
+    for (part, cell) in cells {
+        if part.1.is_beside() { &mut beside } else { &mut costs }.push(cost(part, cell, knows));
+    }
+    // There are six actors and fourteen phases: none is left out of the 64 that an object may have.
+    for all in [&mut costs, &mut beside] {
+        all.sort_by(|a, b| {
+            b.syscalls.cmp(&a.syscalls).then_with(|| (a.actor, &a.phase).cmp(&(b.actor, &b.phase)))
+        });
+    }
+    (costs, beside)
 }
 
 /// Whose a deed is: by the program that did it; of a daemon's own threads, by the cgroup it is about.

@@ -1,6 +1,7 @@
 //! Where the phases of a birth lie. Pure.
 
-use super::certificate::{Input, display, since, tidy};
+use super::certificate::{self, Input, PHASES_MAX, display, since, tidy};
+use super::failure;
 use super::moment::Moment;
 use super::story::{Container, Phase, Work};
 use crate::api::{BirthOutcome, BirthPhase};
@@ -90,17 +91,16 @@ impl<'a> Times<'a> {
 
     fn each_container(&mut self) {
         let story = self.input.story;
-        // The kubelet begins one after the other: what it waits for before each is that one's image.
+        // The kubelet begins one after the other: what it waits for before each is told with that one.
         let mut free = story.sandbox().and_then(|s| s.exec_ns);
-        for container in story.containers() {
+        let mut seen: Vec<String> = Vec::new();
+        for container in certificate::told(self.input) {
             let c = Some(container);
             // What is started again waits for the kubelet's patience.
-            let again = story
-                .containers()
-                .take_while(|c| c.id != container.id)
-                .any(|c| display(c) == display(container));
+            let again = seen.contains(&display(container));
+            seen.push(display(container));
             if let Some(free) = free.filter(|free| !again && *free < container.first_ns) {
-                self.add(Phase::Image, c, self.ms(free), self.ms(container.first_ns));
+                self.add(Phase::Wait, c, self.ms(free), self.ms(container.first_ns));
             }
             if let Some((start, end)) = container.create {
                 let end = end.or(container.start_ns).or(container.exec_ns).unwrap_or(start);
@@ -119,19 +119,20 @@ impl<'a> Times<'a> {
                 self.add(Phase::Listen, c, self.ms(exec), self.ms(listen));
             }
         }
-        self.awaited(free);
+        self.awaited(free, &seen);
     }
 
-    /// What a birth that did not come so far waits for: the image of the container that is next.
-    fn awaited(&mut self, free: Option<u64>) {
-        let (story, until) = (self.input.story, self.input.until_ns);
+    /// What a birth that did not come so far waits for: the container that is next, or its image if the kubelet says so.
+    fn awaited(&mut self, free: Option<u64>, seen: &[String]) {
+        let until = self.input.until_ns;
         let (Some(free), Some(record)) = (free.filter(|ns| *ns < until), self.input.record) else { return };
         let of = |kind: ContainerKind| record.containers.iter().filter(move |c| c.kind == kind);
-        let there = |c: &&ContainerRecord| story.containers().all(|s| display(s) != c.name);
+        let there = |c: &&ContainerRecord| !seen.contains(&c.name);
         let next = of(ContainerKind::Init).chain(of(ContainerKind::Main)).find(there);
         if let Some(next) = next.filter(|_| self.input.outcome != BirthOutcome::Complete) {
+            let waits = next.waiting.as_ref().and_then(|(reason, _)| failure::waiting(reason));
             self.spans.push(Span {
-                phase: Phase::Image,
+                phase: waits.filter(|phase| *phase == Phase::Image).unwrap_or(Phase::Wait),
                 container: Some(next.name.clone()),
                 start: self.ms(free),
                 end: self.ms(until),
@@ -160,23 +161,37 @@ impl<'a> Times<'a> {
         });
     }
 
-    pub fn phases(&self) -> Vec<BirthPhase> {
-        let phase = |s: &Span| BirthPhase {
+    /// The phases in the order they began, and how many are left out: the shortest ones of containers, so that the pod's
+    /// own are there in any case.
+    pub fn phases(&self) -> (Vec<BirthPhase>, usize) {
+        let mut kept: Vec<&Span> = self.spans.iter().collect();
+        let left_out = kept.len().saturating_sub(PHASES_MAX);
+        if left_out > 0 {
+            let lasted = |s: &&Span| if s.container.is_none() { f64::INFINITY } else { s.end - s.start };
+            kept.sort_by(|a, b| lasted(b).total_cmp(&lasted(a)));
+            kept.truncate(PHASES_MAX);
+            kept.sort_by(|a, b| a.start.total_cmp(&b.start).then(a.phase.cmp(&b.phase)));
+        }
+        let phase = |s: &&Span| BirthPhase {
             name: s.phase.as_str().to_owned(),
             container: s.container.clone(),
             start_ms: tidy(s.start),
             duration_ms: tidy(s.end - s.start),
             uncertainty_ms: s.uncertainty.map(tidy),
         };
-        self.spans.iter().take(64).map(phase).collect()
+        (kept.iter().map(phase).collect(), left_out)
     }
 
-    /// From the pod's cgroup to the last of: each container's program, its first socket, and Ready. Of a birth that
-    /// did not come so far: to its end.
+    /// From the pod's cgroup to the last of: each container's program, its first socket, and Ready; of a pod that has
+    /// succeeded, its end. Of a birth that did not come so far: to its end.
     pub fn total(&self, input: &Input<'_>) -> f64 {
         let story = input.story;
-        let kernel =
-            story.containers().flat_map(|c| [c.exec_ns, c.listen.map(|(ns, ..)| ns)]).flatten().max();
+        let succeeded = input.record.is_some_and(|r| r.life.succeeded && r.life.ready.is_none());
+        let of = |c: &Container| {
+            let exit = c.exit.map(|(ns, _)| ns).filter(|_| succeeded);
+            [c.exec_ns, c.listen.map(|(ns, ..)| ns), exit]
+        };
+        let kernel = story.containers().flat_map(of).flatten().max();
         let kernel = kernel.map(|ns| self.ms(ns));
         let ready = self.ready.map(|m| m.late);
         let whole = kernel.into_iter().chain(ready).reduce(f64::max);

@@ -75,18 +75,29 @@ impl Watcher {
         self.births.drops()
     }
 
-    /// Takes the cgroups that a reading found: where they are not told of at once, births begin by them.
+    /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not told of at once,
+    /// births begin by them.
     pub fn found(&mut self, changes: &[CgroupChange], at: Instant) {
-        if std::mem::take(&mut self.first) || !self.untriggered {
-            return;
-        }
+        let first = std::mem::take(&mut self.first);
+        let begins = !first && self.untriggered;
         for change in changes {
-            let CgroupChange::Present { cgroup, path } = change else { continue };
+            let (CgroupChange::Present { cgroup, .. } | CgroupChange::Gone { cgroup }) = change;
             let hierarchy_id = match cgroup.hierarchy {
                 Hierarchy::Unified => 0,
                 Hierarchy::V1Cpu => self.cpu_tree,
                 Hierarchy::V1Memory => continue,
             };
+            let CgroupChange::Present { path, .. } = change else {
+                self.births.lose(hierarchy_id, cgroup.id, at);
+                continue;
+            };
+            self.births.know(hierarchy_id, cgroup.id, path);
+            if first {
+                self.births.was_there(path);
+            }
+            if !begins {
+                continue;
+            }
             let by = By { at_ns: at.mono_ns, segment: None, tgid: 0, comm: String::new() };
             let made = CgroupMade { by, hierarchy_id, cgroup: cgroup.id, path: path.clone() };
             self.births.record(Record::CgroupMade(made), at);
@@ -103,7 +114,7 @@ impl Watcher {
         };
         take(&mut self.births, &mut records);
         let lost = driver.birth_losses();
-        self.births.lost(lost.segments + lost.events + lost.cgroups);
+        self.births.losing(lost.segments + lost.events + lost.cgroups);
         if self.births.recording()
             && let Some(recorder) = driver.recorder().filter(|r| !r.recording())
         {
@@ -122,10 +133,20 @@ impl Watcher {
         }
         self.ask_runtime(at);
         pods.images().answers().iter().for_each(|told| self.births.images(told));
+        pods.images().troubles().iter().for_each(|told| self.births.trouble(told));
         let index = pods.index();
         let api = *pods.status() != ApiStatus::Unused;
         let certificates = self.births.step(at, &index, api, &mut Recorded { driver, tallied: false });
         self.births.unseen(at).into_iter().for_each(|(namespace, uid)| pods.images().ask(namespace, uid));
+        if api {
+            let stuck = self.births.stuck(at);
+            stuck.into_iter().for_each(|(namespace, uid)| pods.images().ask_why(namespace, uid));
+        }
+        let released = self.births.released();
+        if let Some(recorder) = driver.recorder() {
+            // What they did is nobody's.
+            released.into_iter().for_each(|id| recorder.let_go(id, &mut Vec::new()));
+        }
         if let Some(recorder) = driver.recorder()
             && !self.births.recording()
             && recorder.recording()
@@ -153,7 +174,7 @@ impl Watcher {
             }
             if let Ok(names) = bundles.look_up(id) {
                 let name = names.container.or(names.name);
-                births.name(std::mem::take(id), Named { name, sandbox: names.sandbox, init: false });
+                births.name(std::mem::take(id), Named { name, sandbox: names.sandbox, ..Named::default() });
                 return false;
             }
             *left -= 1;
@@ -210,6 +231,7 @@ pub fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Knows) {
         writes: hook.entry != Entry::Bare,
         waits: facts.btf.sched_info,
         bytes: facts.btf.io_accounting,
+        whole: true,
     };
     (why.by_ref().map(part).collect(), knows)
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::hints::{self, Role, Verb};
-use super::log::{Life, Log, Made, Owner};
+use super::kin::{Kin, Owner, Within};
+use super::log::{Life, Log, Made};
 use crate::api::Actor;
 use crate::attribution::paths::PodId;
 use crate::kernel::birth::{Begun, CgroupWrite, Counters, End, Family, Namespaces, SegmentId};
@@ -17,10 +18,18 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn is(&self, owner: Owner<'_>) -> bool {
+    fn is(&self, owner: &Owner) -> bool {
         match self {
-            Subject::Pod(pod) => owner.pod == Some(pod),
-            Subject::Container(id) => owner.container == Some(id),
+            Subject::Pod(pod) => owner.pod.as_ref() == Some(pod),
+            Subject::Container(id) => owner.container.as_ref() == Some(id),
+        }
+    }
+
+    /// Its segments, in the order they began.
+    fn lives<'l>(&self, log: &'l Log) -> Vec<&'l Life> {
+        match self {
+            Subject::Pod(pod) => log.lives_of_pod(pod).collect(),
+            Subject::Container(id) => log.lives_of_container(id).collect(),
         }
     }
 
@@ -51,8 +60,10 @@ pub enum Phase {
     Sandbox,
     /// The CNI plugins.
     Network,
-    /// From the sandbox, or the container before, to the first thing done for the container: the pull, if there is
-    /// one.
+    /// From the sandbox, or the container before, to the first thing done for the container, less its image's pull: what
+    /// the kubelet waits for (a hook, a startup probe, its own second), and how long it takes itself.
+    Wait,
+    /// The pull of a container's image.
     Image,
     /// The runtime's `create`.
     Create,
@@ -64,15 +75,21 @@ pub enum Phase {
     Listen,
     /// To the pod's condition Ready.
     Ready,
+    /// Beside the birth: programs that are executed in a container that is there (probes, hooks, `kubectl exec`).
+    Exec,
+    /// Beside the birth: ephemeral containers (`kubectl debug`).
+    Debug,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 11] = [
+    /// Those that a birth goes through.
+    pub const ALL: [Phase; 12] = [
         Phase::Scheduled,
         Phase::Cgroup,
         Phase::Volumes,
         Phase::Sandbox,
         Phase::Network,
+        Phase::Wait,
         Phase::Image,
         Phase::Create,
         Phase::Start,
@@ -88,13 +105,21 @@ impl Phase {
             Phase::Volumes => "volumes",
             Phase::Sandbox => "sandbox",
             Phase::Network => "network",
+            Phase::Wait => "wait",
             Phase::Image => "image",
             Phase::Create => "create",
             Phase::Start => "start",
             Phase::Init => "init",
             Phase::Listen => "listen",
             Phase::Ready => "ready",
+            Phase::Exec => "exec",
+            Phase::Debug => "debug",
         }
+    }
+
+    /// It is beside the birth, and no part of what that cost.
+    pub fn is_beside(self) -> bool {
+        matches!(self, Phase::Exec | Phase::Debug)
     }
 }
 
@@ -105,6 +130,8 @@ pub struct Named {
     pub sandbox: bool,
     /// An init container.
     pub init: bool,
+    /// One that `kubectl debug` added.
+    pub ephemeral: bool,
 }
 
 /// What one segment was for.
@@ -185,29 +212,40 @@ impl Story {
                 story.writes.push((write.clone(), made.made.path.clone()));
             }
         }
-        for life in log.lives() {
+        for life in subject.lives(log) {
             let over = life.ended.as_ref().is_some_and(|e| e.at_ns < from && e.how != End::Stopped);
-            if over || life.segment.start_ns > until {
-                continue;
-            }
-            let owner = log.owner(life.segment.id);
-            if subject.is(owner) {
-                story.work(log, life, owner, until, &mut at, &named);
+            if !over && life.segment.start_ns <= until {
+                story.work(log, life, until, &mut at, &named);
             }
         }
         for listen in log.listens.iter().filter(|l| (from..=until).contains(&l.by.at_ns)) {
-            let owner = listen.by.segment.map(|id| log.owner(id)).unwrap_or_default();
-            let Some(&at) = owner.container.filter(|_| subject.is(owner)).and_then(|c| at.get(c)) else {
-                continue;
-            };
+            // What is executed in a container does not make it listen.
+            let own = |life: &&Life| life.kin.within == Within::Own && subject.is(&life.kin.owner);
+            let life = listen.by.segment.and_then(|id| log.life(id)).filter(own);
+            let Some(&at) = life.and_then(|l| at.get(l.kin.owner.container.as_ref()?)) else { continue };
             let first = &mut story.containers[at].listen;
             if first.is_none_or(|(ns, ..)| listen.by.at_ns < ns) {
                 *first = Some((listen.by.at_ns, listen.family, listen.port));
             }
         }
+        story.set_aside();
         story.containers.sort_by_key(|c| c.first_ns);
         story.works.sort_by_key(|w| w.start_ns);
         story
+    }
+
+    /// Ephemeral containers are no part of the birth.
+    fn set_aside(&mut self) {
+        let debug: Vec<String> =
+            self.containers.iter().filter(|c| c.named.ephemeral).map(|c| c.id.clone()).collect();
+        if debug.is_empty() {
+            return;
+        }
+        let aside = |id: &Option<String>| id.as_ref().is_some_and(|id| debug.contains(id));
+        self.containers.retain(|c| !c.named.ephemeral);
+        self.writes.retain(|(_, path)| !debug.iter().any(|id| path.contains(id)));
+        self.cgroups.retain(|m| !aside(&m.container) && !debug.iter().any(|id| m.made.path.contains(id)));
+        self.works.iter_mut().filter(|w| aside(&w.container)).for_each(|w| w.phase = Phase::Debug);
     }
 
     fn container(
@@ -236,18 +274,16 @@ impl Story {
         &mut self,
         log: &Log,
         life: &Life,
-        owner: Owner<'_>,
         until: u64,
         at: &mut HashMap<String, usize>,
         named: &impl Fn(&str) -> Named,
     ) {
         let segment = &life.segment;
         let ended = life.ended.as_ref().filter(|e| e.how != End::Stopped && e.at_ns <= until);
-        let role = log.role(segment.id);
-        let own = log.is_own_program(life);
-        let within = own || log.within_container(segment.id);
-        let known = owner.container.map(|id| self.container(id, segment.start_ns, at, named));
-        let (mut sandbox, mut init) = (role == Role::Other, false);
+        let Kin { owner, role, within, first, .. } = &life.kin;
+        let own = *first && *within == Within::Own;
+        let known = owner.container.as_ref().map(|id| self.container(id, segment.start_ns, at, named));
+        let (mut sandbox, mut init) = (*role == Role::Other, false);
         if let Some(container) = known {
             sandbox = container.named.sandbox;
             init = container.named.init;
@@ -278,8 +314,13 @@ impl Story {
                 container.exit = Some((ended.at_ns, ended.how));
             }
         }
-        let (actor, phase) = part(role, within, sandbox, init);
-        if actor == Actor::Runtime && !within && self.host.is_none() {
+        // What is in the container's cgroup and not known to be the runtime's, is the container's.
+        let within = match within {
+            Within::Outside if *role == Role::Other && log.in_container(life) => Within::Own,
+            within => *within,
+        };
+        let (actor, phase) = part(*role, within, sandbox, init);
+        if actor == Actor::Runtime && within == Within::Outside && self.host.is_none() {
             self.host = segment.place.namespaces;
         }
         self.works.push(Work {
@@ -287,7 +328,7 @@ impl Story {
             tgid: segment.tgid,
             actor,
             phase,
-            container: owner.container.map(str::to_owned),
+            container: owner.container.clone(),
             role: life.hints.role,
             begun: segment.begun,
             program: hints::program(segment),
@@ -319,6 +360,11 @@ impl Story {
         self.containers.iter().filter(|c| !c.named.sandbox)
     }
 
+    /// The pod's sandboxes: each try has its own.
+    pub fn sandboxes(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|c| c.named.sandbox)
+    }
+
     /// The pod's sandbox; the latest, where the first attempts failed.
     pub fn sandbox(&self) -> Option<&Container> {
         self.containers.iter().rfind(|c| c.named.sandbox)
@@ -331,18 +377,19 @@ impl Story {
 }
 
 /// Who does it, and in which phase.
-fn part(role: Role, within: bool, sandbox: bool, init: bool) -> (Actor, Phase) {
+fn part(role: Role, within: Within, sandbox: bool, init: bool) -> (Actor, Phase) {
     let create = if sandbox { Phase::Sandbox } else { Phase::Create };
-    match role {
+    match (within, role) {
         // The sandbox's program waits and does nothing: it is the runtime's.
-        _ if within && sandbox => (Actor::Runtime, Phase::Sandbox),
-        _ if within && init => (Actor::Container, Phase::Init),
-        _ if within => (Actor::Container, Phase::Listen),
-        Role::Cni { .. } => (Actor::Cni, Phase::Network),
-        Role::Volume => (Actor::Kubelet, Phase::Volumes),
-        Role::Runtime(Verb::Start) => (Actor::Runtime, if sandbox { Phase::Sandbox } else { Phase::Start }),
-        Role::Runtime(Verb::Exec) => (Actor::Runtime, Phase::Ready),
-        Role::Runtime(_) | Role::Monitor => (Actor::Runtime, create),
-        Role::Other => (Actor::Runtime, Phase::Sandbox),
+        (Within::Own, _) if sandbox => (Actor::Runtime, Phase::Sandbox),
+        (Within::Own, _) if init => (Actor::Container, Phase::Init),
+        (Within::Own, _) => (Actor::Container, Phase::Listen),
+        (Within::Entered, _) => (Actor::Container, Phase::Exec),
+        (_, Role::Cni { .. }) => (Actor::Cni, Phase::Network),
+        (_, Role::Volume) => (Actor::Kubelet, Phase::Volumes),
+        (_, Role::Runtime(Verb::Start)) if !sandbox => (Actor::Runtime, Phase::Start),
+        (_, Role::Runtime(Verb::Exec)) => (Actor::Runtime, Phase::Exec),
+        (_, Role::Runtime(_) | Role::Monitor) => (Actor::Runtime, create),
+        (_, Role::Other) => (Actor::Runtime, Phase::Sandbox),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::kernel::Hierarchy;
 use crate::kernel::birth::*;
 
 /// A program that a process of its own runs.
@@ -22,8 +23,13 @@ pub fn exec(id: u64, parent: Option<u64>, command: &str) -> Segment {
         args_cut: false,
         env: BTreeMap::new(),
         env_cut: false,
-        place: Place::default(),
+        place: place(1),
     }
+}
+
+/// In the cgroup of this id; 1 is the root.
+pub fn place(cgroup: u64) -> Place {
+    Place { cgroup: Some(cgroup), hierarchy: Some(Hierarchy::Unified), ..Place::default() }
 }
 
 pub fn fork(id: u64, parent: Option<u64>) -> Segment {
@@ -31,7 +37,7 @@ pub fn fork(id: u64, parent: Option<u64>) -> Segment {
 }
 
 pub fn ended(id: u64, tgid: u32, at_ns: u64, how: End) -> Ended {
-    let (place, counters) = (Place::default(), Counters::default());
+    let (place, counters) = (place(1), Counters::default());
     Ended { segment: SegmentId(id), tgid, at_ns, how, place, counters }
 }
 

@@ -5,6 +5,8 @@ mod images;
 mod programs;
 mod restarts;
 mod retries;
+mod room;
+mod waits;
 mod whose;
 
 use std::collections::{BTreeSet, HashSet};
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::certificate::{Certificate, Knows};
+use super::certificate::{self, Certificate, Knows};
 use super::log::Log;
 use super::story::{Named, Story, Subject};
 use super::testdata::{cgroup, ended, exec, fork};
@@ -22,7 +24,7 @@ use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerRecord, PodIndex, PodRecord, PodSet, Terminated};
 use crate::attribution::watch::slimmed;
 use crate::kernel::Instant;
-use crate::kernel::birth::{End, Record, SegmentId};
+use crate::kernel::birth::{By, End, Family, Listen, Record, SegmentId};
 
 const POD: &str = include_str!("../../tests/fixtures/birth/pod.jsonl");
 const POD_OBJECT: &str = include_str!("../../tests/fixtures/birth/pod.json");
@@ -203,14 +205,14 @@ fn a_pods_birth_is_certified_whole() {
         "volumes",
         "sandbox",
         "network",
-        "image",
+        "wait",
         "create",
         "start",
         "listen",
         "ready",
     ];
     assert_eq!(order, expected);
-    for name in ["image", "create", "start", "listen"] {
+    for name in ["wait", "create", "start", "listen"] {
         assert_eq!(phase(status, name).container.as_deref(), Some("kg-birth"), "{name}");
     }
     let [container] = status.containers.as_slice() else { panic!("{:?}", status.containers) };
@@ -239,6 +241,7 @@ fn sums_up(status: &PodBirthCertificateStatus, stats: &crate::api::KernelStats) 
     assert_eq!(sum(|b| b.syscalls), whole(stats.total_syscalls));
     assert_eq!(sum(|b| Some(b.by_syscall.values().sum())), whole(stats.total_syscalls));
     assert_eq!(sum(|b| b.programs), whole(stats.programs));
+    assert_eq!(sum(|b| Some(b.processes)), whole(stats.processes));
     assert_eq!(sum(|b| b.cgroups_created), whole(stats.cgroups_created));
     assert_eq!(sum(|b| b.cgroup_writes), whole(stats.cgroup_writes));
     assert_eq!(sum(|b| Some(b.by_cgroup_file.values().sum())), whole(stats.cgroup_writes));
@@ -433,9 +436,9 @@ fn a_birth_that_takes_too_long_ends_unfinished() {
     let status = &certificates[0].status;
     assert_eq!(status.outcome, Some(BirthOutcome::Unfinished));
     assert_eq!(status.failure.as_ref().map(|f| f.reason.as_str()), Some("TimedOut"));
-    let image = phase(status, "image");
-    assert_eq!(image.container.as_deref(), Some("kg-birth"));
-    assert!(image.duration_ms > 299_000.0, "it was waited for to the end");
+    let wait = phase(status, "wait");
+    assert_eq!(wait.container.as_deref(), Some("kg-birth"));
+    assert!(wait.duration_ms > 299_000.0, "it was waited for to the end");
     assert!(
         !births.recording() && births.step(at(Duration::from_secs(302)), &index, true, &mut none).is_empty()
     );

@@ -1,11 +1,11 @@
 //! What happened in a birth, step by step. Pure.
 
-use super::certificate::{Input, clipped, display, end, failed, length, since, tidy};
+use super::certificate::{self, Input, clipped, display, end, failed, length, since, tidy};
 use super::hints::{Role, Verb};
 use super::log::Made;
 use super::phases::Times;
 use super::story::{Phase, Story, Work};
-use crate::api::{Actor, BirthStep};
+use crate::api::{Actor, BirthOutcome, BirthStep};
 
 /// Steps of one certificate; the rest is counted and left out.
 const STEPS_MAX: usize = 128;
@@ -27,12 +27,13 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
         say(scheduled.late, Actor::Scheduler, "chooses the node".into(), None, scheduled.uncertainty());
     }
     let at = |ns: u64| since(input.zero, ns);
+    let settle = input.settle.as_secs_f64() * 1e3;
     cgroup_steps(story, &at, &mut |ms, actor, action, details| say(ms, actor, action, details, None));
     for act in story.acts() {
         let Some((work, action)) = act.first().and_then(|w| Some((w, action(w)?))) else { continue };
         say(at(work.start_ns), work.actor, action, Some(cost(&act)).filter(|c| !c.is_empty()), None);
     }
-    for container in &story.containers {
+    for container in certificate::told(input).chain(story.sandboxes()) {
         let name = display(container);
         if let Some(ns) = container.exec_ns {
             let program = container.program.as_deref().unwrap_or("its program");
@@ -45,6 +46,13 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
         }
         if let Some((ns, _, port)) = container.listen {
             say(at(ns), Actor::Container, format!("{name} listens on port {port}"), None, None);
+        }
+        let awaited = input.outcome == BirthOutcome::Complete && container.exit.is_none();
+        let runs = container.exec_ns.is_some() && !container.named.sandbox && !container.named.init;
+        if awaited && runs && container.listen.is_none() && input.knows.programs {
+            let action = format!("{name} was not seen to listen");
+            let why = format!("no TCP socket of its own program's within {}", length(settle));
+            say(at(input.until_ns), Actor::Container, action, Some(why), None);
         }
         if let Some((ns, how)) = container.exit {
             let actor = if container.named.sandbox { Actor::Runtime } else { Actor::Container };
@@ -129,7 +137,9 @@ fn action(work: &Work) -> Option<String> {
         Role::Runtime(Verb::Exec) => format!("{program} exec"),
         Role::Runtime(Verb::Else) => program.clone(),
         // Of what the containers run their own programs are told.
-        Role::Other if matches!(work.phase, Phase::Listen | Phase::Init) => return None,
+        Role::Other if matches!(work.phase, Phase::Listen | Phase::Init) || work.phase.is_beside() => {
+            return None;
+        }
         Role::Other if work.actor == Actor::Runtime => return None,
         Role::Other => program.clone(),
     })

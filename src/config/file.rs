@@ -111,8 +111,8 @@ section!(Agent {
 section!(Signals {
     /// Stopped by its own CPU limit. Percentages: throttled time (wall) of the window.
     cpu_throttle: CpuThrottle,
-    /// Kept off the CPU by its neighbours. Percentages: time its threads waited while others ran, summed
-    /// over the threads, of the window.
+    /// Kept off the CPU by its neighbours. Percentages: time in which at least one of its threads waited while
+    /// others ran, of the window.
     cpu_contention: CpuContention,
     /// A pod's start in which a phase took far longer than it does on this node. Percentages: of the usual, which is
     /// the median of the last 100 births.
@@ -125,9 +125,9 @@ rule!(CpuThrottle {
     min_stalls: Text,
 });
 rule!(CpuContention {
-    /// Less waiting in the window is not said. 0s to 1h.
+    /// Less of that time in the window (summed over CPUs) is not said. 0s to 1h.
     min_wait: Text,
-    /// Nor is a smaller share (percent) of the CPU time it wanted: waited of (used + waited).
+    /// Nor is a smaller share (percent) of the CPU it could have used: taken of (used + taken), within its limit.
     min_share: Text,
 });
 section!(SlowBirth {

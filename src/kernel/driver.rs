@@ -4,19 +4,22 @@
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
 use super::birth::{BirthLosses, CgroupMade, Record, Recorder, RecorderOptions};
 use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
-use super::cpu::{CpuOptions, CpuProbe};
+use super::clock::{self, Every};
+use super::cpu::{self, CpuOptions, CpuProbe};
+use super::cpus::Online;
 use super::facts::Facts;
 use super::plan::Plan;
 use super::{CgroupChange, CgroupKey, Instant, Reading};
 
-/// Readings between two looks for cgroups that lived and died unseen.
-const SWEEP_EVERY: u64 = 60;
+/// Between two looks for cgroups that lived and died unseen.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What to load; the plan says.
 #[derive(Clone, Debug)]
@@ -43,8 +46,10 @@ impl DriverOptions {
             cpu: plan.cpu.hook().map(|hook| CpuOptions {
                 hook: hook.hook,
                 atomics: hook.atomics,
+                prime: facts.trials.iter_task.works(),
                 hierarchy: hook.hierarchy,
                 max_cgroups,
+                rest: cpu::REST,
             }),
             births: plan.births.hook().map(|hook| RecorderOptions {
                 tally: hook.tally,
@@ -80,7 +85,8 @@ pub struct Driver<'obj> {
     told: bool,
     made: Vec<CgroupMade>,
     reading: Reading,
-    readings: u64,
+    cpus: Online,
+    sweep: Every,
     alive: HashSet<CgroupKey>,
     unknown: HashSet<CgroupKey>,
 }
@@ -114,7 +120,8 @@ impl<'obj> Driver<'obj> {
             told,
             made: Vec::new(),
             reading: Reading::default(),
-            readings: 0,
+            cpus: Online::default(),
+            sweep: Every::new(SWEEP_EVERY),
             alive: HashSet::new(),
             unknown: HashSet::new(),
         }
@@ -169,15 +176,15 @@ impl<'obj> Driver<'obj> {
 
     /// Reads everything. The reading is the driver's own and filled anew by the next call.
     pub fn read(&mut self) -> &Reading {
-        self.readings += 1;
         let r = &mut self.reading;
         r.at = now();
+        r.cpus = self.cpus.count(r.at.mono_ns);
         r.changes.clear();
         r.cpu.clear();
         r.blame.clear();
         r.stats.clear();
         r.programs.clear();
-        self.cgroups.sample(&mut r.changes, &mut r.stats, &mut r.losses);
+        self.cgroups.sample(r.at.mono_ns, &mut r.changes, &mut r.stats, &mut r.losses);
         let recorded = self.births.as_ref().map_or_else(BirthLosses::default, Recorder::losses);
         r.losses.births = BirthLosses { cgroups: self.cgroups.made_lost(), ..recorded };
         if let Some(recorder) = &self.births {
@@ -200,7 +207,7 @@ impl<'obj> Driver<'obj> {
                 }
             }
         }
-        if self.readings.is_multiple_of(SWEEP_EVERY) {
+        if self.sweep.due(r.at.mono_ns) {
             let unknown = r.cpu.iter().map(|c| c.cgroup).filter(|c| !self.alive.contains(c)).collect();
             let before = std::mem::replace(&mut self.unknown, unknown);
             self.unknown.intersection(&before).for_each(|cgroup| cpu.forget(*cgroup));
@@ -211,11 +218,5 @@ impl<'obj> Driver<'obj> {
 
 /// This moment in both clocks.
 pub fn now() -> Instant {
-    let read = |clock| {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: given a pointer to a whole timespec; these clocks cannot fail.
-        unsafe { libc::clock_gettime(clock, &raw mut time) };
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-    };
-    Instant { mono_ns: read(libc::CLOCK_MONOTONIC), unix_ns: read(libc::CLOCK_REALTIME) }
+    Instant { mono_ns: clock::now(), unix_ns: clock::read(libc::CLOCK_REALTIME) }
 }

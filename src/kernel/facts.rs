@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use btf::Btf;
 pub use kubernetes::{Configuration, Kubernetes};
-pub use trees::{CgroupVersion, Pressure, Tree, Trees};
+pub use trees::{CgroupVersion, Pressure, Root, Tree, Trees};
 pub use trials::{Trial, Trials};
 
 /// Where to look for things that may be elsewhere.

@@ -17,8 +17,10 @@ macro_rules! skeleton {
 pub mod baseline;
 pub mod birth;
 pub mod cgroups;
+pub mod clock;
 pub mod cost;
 pub mod cpu;
+mod cpus;
 pub mod driver;
 pub mod facts;
 pub mod hist;
@@ -26,6 +28,7 @@ pub mod hist;
 mod other_kernels;
 pub mod plan;
 pub mod reading;
+pub mod rehearsal;
 mod shared;
 
 pub use hist::Log2Histogram;

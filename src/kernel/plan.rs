@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Hierarchy;
 use super::birth::Entry;
-use super::facts::{CgroupVersion, Configuration, Facts, Pressure};
+use super::facts::{CgroupVersion, Configuration, Facts, Pressure, Root};
 
 /// What becomes of one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,9 +117,10 @@ pub fn plan(facts: &Facts) -> Plan {
 }
 
 impl Plan {
-    /// The agent has something to read: the scheduler, or at the least cgroup files.
+    /// The agent has something to read: the least is cgroup files. What the scheduler says of cgroups is without them
+    /// about nobody.
     pub fn runs(&self) -> bool {
-        self.cpu.hook().is_some() || self.cgroups.hook().is_some()
+        self.cgroups.hook().is_some()
     }
 }
 
@@ -237,10 +238,21 @@ fn tracepoints(facts: &Facts) -> Result<Hook, Shortfall> {
 fn cgroups(facts: &Facts) -> Verdict<CgroupsHook> {
     let (trees, trials) = (&facts.cgroups, &facts.trials);
     if trees.version() == CgroupVersion::None {
-        return Verdict::Unavailable(Shortfall::new(
-            "no cgroup tree is mounted here",
-            "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
-        ));
+        let (why, what_to_do) = match &trees.root {
+            None => (
+                "no cgroup tree is mounted here".to_owned(),
+                "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
+            ),
+            Some(Root { named, error: Some(error) }) => (
+                format!("--cgroup-root {}: {error}", named.display()),
+                "name the place where cgroup trees are mounted",
+            ),
+            Some(Root { named, error: None }) => (
+                format!("no cgroup tree is mounted at --cgroup-root {} or below it", named.display()),
+                "mount the host's /sys/fs/cgroup there, or name the place where it is",
+            ),
+        };
+        return Verdict::Unavailable(Shortfall::new(why, what_to_do));
     }
     let mut how = Vec::new();
     // Both read kernel memory through pointers that have no type.

@@ -51,8 +51,16 @@ pub struct CpuCounters {
     pub neighbour: u64,
     /// The part of `wait` in which another task of the same cgroup ran on the CPU.
     pub own: u64,
-    /// The rest of `wait`: nobody is to blame, or the ring of recent runs was too short.
+    /// The rest of `wait`: nobody is to blame. The CPU was idle on its way to the task, or a real-time or deadline budget was
+    /// used up.
     pub unattributed: u64,
+    /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
+    /// neighbour waits that ended, summed over CPUs. At most `neighbour`.
+    pub waited: u64,
+    /// The part of `run` that interrupts took (CONFIG_IRQ_TIME_ACCOUNTING; 0 without).
+    pub interrupted: u64,
+    /// The part of `run` that the hypervisor took (CONFIG_PARAVIRT_TIME_ACCOUNTING; 0 without).
+    pub stolen: u64,
     /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
     pub stalls: u64,
     /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
@@ -138,6 +146,8 @@ pub struct Losses {
     pub slots_exhausted: u64,
     /// Blame (ns) not recorded because the table of victim and culprit was full.
     pub blame_dropped_ns: u64,
+    /// Blame (ns) on neighbours whose names the history of who ran no longer has.
+    pub blame_unnamed_ns: u64,
     /// Switches from one task to another that the kernel did not tell of; the wait before and the run after
     /// each are in no figure. Expected to be 0; some kernels of virtual machines leave some out.
     pub switches_missed: u64,
@@ -169,6 +179,8 @@ pub struct ProgramCost {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     pub at: Instant,
+    /// CPUs of the machine that are online; 0: unknown.
+    pub cpus: u32,
     pub changes: Vec<CgroupChange>,
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,

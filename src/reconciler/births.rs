@@ -22,8 +22,8 @@ use super::render;
 use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{
-    BirthOutcome, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec, PodBirthCertificateStatus,
-    Source, object_name,
+    AGENT_STARTED, BirthOutcome, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec,
+    PodBirthCertificateStatus, Source, object_name,
 };
 use crate::birth::watch::trace_id;
 
@@ -121,6 +121,11 @@ impl Births {
             let excess = there.restarts.len().saturating_sub(RESTARTS_MAX);
             there.restarts.drain(..excess);
             status = PodBirthCertificateStatus { observed_generation: None, ..there };
+        }
+        let unseen = status.failure.as_ref().is_some_and(|f| f.reason == AGENT_STARTED);
+        if unseen && self.kernels(pod).await?.is_some() {
+            // Of the pod's birth more is known already.
+            return Ok(None);
         }
         status.trace_id = trace_id(&pod.uid);
         status.conditions = conditions(&status, birth.at);

@@ -33,6 +33,8 @@ pub struct Engine {
     /// `None`: no remediation runs.
     pub cases: Option<mpsc::Sender<Case>>,
     pub telemetry: Arc<Telemetry>,
+    /// That there is no room for more pods was told.
+    pub full_told: bool,
 }
 
 impl Engine {
@@ -69,6 +71,11 @@ impl Engine {
         self.telemetry.verdict(taken.verdict);
         if taken.verdict == Verdict::Full {
             tracing::debug!(pod = said.pod.name, "too many pods whisper; this one is left out");
+            if !std::mem::replace(&mut self.full_told, true) {
+                tracing::warn!(
+                    "as many pods whisper as MAX_PODS allows: further ones are counted and left out; raise it"
+                );
+            }
         }
         let key = PodKey { namespace: said.pod.namespace.clone(), pod: said.pod.name.clone() };
         self.write(&key, None, now);

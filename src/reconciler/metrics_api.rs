@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const PAUSE: Duration = Duration::from_secs(10);
 /// The pod's containers are often reported on together. metrics-server has news every 10 to 60 s.
 const KEEP: Duration = Duration::from_secs(3);
+/// No machine has more.
+const CORES_MAX: f64 = 1e6;
+const BYTES_MAX: f64 = (1_u64 << 50) as f64;
 const PODS_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// `PodMetrics` of metrics.k8s.io/v1beta1.
@@ -63,11 +66,19 @@ pub enum Silence {
     Forbidden,
     /// No answer in time.
     TooSlow,
+    /// What it says of the pod is no PodMetrics, or cannot be true.
+    NotUnderstood,
 }
 
 impl Silence {
-    pub const ALL: [Silence; 5] =
-        [Silence::NotAsked, Silence::NoMetricsApi, Silence::PodUnknown, Silence::Forbidden, Silence::TooSlow];
+    pub const ALL: [Silence; 6] = [
+        Silence::NotAsked,
+        Silence::NoMetricsApi,
+        Silence::PodUnknown,
+        Silence::Forbidden,
+        Silence::TooSlow,
+        Silence::NotUnderstood,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,6 +87,7 @@ impl Silence {
             Silence::PodUnknown => "PodUnknown",
             Silence::Forbidden => "Forbidden",
             Silence::TooSlow => "TooSlow",
+            Silence::NotUnderstood => "NotUnderstood",
         }
     }
 
@@ -87,6 +99,9 @@ impl Silence {
             Silence::PodUnknown => "The Metrics API has nothing about this pod yet.",
             Silence::Forbidden => "The reconciler may not read pods in metrics.k8s.io.",
             Silence::TooSlow => "The Metrics API did not answer in time.",
+            Silence::NotUnderstood => {
+                "What the Metrics API says of this pod cannot be read, or cannot be true."
+            }
         }
     }
 }
@@ -144,7 +159,12 @@ impl MetricsApi {
         match answer {
             Ok(metrics) => {
                 self.log.succeeded();
-                Ok(Arc::new(metrics))
+                if metrics.is_sane() { Ok(Arc::new(metrics)) } else { Err(Silence::NotUnderstood) }
+            }
+            // It says so of this pod: others are asked for as before.
+            Err(kube::Error::SerdeError(error)) => {
+                tracing::debug!(namespace, pod, %error, "no PodMetrics");
+                Err(Silence::NotUnderstood)
             }
             Err(error) => match Fault::of(&error) {
                 Fault::NotFound => Err(Silence::PodUnknown),
@@ -171,9 +191,24 @@ impl MetricsApi {
     }
 }
 
+impl PodMetrics {
+    /// There is something in it, and nothing of it is less than nothing or more than any machine has: adapters have
+    /// made `-9223372036854775808m` of what was no number, and `-12m` of a counter that began anew.
+    fn is_sane(&self) -> bool {
+        let within = |quantity: &Quantity, most: f64| {
+            quantity::value(quantity).is_some_and(|value| (0.0..=most).contains(&value))
+        };
+        let sane = |c: &ContainerUsage| within(&c.usage.cpu, CORES_MAX) && within(&c.usage.memory, BYTES_MAX);
+        !self.containers.is_empty() && self.containers.iter().all(sane)
+    }
+}
+
 /// What the metrics say, in the object's terms; without the kernel's numbers, see [`beside`].
-/// `None` where a quantity cannot be read or there is no container in it.
+/// `None` where a quantity cannot be read or cannot be true, or there is no container in it.
 pub fn say(metrics: &PodMetrics, pod: &PodFacts) -> Option<MetricsSay> {
+    if !metrics.is_sane() {
+        return None;
+    }
     let mut containers = Vec::with_capacity(metrics.containers.len());
     for c in &metrics.containers {
         let cpu = quantity::value(&c.usage.cpu)?;

@@ -43,6 +43,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::{kubeconfig, listen};
 use births::Births;
 use desired::{Desired, Now};
 use engine::{Engine, Inputs};
@@ -69,11 +70,11 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// What makes a start impossible: no way to an API server is configured, a port is taken, a
 /// certificate cannot be read. An API server that does not answer is waited for.
 pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let config = Config::infer()
+    let (_, config) = kubeconfig::find(None)
         .await
         .context("no way to a Kubernetes API server: set KUBECONFIG, or run in a pod")?;
     let client = limited(config.clone(), REQUEST_MAX)?;
-    let watching = Client::try_from(config.clone()).context("the Kubernetes client")?;
+    let watching = kube_client(config.clone())?;
     let mut registry = Registry::default();
     let telemetry = Telemetry::register(&mut registry);
     let resizes = ResizeMetrics::default();
@@ -100,8 +101,8 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     };
     let port = async |name, number, app, tls, forward| {
         let address = SocketAddr::new(options.listen, number);
-        let listener = TcpListener::bind(address)
-            .await
+        let listener = listen::tcp(address)
+            .and_then(TcpListener::from_std)
             .with_context(|| format!("{address} ({name}) cannot be listened on: choose another port"))?;
         let telemetry = telemetry.clone();
         anyhow::Ok(Port { name, listener, app, tls, forward, role: roles.clone(), telemetry })
@@ -232,6 +233,7 @@ impl Replica {
             queue: queue.clone(),
             cases: remediates.then_some(cases_in),
             telemetry: self.telemetry.clone(),
+            full_told: false,
         };
         let remediation = async {
             if remediates {
@@ -260,7 +262,11 @@ fn limited(mut config: Config, patience: Duration) -> anyhow::Result<Client> {
     config.reset_reader_on_write = true;
     // What to do about a failure is settled by who asked.
     config.default_retry = false;
-    Client::try_from(config).context("the Kubernetes client")
+    kube_client(config)
+}
+
+fn kube_client(config: Config) -> anyhow::Result<Client> {
+    kubeconfig::client(config).map_err(anyhow::Error::msg).context("the Kubernetes client")
 }
 
 /// `GET /metrics`.

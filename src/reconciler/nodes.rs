@@ -1,4 +1,4 @@
-//! How much CPU a node can give to pods, remembered for a while.
+//! How much CPU a node can give to pods, and whether it resizes them in place: remembered for a while.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
 use super::faults::{Fault, FaultLog};
+use super::report::NodeFacts;
 use crate::quantity;
 
-/// A node's allocatable CPU changes only when its kubelet is reconfigured.
+/// Both change only when its kubelet is reconfigured or upgraded.
 const KEEP: Duration = Duration::from_secs(3600);
 /// Asked again sooner where the API server did not say.
 const KEEP_UNKNOWN: Duration = Duration::from_secs(60);
@@ -18,31 +19,34 @@ const KEEP_UNKNOWN: Duration = Duration::from_secs(60);
 const NODES_MAX: usize = 16_384;
 const HINT: &str = "no limit is recommended to be dropped meanwhile; the role needs get on nodes";
 
-/// Allocatable CPU by node: one GET an hour and node, only for nodes that whisper.
-pub struct NodeSizes {
+/// Kubelets resize pods in place from here on (beta, on by default; 1.35: stable).
+const RESIZES_SINCE: (u32, u32) = (1, 33);
+
+/// What is known by node: one GET an hour and node, only for nodes that whisper.
+pub struct Nodes {
     client: Client,
-    known: Mutex<HashMap<String, (Option<f64>, Instant)>>,
+    known: Mutex<HashMap<String, (NodeFacts, Instant)>>,
     log: FaultLog,
 }
 
-impl NodeSizes {
-    pub fn new(client: Client) -> NodeSizes {
-        NodeSizes { client, known: Mutex::new(HashMap::new()), log: FaultLog::new("reading nodes") }
+impl Nodes {
+    pub fn new(client: Client) -> Nodes {
+        Nodes { client, known: Mutex::new(HashMap::new()), log: FaultLog::new("reading nodes") }
     }
 
-    /// Cores that pods may have on the node; `None` where the API server does not say (it cannot be
-    /// reached, the node is gone, or the role has no `get` on nodes).
-    pub async fn cores(&self, node: &str) -> Option<f64> {
+    /// What the API server says of the node; nothing where it does not (it cannot be reached, the node is gone, or the
+    /// role has no `get` on nodes).
+    pub async fn get(&self, node: &str) -> NodeFacts {
         let now = Instant::now();
-        if let Some((cores, until)) = self.known().get(node)
+        if let Some((facts, until)) = self.known().get(node)
             && *until > now
         {
-            return *cores;
+            return *facts;
         }
-        let cores = match Api::<Node>::all(self.client.clone()).get(node).await {
+        let facts = match Api::<Node>::all(self.client.clone()).get(node).await {
             Ok(node) => {
                 self.log.succeeded();
-                allocatable_cpu(&node)
+                facts(&node)
             }
             Err(error) => {
                 match Fault::of(&error) {
@@ -50,10 +54,10 @@ impl NodeSizes {
                     Fault::NotFound => tracing::debug!(node, "the node is gone"),
                     fault => self.log.failed(fault, &error, HINT),
                 }
-                None
+                NodeFacts::default()
             }
         };
-        let keep = if cores.is_some() { KEEP } else { KEEP_UNKNOWN };
+        let keep = if facts.cpu_cores.is_some() { KEEP } else { KEEP_UNKNOWN };
         let mut known = self.known();
         if known.len() >= NODES_MAX {
             known.retain(|_, (_, until)| *until > now);
@@ -61,11 +65,11 @@ impl NodeSizes {
                 known.clear();
             }
         }
-        known.insert(node.to_string(), (cores, now + keep));
-        cores
+        known.insert(node.to_string(), (facts, now + keep));
+        facts
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Option<f64>, Instant)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (NodeFacts, Instant)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,4 +77,49 @@ impl NodeSizes {
 /// CPU in `status.allocatable`, cores.
 pub fn allocatable_cpu(node: &Node) -> Option<f64> {
     quantity::value(node.status.as_ref()?.allocatable.as_ref()?.get("cpu")?)
+}
+
+fn facts(node: &Node) -> NodeFacts {
+    let kubelet = node.status.as_ref().and_then(|s| s.node_info.as_ref()).map(|info| &*info.kubelet_version);
+    NodeFacts {
+        cpu_cores: allocatable_cpu(node),
+        resizes: kubelet.and_then(version).map(|version| version >= RESIZES_SINCE),
+    }
+}
+
+/// Major and minor of `v1.34.1`, `v1.33.0-gke.100`, `v1.33+`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (major, rest) = text.strip_prefix('v')?.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_can() {
+        for (version, resizes) in [
+            ("v1.30.4", Some(false)),
+            ("v1.32.9+k3s1", Some(false)),
+            ("v1.33.0-gke.100", Some(true)),
+            ("v1.35.1", Some(true)),
+            ("v2.0.0", Some(true)),
+            ("", None),
+            ("unknown", None),
+        ] {
+            let node: Node = serde_json::from_value(serde_json::json!({
+                "metadata": {},
+                "status": {"allocatable": {"cpu": "1930m"}, "nodeInfo": {
+                    "kubeletVersion": version, "architecture": "", "bootID": "", "containerRuntimeVersion": "",
+                    "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+                    "systemUUID": ""
+                }}
+            }))
+            .unwrap();
+            assert_eq!(facts(&node), NodeFacts { cpu_cores: Some(1.93), resizes }, "{version:?}");
+        }
+        assert_eq!(facts(&Node::default()), NodeFacts::default());
+    }
 }

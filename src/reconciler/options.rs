@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Command;
+use clap::builder::BoolishValueParser;
+
 use super::desired::Rules;
 use super::queue::Rates;
 use super::resize::{Mode, ResizeOptions};
@@ -12,8 +15,12 @@ use super::tls;
 /// `kernel-gossip reconciler`
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReconcilerOptions {
-    /// Address the ports below listen on
-    #[arg(long, env = "LISTEN_ADDRESS", default_value = "0.0.0.0")]
+    #[arg(
+        long,
+        env = "LISTEN_ADDRESS",
+        default_value = "::",
+        help = "Address the ports below listen on; :: is every one, IPv4's too"
+    )]
     pub listen: IpAddr,
     /// Port of the OTLP logs service (gRPC)
     #[arg(long, env = "OTLP_PORT", default_value_t = 4317)]
@@ -29,7 +36,7 @@ pub struct ReconcilerOptions {
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "kernel-gossip")]
     pub token_audience: String,
     /// Take webhook calls from anybody
-    #[arg(long, env = "ALLOW_ANONYMOUS_WEBHOOK")]
+    #[arg(long, env = "ALLOW_ANONYMOUS_WEBHOOK", value_parser = BoolishValueParser::new())]
     pub allow_anonymous_webhook: bool,
     /// Server certificate of the OTLP port (PEM); without it the port speaks plain text
     #[arg(long, env = "TLS_CERT_FILE", requires = "tls_key", value_name = "FILE")]
@@ -42,7 +49,7 @@ pub struct ReconcilerOptions {
     pub tls_client_ca: Option<PathBuf>,
 
     /// Elect a leader among replicas by a Lease
-    #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", value_parser = BoolishValueParser::new())]
     pub leader_election: bool,
     /// Name of that Lease
     #[arg(long, env = "LEASE_NAME", default_value = "kernel-gossip-reconciler")]
@@ -67,7 +74,7 @@ pub struct ReconcilerOptions {
     #[arg(long, env = "KEEP_RESOLVED", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub keep_resolved: Duration,
     /// Withhold the names of neighbours in other namespaces
-    #[arg(long, env = "WITHHOLD_NEIGHBOURS")]
+    #[arg(long, env = "WITHHOLD_NEIGHBOURS", value_parser = BoolishValueParser::new())]
     pub withhold_neighbours: bool,
     /// What to do about throttled containers of annotated pods, see docs/remediation.md
     #[arg(long, env = "REMEDIATION", value_enum, default_value_t)]
@@ -78,6 +85,21 @@ pub struct ReconcilerOptions {
     /// Pods with a whisper at most; more are counted and left out
     #[arg(long, env = "MAX_PODS", default_value_t = 50_000, value_name = "N")]
     pub max_pods: usize,
+}
+
+/// The command with only those variables that were set to something: an empty one is not set, as it is to OpenTelemetry's
+/// (charts render them), and `OTLP_PORT=tcp://10.96.0.7:4317` is Kubernetes' own word on a Service named `otlp`, which it
+/// gives to every pod of the namespace.
+pub fn without_empty_variables(command: Command) -> Command {
+    command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        let unset = value.is_some_and(|value| {
+            let value = value.to_string_lossy();
+            let service_link = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+            value.trim().is_empty() || service_link
+        });
+        if unset { arg.env(None::<&str>) } else { arg }
+    })
 }
 
 impl ReconcilerOptions {

@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::memo::Memo;
-use super::report::{ContainerFacts, ContainerKind, PodFacts};
+use super::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 use crate::quantity;
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
@@ -82,9 +82,13 @@ pub fn facts(pod: &Pod) -> PodFacts {
             Some("Always") => (c, Kind::Sidecar),
             _ => (c, Kind::Init),
         });
-        containers.extend(main.chain(init).map(|(c, kind)| container(&c.name, kind, c.resources.as_ref())));
+        containers.extend(main.chain(init).map(|(c, kind)| container(c, kind)));
         let ephemeral = spec.ephemeral_containers.iter().flatten();
-        containers.extend(ephemeral.map(|c| container(&c.name, Kind::Ephemeral, None)));
+        containers.extend(ephemeral.map(|c| ContainerFacts {
+            name: c.name.clone(),
+            kind: Kind::Ephemeral,
+            ..ContainerFacts::default()
+        }));
     }
     let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
     PodFacts {
@@ -92,24 +96,37 @@ pub fn facts(pod: &Pod) -> PodFacts {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default(),
-        owner: owner.map(|o| (o.kind.clone(), o.name.clone())),
+        owner: owner.map(|o| Owner {
+            api_version: o.api_version.clone(),
+            kind: o.kind.clone(),
+            name: o.name.clone(),
+        }),
         template_hash: pod.labels().get("pod-template-hash").cloned(),
+        template_is_made: pod.labels().contains_key("rollouts-pod-template-hash")
+            || pod.annotations().contains_key("openshift.io/deployment-config.name"),
         config_hash: pod.annotations().get("kubernetes.io/config.hash").cloned(),
         containers,
     }
 }
 
-fn container(name: &str, kind: ContainerKind, resources: Option<&ResourceRequirements>) -> ContainerFacts {
+fn container(container: &Container, kind: ContainerKind) -> ContainerFacts {
+    let resources = container.resources.as_ref();
+    let restarts = |resource: &str| {
+        let mut policies = container.resize_policy.iter().flatten();
+        policies.any(|p| p.resource_name == resource && p.restart_policy == "RestartContainer")
+    };
     let get = |which: fn(&ResourceRequirements) -> Option<&std::collections::BTreeMap<_, _>>, key: &str| {
         resources.and_then(which).and_then(|r| r.get(key)).and_then(quantity::value)
     };
     ContainerFacts {
-        name: name.to_owned(),
+        name: container.name.clone(),
         kind,
         cpu_limit_cores: get(|r| r.limits.as_ref(), "cpu"),
         cpu_request_cores: get(|r| r.requests.as_ref(), "cpu"),
         memory_limit_bytes: get(|r| r.limits.as_ref(), "memory").map(|b| b as i64),
         memory_request_bytes: get(|r| r.requests.as_ref(), "memory").map(|b| b as i64),
+        cpu_resize_restarts: restarts("cpu"),
+        memory_resize_restarts: restarts("memory"),
     }
 }
 
@@ -143,7 +160,8 @@ mod tests {
             (f.namespace.as_str(), f.name.as_str(), f.uid.as_str(), f.node.as_str()),
             ("shop", "web-5d9c-x", "u1", "n1")
         );
-        assert_eq!(f.owner, Some(("ReplicaSet".into(), "web-5d9c".into())));
+        let (api_version, kind, name) = ("apps/v1".into(), "ReplicaSet".into(), "web-5d9c".into());
+        assert_eq!(f.owner, Some(Owner { api_version, kind, name }));
         assert_eq!(f.template_hash.as_deref(), Some("5d9c"));
         assert!(f.is("u1") && f.is("abc") && !f.is("u2"));
         let web = f.container("web").unwrap();
@@ -156,5 +174,23 @@ mod tests {
             (Some(ContainerKind::Init), Some(ContainerKind::Ephemeral))
         );
         assert_eq!(kind("no"), None);
+        assert!(!f.template_is_made && !web.cpu_resize_restarts && !web.memory_resize_restarts);
+        for (metadata, made) in [
+            (serde_json::json!({"labels": {"rollouts-pod-template-hash": "5d9c"}}), true),
+            (serde_json::json!({"annotations": {"openshift.io/deployment-config.name": "dc"}}), true),
+            (serde_json::json!({"labels": {"app": "web"}}), false),
+        ] {
+            let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": {
+                "containers": [{"name": "web", "resizePolicy": [
+                    {"resourceName": "cpu", "restartPolicy": "NotRequired"},
+                    {"resourceName": "memory", "restartPolicy": "RestartContainer"}
+                ]}]
+            }}))
+            .unwrap();
+            let f = facts(&pod);
+            let web = f.container("web").unwrap();
+            assert_eq!((web.cpu_resize_restarts, web.memory_resize_restarts), (false, true));
+            assert_eq!(f.template_is_made, made, "{metadata}");
+        }
     }
 }

@@ -7,8 +7,9 @@ mod memory;
 
 use std::fmt;
 
-use super::report::Evidence;
+use super::report::{Evidence, NodeFacts};
 use crate::api::{ResourceStep, SignalKind, Source};
+pub use command::Command;
 
 /// A recommendation never asks for more than this many times what is set now: evidence of one
 /// window does not carry further. The next window, under the new setting, says whether more is needed.
@@ -69,11 +70,11 @@ pub struct Recommendation {
     pub from: Option<ResourceStep>,
     /// What it should be; without the field that is to be dropped.
     pub to: Option<ResourceStep>,
-    /// The reason with its numbers, then the command: what `status.recommendation` says. At most
-    /// [`TEXT_MAX`] characters.
+    /// The reason with its numbers, then the commands, each after what it does to whom: what
+    /// `status.recommendation` says. At most [`TEXT_MAX`] characters.
     pub text: String,
-    /// The command that would do it, where one can.
-    pub command: Option<String>,
+    /// The commands that would do it, the one that touches the least first.
+    pub commands: Vec<Command>,
 }
 
 impl Recommendation {
@@ -83,7 +84,7 @@ impl Recommendation {
             from: None,
             to: None,
             text: format!("No advice: {reason}"),
-            command: None,
+            commands: Vec::new(),
         }
     }
 
@@ -92,22 +93,22 @@ impl Recommendation {
         from: Option<ResourceStep>,
         to: Option<ResourceStep>,
         reason: String,
-        command: Option<String>,
+        commands: Vec<Command>,
     ) -> Recommendation {
-        let mut text = match &command {
-            Some(command) => format!("{reason}\n{command}"),
-            None => reason,
-        };
-        if let Some((end, _)) = text.char_indices().nth(TEXT_MAX) {
+        let lines: String = commands.iter().map(|c| format!("\n{}\n{}", c.effect, c.line)).collect();
+        let mut text = reason;
+        // It is the reason that is cut: half a command is another command.
+        let room = TEXT_MAX.saturating_sub(lines.chars().count());
+        if let Some((end, _)) = text.char_indices().nth(room) {
             text.truncate(end);
         }
-        Recommendation { kind, from, to, text, command }
+        text.push_str(&lines);
+        Recommendation { kind, from, to, text, commands }
     }
 }
 
-/// What to do about this signal. `node_cores`: CPU the pod's node can give to pods (allocatable), if
-/// known; a limit is dropped only where it is.
-pub fn recommend(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation {
+/// What to do about this signal. `node`: of the pod; a limit is dropped only where its CPUs are known.
+pub fn recommend(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     if evidence.source == Source::Reported {
         return Recommendation::none(
             "reported by others; only what the kernel of its node says is advised on.",
@@ -117,9 +118,9 @@ pub fn recommend(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         return Recommendation::none("the numbers are about the pod as a whole, not about one container.");
     }
     match evidence.kind {
-        SignalKind::CpuThrottle => cpu::throttled(evidence, node_cores),
-        SignalKind::CpuContention => cpu::contended(evidence, node_cores),
-        SignalKind::MemoryPressure | SignalKind::OomKill => memory::short(evidence),
+        SignalKind::CpuThrottle => cpu::throttled(evidence, node),
+        SignalKind::CpuContention => cpu::contended(evidence, node),
+        SignalKind::MemoryPressure | SignalKind::OomKill => memory::short(evidence, node),
         SignalKind::IoPressure
         | SignalKind::PacketDrop
         | SignalKind::TcpRetransmit
@@ -144,6 +145,18 @@ fn window(evidence: &Evidence) -> Result<f64, String> {
             Err(format!("a window of {window:.1} s is too short to judge by."))
         }
         window => Ok(window),
+    }
+}
+
+/// How far the evidence carries: one window of one pod, whatever else its owner runs.
+fn scope(evidence: &Evidence) -> String {
+    match evidence.numbers.window_seconds {
+        Some(window) if sane(window) && window > 0.0 => {
+            format!(
+                " This is what one pod did in {window:.0} s; look at others like it before changing them all."
+            )
+        }
+        _ => " This is what one pod did; look at others like it before changing them all.".to_owned(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::api::{
     NeighbourShare, Signal, SignalEvidence, SignalKind, Source, WhisperState, object_name,
 };
 use crate::birth::certificate::length;
+use crate::signals::contended;
 
 /// `<pod>-kw`.
 pub const SUFFIX: &str = "kw";
@@ -224,11 +225,24 @@ fn truth(container: &str, kind: SignalKind, s: &SignalState) -> KernelTruth {
     }
 }
 
-/// Wait while others ran, percent of the window.
+/// Time in which at least one thread waited while others ran, percent of the window.
 fn neighbour_percent(numbers: &SignalEvidence) -> Option<f64> {
-    let wait = numbers.cpu.as_ref()?.wait_neighbour_seconds?;
+    let cpu = numbers.cpu.as_ref()?;
+    let contended = contended(cpu.contended_seconds, cpu.wait_neighbour_seconds, numbers.window_seconds?)?;
+    Some(tidy(contended.percent))
+}
+
+/// What it would have used without what this kind of signal is about, at most, cores.
+fn at_most(kind: SignalKind, numbers: &SignalEvidence) -> Option<f64> {
+    let cpu = numbers.cpu.as_ref()?;
+    if kind != SignalKind::CpuContention {
+        return cpu.demand_cores;
+    }
     let window = numbers.window_seconds.filter(|w| *w > 0.0)?;
-    Some(tidy(wait / window * 100.0))
+    let used = cpu.usage_cores?;
+    let wanted = used + cpu.contended_seconds.or(cpu.wait_neighbour_seconds)? / window;
+    // Its neighbours take no more from it than its limit leaves it.
+    Some(cpu.limit_cores.map_or(wanted, |limit| wanted.min(limit).max(used)))
 }
 
 /// The one thing to know, in a few words: column KERNEL.
@@ -278,7 +292,7 @@ fn evidence(container: &str, kind: SignalKind, s: &SignalState) -> String {
     text.push_str(&headline(kind, &s.numbers));
     let _ = s.numbers.window_seconds.map(|w| write!(text, " of {w:.0} s"));
     if let Some(c) = &s.numbers.cpu {
-        cpu_evidence(&mut text, c);
+        cpu_evidence(&mut text, c, at_most(kind, &s.numbers));
     }
     if let Some(m) = &s.numbers.memory {
         let parts = [("used", m.usage_bytes), ("working set", m.working_set_bytes), ("limit", m.limit_bytes)];
@@ -305,7 +319,7 @@ fn evidence(container: &str, kind: SignalKind, s: &SignalState) -> String {
     text
 }
 
-fn cpu_evidence(text: &mut String, c: &CpuNumbers) {
+fn cpu_evidence(text: &mut String, c: &CpuNumbers, at_most: Option<f64>) {
     let _ = c.throttled_full_percent.map(|p| write!(text, ", every CPU it wanted {p:.0} %"));
     if let Some(stalls) = c.stalls.filter(|n| *n > 0) {
         let _ = write!(text, ", {stalls} stalls");
@@ -317,10 +331,10 @@ fn cpu_evidence(text: &mut String, c: &CpuNumbers) {
     let _ = c.usage_cores.map(|u| write!(text, "; used {u:.2} cores"));
     let _ = c.limit_cores.map(|l| write!(text, ", limit {l:.2}"));
     let _ = c.request_cores.map(|r| write!(text, ", request {r:.2}"));
-    let _ = c.demand_cores.map(|d| write!(text, ", wanted {d:.2}"));
+    let _ = at_most.map(|d| write!(text, ", would have used at most {d:.2}"));
     let _ = c.reported_usage_cores.map(|r| write!(text, ", reported {r:.2}"));
     if let Some(wait) = c.wait_seconds {
-        let _ = write!(text, "; waited {wait:.2} s");
+        let _ = write!(text, "; its threads waited {wait:.2} s together");
         let parts = [
             ("throttled", c.wait_throttle_seconds),
             ("neighbours", c.wait_neighbour_seconds),
@@ -347,9 +361,9 @@ fn insight(container: &str, kind: SignalKind, s: &SignalState, metrics: Option<&
         }
         _ => format!("{who}: {}{window}", headline(kind, &s.numbers)),
     };
-    match (cpu.usage_cores, cpu.demand_cores) {
-        (Some(used), Some(wanted)) => {
-            let _ = write!(text, "; it used {used:.2} cores and wanted {wanted:.2}");
+    match (cpu.usage_cores, at_most(kind, &s.numbers)) {
+        (Some(used), Some(most)) => {
+            let _ = write!(text, "; it used {used:.2} cores and would have used at most {most:.2}");
         }
         (Some(used), None) => {
             let _ = write!(text, "; it used {used:.2} cores");
@@ -452,6 +466,7 @@ fn tidy_cpu(c: &mut CpuNumbers) {
         &mut c.wait_neighbour_seconds,
         &mut c.wait_own_seconds,
         &mut c.wait_unattributed_seconds,
+        &mut c.contended_seconds,
     ];
     for x in all.into_iter().flatten() {
         *x = tidy(*x);

@@ -67,6 +67,21 @@ pub struct ContainerFacts {
     pub cpu_request_cores: Option<f64>,
     pub memory_limit_bytes: Option<i64>,
     pub memory_request_bytes: Option<i64>,
+    /// Its `resizePolicy` restarts it when its CPU, or its memory, is resized in place.
+    pub cpu_resize_restarts: bool,
+    pub memory_resize_restarts: bool,
+}
+
+/// The controller of a pod as its ownerReference has it. The API server takes any text for each of these from
+/// whoever may create the pod: they are checked before they are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `apps/v1`.
+    pub api_version: String,
+    /// `ReplicaSet`.
+    pub kind: String,
+    /// `web-5d9c`.
+    pub name: String,
 }
 
 /// What the API server says of a pod.
@@ -76,10 +91,13 @@ pub struct PodFacts {
     pub name: String,
     pub uid: String,
     pub node: String,
-    /// The controller that owns it, as (kind, name): ("ReplicaSet", "web-5d9c").
-    pub owner: Option<(String, String)>,
+    /// The controller that owns it.
+    pub owner: Option<Owner>,
     /// Its label pod-template-hash: what a Deployment's ReplicaSet has after the Deployment's name.
     pub template_hash: Option<String>,
+    /// An Argo Rollout or a DeploymentConfig makes its ReplicaSet or ReplicationController, and undoes what is changed
+    /// there.
+    pub template_is_made: bool,
     /// Of a static pod: the UID its node knows it by.
     pub config_hash: Option<String>,
     /// Every container, the init and ephemeral ones too.
@@ -96,6 +114,15 @@ impl PodFacts {
     pub fn is(&self, uid: &str) -> bool {
         self.uid == uid || self.config_hash.as_deref() == Some(uid)
     }
+}
+
+/// What the API server says of the node a pod runs on; what is unknown is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// CPU it can give to pods (allocatable), cores.
+    pub cpu_cores: Option<f64>,
+    /// Its kubelet resizes pods in place, and so does the API server, which is never older.
+    pub resizes: Option<bool>,
 }
 
 /// What a recommendation is made from, and a remediation decided by: one signal of a pod that exists.

@@ -89,7 +89,7 @@ impl Engine {
         }
         for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
             let Some(tracked) = self.tracked.get_mut(sample.who.cgroup.as_str()) else { continue };
-            tracked.step(&self.rules, &self.lengths, &self.window_of, at, sample, out);
+            tracked.step(&self.rules, &self.lengths, &self.window_of, attributed, sample, out);
             if sample.last {
                 tracked.end(at, out);
                 self.tracked.remove(sample.who.cgroup.as_str());
@@ -176,14 +176,19 @@ impl Tracked {
         rules: &Rules,
         lengths: &[Duration],
         window_of: &[usize],
-        at: Instant,
+        attributed: &Attributed,
         sample: &Sample,
         out: &mut Vec<Whisper>,
     ) {
+        let at = attributed.at;
         let now = Counters::of(sample);
+        let usable_cores = evidence::usable_cores(attributed.cpus, sample);
         let mut growths = [None; SignalType::ALL.len()];
         for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
-            *growth = window.advance(*length, at, &now, sample);
+            *growth = window.advance(*length, at, &now, sample).map(|mut growth| {
+                growth.usable_cores = usable_cores;
+                growth
+            });
         }
 
         let mut transitions = [None; SignalType::ALL.len()];
@@ -199,7 +204,8 @@ impl Tracked {
         for (i, kind) in SignalType::ALL.into_iter().enumerate() {
             let window = window_of[i];
             if let Some(growth) = &growths[window] {
-                let seen = Seen { at, sample, growth, window: &self.windows[window] };
+                let cpus = attributed.cpus;
+                let seen = Seen { at, sample, growth, window: &self.windows[window], cpus };
                 self.signals[i].update(kind, &seen, self.history.as_deref());
             }
             self.signals[i].say(transitions[i], at, out);
@@ -239,6 +245,7 @@ struct Seen<'a> {
     sample: &'a Sample,
     growth: &'a Growth,
     window: &'a Window,
+    cpus: u32,
 }
 
 impl Signal {
@@ -282,7 +289,7 @@ impl Signal {
         if !Arc::ptr_eq(&whisper.who, &seen.sample.who) {
             whisper.who = seen.sample.who.clone();
         }
-        evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample);
+        evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample, seen.cpus);
         match history {
             Some(history) => history.copy_to(&mut whisper.history),
             None => whisper.history.clear(),

@@ -50,13 +50,13 @@ impl Default for ThrottleRule {
     }
 }
 
-/// `cpu_contention`: the percentage is neighbour wait, summed over threads / window.
+/// `cpu_contention`: the percentage is time in which at least one thread waited for a neighbour / window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContentionRule {
     pub rule: Rule,
-    /// Less neighbour wait than this in the window is not said.
+    /// Less of that time than this in the window (summed over CPUs) is not said.
     pub min_wait: Duration,
-    /// A smaller share, in percent, of the CPU time it wanted (used + waited behind others) is not said.
+    /// Nor is a smaller share, in percent, of the CPU it could have used (used + taken by others, within its limit).
     pub min_share: f64,
 }
 

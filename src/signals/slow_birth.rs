@@ -48,8 +48,11 @@ pub struct BirthHistory {
 impl BirthHistory {
     /// Births remembered, of each phase.
     const KEPT: usize = 100;
-    /// Names of phases remembered: there are eleven.
+    /// Names of phases remembered: there are twelve.
     const PHASES: usize = 32;
+    /// What the kubelet waits for before a container is the pod's own matter (a hook, a startup probe): how long that
+    /// takes other pods says nothing of it.
+    const UNJUDGED: &str = "wait";
 
     /// Judges a birth by those before it, and remembers it; `phases`: names and lengths, ms. What is slow is remembered
     /// like the rest, so that what is slow for good becomes usual.
@@ -89,7 +92,8 @@ impl BirthHistory {
 
 fn sums<'a>(phases: &[(&'a str, f64)]) -> BTreeMap<&'a str, f64> {
     let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-    for (name, ms) in phases.iter().filter(|(_, ms)| ms.is_finite() && *ms >= 0.0) {
+    let judged = |(name, ms): &&(&str, f64)| *name != BirthHistory::UNJUDGED && ms.is_finite() && *ms >= 0.0;
+    for (name, ms) in phases.iter().filter(judged) {
         *sums.entry(name).or_default() += ms;
     }
     sums
@@ -141,6 +145,15 @@ mod tests {
         assert_eq!((slow.phase.as_str(), slow.severity), ("sandbox", Severity::Critical));
         let of_two = usual(10).judge(&rule, &[("image", 2000.0), ("image", 2000.0)]).expect("slow");
         assert_eq!(of_two.took_ms, 4000.0, "two containers");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_the_pods_own() {
+        let (mut history, rule) = (BirthHistory::default(), SlowBirthRule::default());
+        for _ in 0..20 {
+            assert_eq!(history.judge(&rule, &[("wait", 170.0)]), None);
+        }
+        assert_eq!(history.judge(&rule, &[("wait", 5064.0)]), None, "a hook that sleeps");
     }
 
     #[test]

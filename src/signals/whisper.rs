@@ -62,11 +62,11 @@ impl Transition {
     }
 }
 
-/// A workload that ran while the victim waited, and its share of the window in percent.
+/// A workload that ran while the victim waited, and its share of the window.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
     pub who: Arc<Workload>,
-    /// Wait blamed on it, in percent of the window (over 100 where several threads waited).
+    /// Its share of the time in which at least one thread waited, in percent of the window, 0..=100.
     pub percent: f64,
 }
 
@@ -89,7 +89,8 @@ pub struct CpuEvidence {
     pub throttled_periods: Option<u64>,
     /// CPU used / window, cores.
     pub usage_cores: Option<f64>,
-    /// (CPU used + throttled time per CPU) / window, cores.
+    /// What it would have used without its limit, at most: (CPU used + throttled time per CPU) / window, cores; no more
+    /// than its threads waited for CPUs, nor than the machine has.
     pub demand_cores: Option<f64>,
     /// The CPU limit that binds, cores; `None` if unlimited.
     pub limit_cores: Option<f64>,
@@ -101,6 +102,11 @@ pub struct CpuEvidence {
     pub wait_neighbour_seconds: Option<f64>,
     pub wait_own_seconds: Option<f64>,
     pub wait_unattributed_seconds: Option<f64>,
+    /// Time in which at least one thread waited for a neighbour on a CPU, summed over CPUs; `None` where the kernel
+    /// cannot tell, and `wait_neighbour_seconds`, a sum over threads, is all there is.
+    pub contended_seconds: Option<f64>,
+    /// Cores that the neighbours took from it, at most: bounded by its limit and the machine's CPUs.
+    pub lost_cores: Option<f64>,
     /// Those who ran meanwhile, the greatest share first; at most five.
     pub neighbours: Vec<Neighbour>,
 }

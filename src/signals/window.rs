@@ -24,6 +24,7 @@ pub struct Scheduler {
     pub throttle: u64,
     pub neighbour: u64,
     pub own: u64,
+    pub waited: u64,
     pub unattributed: u64,
     pub stalls: u64,
     pub stall_sum: u64,
@@ -39,6 +40,7 @@ impl Scheduler {
             throttle: c.throttle,
             neighbour: c.neighbour,
             own: c.own,
+            waited: c.waited,
             unattributed: c.unattributed,
             stalls: c.stalls,
             stall_sum: c.stall_sum,
@@ -54,6 +56,7 @@ impl Scheduler {
             throttle: self.throttle.checked_sub(earlier.throttle)?,
             neighbour: self.neighbour.checked_sub(earlier.neighbour)?,
             own: self.own.checked_sub(earlier.own)?,
+            waited: self.waited.checked_sub(earlier.waited)?,
             unattributed: self.unattributed.checked_sub(earlier.unattributed)?,
             stalls: self.stalls.checked_sub(earlier.stalls)?,
             stall_sum: self.stall_sum.checked_sub(earlier.stall_sum)?,
@@ -132,6 +135,8 @@ pub struct Growth {
     /// A whole window is known: only then can it be called quiet.
     pub complete: bool,
     pub counters: Counters,
+    /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
+    pub usable_cores: Option<f64>,
     /// The slot of the sample the window begins with.
     slot: usize,
 }
@@ -204,7 +209,7 @@ impl Window {
         let complete = age(oldest) >= nanos(length);
         let basis_seconds = if complete { seconds } else { seconds.max(length.as_secs_f64()) };
         let counters = now.since(&self.samples[slot].1)?;
-        Some(Growth { seconds, basis_seconds, complete, counters, slot })
+        Some(Growth { seconds, basis_seconds, complete, counters, usable_cores: None, slot })
     }
 
     fn keep(&mut self, at: Instant, now: &Counters, stalls: Option<&Log2Histogram>) {

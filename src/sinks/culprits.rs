@@ -17,13 +17,33 @@ const REPLACE_EVERY: u64 = 60_000_000_000;
 /// A neighbour the kernel no longer blames is forgotten after this, ns; as long as a workload that is gone.
 const FORGET_AFTER: u64 = super::ledger::KEEP_DEPARTED;
 
-/// One series: wait blamed on one neighbour since it was named.
+/// One series: wait blamed on one neighbour since it was named. A container and the one that took its place are one
+/// neighbour, as they bear one name.
 #[derive(Clone, Debug)]
 pub struct Share {
     pub who: Arc<Workload>,
     pub ns: u64,
     /// The series began, ns since the Unix epoch.
     pub since: u64,
+    recent: Recent,
+}
+
+/// Growth of late, ns, older growth counting less.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    ns: f64,
+    /// Monotonic time it was last brought up to date, ns.
+    at: u64,
+}
+
+impl Recent {
+    fn grow(&mut self, growth: u64, now: Moment) {
+        if self.at != now.mono {
+            self.ns *= now.decay;
+            self.at = now.mono;
+        }
+        self.ns += growth as f64;
+    }
 }
 
 /// All neighbours without a series of their own.
@@ -33,16 +53,15 @@ pub struct Rest {
     pub since: u64,
 }
 
-/// What the kernel blames on one neighbour.
+/// What the kernel blames on one cgroup.
 #[derive(Debug)]
 struct Pair {
+    who: Arc<Workload>,
     /// The kernel's cumulative total, ns.
     total: u64,
-    /// Growth of late, ns, older growth counting less.
-    recent: f64,
+    recent: Recent,
     /// Monotonic time it was last heard of, ns.
     heard: u64,
-    named: bool,
 }
 
 /// The moment of a reading, and of the one before it.
@@ -79,38 +98,54 @@ impl Culprits {
     pub fn record(&mut self, who: &Arc<Workload>, total: u64, now: Moment) {
         let pair = match self.pairs.get_mut(who.cgroup.as_str()) {
             Some(pair) => pair,
-            None => self.pairs.entry(who.cgroup.clone()).or_insert(Pair {
+            None => self.pairs.entry(who.cgroup.clone()).or_insert_with(|| Pair {
+                who: who.clone(),
                 total: 0,
-                recent: 0.0,
+                recent: Recent::default(),
                 heard: now.mono,
-                named: false,
             }),
         };
         // A total that shrank is a new cgroup of the same path.
         let growth = total.checked_sub(pair.total).unwrap_or(total);
         pair.total = total;
-        pair.recent = pair.recent * now.decay + growth as f64;
+        pair.recent.grow(growth, now);
         pair.heard = now.mono;
-        if pair.named {
-            if let Some(share) = self.named.iter_mut().find(|s| s.who.cgroup == who.cgroup) {
-                share.ns += growth;
-                if !Arc::ptr_eq(&share.who, who) {
-                    share.who = who.clone();
-                }
-            }
-            return;
+        let recent = pair.recent.ns;
+        if !Arc::ptr_eq(&pair.who, who) {
+            pair.who = who.clone();
+            self.rename(who);
         }
         if growth == 0 {
             return;
         }
-        let recent = pair.recent;
-        if self.named.len() < NAMED || self.make_room(recent, now) {
-            self.named.push(Share { who: who.clone(), ns: growth, since: now.before });
-            if let Some(pair) = self.pairs.get_mut(who.cgroup.as_str()) {
-                pair.named = true;
-            }
+        if let Some(share) = self.named.iter_mut().find(|share| share.who.is_called_like(who)) {
+            share.ns += growth;
+            share.recent.grow(growth, now);
+        } else if self.named.len() < NAMED || self.make_room(recent, now) {
+            let recent = Recent { ns: recent, at: now.mono };
+            self.named.push(Share { who: who.clone(), ns: growth, since: now.before, recent });
         } else {
             self.rest.get_or_insert(Rest { ns: 0, since: now.before }).ns += growth;
+        }
+    }
+
+    /// The series of a neighbour of which more is known now bears its new name; where another has that already, the
+    /// two are one from here on.
+    fn rename(&mut self, who: &Arc<Workload>) {
+        let Some(at) = self.named.iter().position(|share| share.who.cgroup == who.cgroup) else { return };
+        let other = self.named.iter().enumerate();
+        let other =
+            other.filter(|(i, share)| *i != at && share.who.is_called_like(who)).map(|(i, _)| i).next();
+        match other {
+            Some(other) => {
+                let Share { ns, recent, since, .. } = self.named[at];
+                let into = &mut self.named[other];
+                into.ns += ns;
+                into.recent.ns += recent.ns;
+                into.since = into.since.min(since);
+                self.named.swap_remove(at);
+            }
+            None => self.named[at].who = who.clone(),
         }
     }
 
@@ -119,24 +154,24 @@ impl Culprits {
         if now.mono.saturating_sub(self.replaced) < REPLACE_EVERY {
             return false;
         }
-        let recent = |s: &Share| self.pairs.get(s.who.cgroup.as_str()).map_or(0.0, |p| p.recent);
-        let least = self.named.iter().enumerate().min_by(|a, b| recent(a.1).total_cmp(&recent(b.1)));
+        let least = self.named.iter().enumerate().min_by(|a, b| a.1.recent.ns.total_cmp(&b.1.recent.ns));
         let Some((i, share)) = least else { return false };
-        if recent(share) * CLEARLY_MORE > newcomer {
+        if share.recent.ns * CLEARLY_MORE > newcomer {
             return false;
         }
-        let ended = self.named.swap_remove(i);
-        if let Some(pair) = self.pairs.get_mut(ended.who.cgroup.as_str()) {
-            pair.named = false;
-        }
+        self.named.swap_remove(i);
         self.replaced = now.mono;
         true
     }
 
     /// Forgets those the kernel has not blamed for long.
     pub fn forget(&mut self, now: Moment) {
+        let before = self.pairs.len();
         self.pairs.retain(|_, pair| now.mono.saturating_sub(pair.heard) <= FORGET_AFTER);
-        self.named.retain(|share| self.pairs.contains_key(share.who.cgroup.as_str()));
+        if self.pairs.len() < before {
+            let pairs = &self.pairs;
+            self.named.retain(|share| pairs.values().any(|pair| pair.who.is_called_like(&share.who)));
+        }
     }
 }
 
@@ -220,5 +255,30 @@ mod tests {
         culprits.forget(Moment { mono: late.mono + 1, ..late });
         assert_eq!(culprits.named().len(), 1);
         assert_eq!(culprits.named()[0].who.pod.as_deref(), Some("noisy-1"));
+    }
+
+    /// A container that was started again has the names of the one before: to a reader of names they are one.
+    #[test]
+    fn a_neighbour_and_its_successor_are_one_series_that_only_grows() {
+        let old = container("default", "noisy", "main");
+        let mut new = Workload::clone(&old);
+        new.cgroup += "-again";
+        // At first only its path is known.
+        let unnamed = Workload { namespace: None, pod: None, pod_uid: None, container: None, ..new.clone() };
+        let (new, unnamed) = (Arc::new(new), Arc::new(unnamed));
+        let mut culprits = Culprits::default();
+        culprits.record(&old, 5000, moment(1));
+        culprits.record(&unnamed, 300, moment(2));
+        assert_eq!(culprits.named().len(), 2);
+        let mut before = 0;
+        for (s, total) in [(3, 300), (4, 1300), (100, 2300)] {
+            culprits.record(&new, total, moment(s));
+            culprits.forget(moment(s));
+            assert_eq!(culprits.named().len(), 1, "{s}: {:?}", culprits.named());
+            assert_eq!(published(&culprits), 5000 + total);
+            assert!(published(&culprits) >= before);
+            before = published(&culprits);
+        }
+        assert_eq!(culprits.named()[0].since, second(1000), "since the first of them");
     }
 }

@@ -8,6 +8,7 @@ use crate::api::ImageOrigin;
 use crate::attribution::Workload;
 use crate::birth::Certificate;
 use crate::birth::certificate::image_of;
+use crate::bounds;
 use crate::signals::{HistoryPoint, Whisper};
 
 /// The value of one attribute. What is unknown has no attribute at all.
@@ -49,8 +50,8 @@ impl From<f64> for AttrValue {
 /// One attribute, named by a constant of [`super::names`].
 pub type Attribute = (&'static str, AttrValue);
 
-/// Who it is about, as OpenTelemetry resource attributes: what is known of the pod and container;
-/// the cgroup's path and unit for what belongs to no pod; the node where it is known.
+/// Who it is about, as OpenTelemetry resource attributes: what is known of the pod and container; the unit for what
+/// belongs to no pod; the cgroup's path where the names need not tell it from others; the node where it is known.
 pub fn resource_attributes(who: &Workload, node: Option<&str>) -> impl Iterator<Item = Attribute> + use<> {
     let of_no_pod = who.pod_uid.is_none() && who.pod.is_none();
     [
@@ -60,7 +61,7 @@ pub fn resource_attributes(who: &Workload, node: Option<&str>) -> impl Iterator<
         text(resource::CONTAINER, who.container.as_deref()),
         text(resource::CONTAINER_ID, who.container_id.as_deref()),
         text(resource::NODE, node),
-        text(resource::CGROUP, of_no_pod.then_some(who.cgroup.as_str())),
+        text(resource::CGROUP, who.told_by_path()),
         text(resource::UNIT, who.unit.as_deref().filter(|_| of_no_pod)),
     ]
     .into_iter()
@@ -93,17 +94,18 @@ pub fn whisper_attributes(w: &Whisper) -> impl Iterator<Item = Attribute> + use<
         known(attr::WAIT_NEIGHBOUR, e.wait_neighbour_seconds),
         known(attr::WAIT_OWN, e.wait_own_seconds),
         known(attr::WAIT_UNATTRIBUTED, e.wait_unattributed_seconds),
+        known(attr::CONTENDED_TIME, e.contended_seconds),
     ];
     head.into_iter().flatten().chain(neighbours(w)).chain(history(w))
 }
 
 /// The neighbours as arrays in parallel; none where nobody is to blame.
 fn neighbours(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
-    let all = &w.evidence.neighbours;
+    let all = &w.evidence.neighbours[..w.evidence.neighbours.len().min(bounds::NEIGHBOURS)];
     let strings = |f: fn(&Workload) -> String| AttrValue::StrArray(all.iter().map(|n| f(&n.who)).collect());
     let attributes = (!all.is_empty()).then(|| {
         [
-            (attr::NEIGHBOUR_NAMES, strings(Workload::label)),
+            (attr::NEIGHBOUR_NAMES, strings(|who| bounds::name(&who.label(), bounds::NAME).into_owned())),
             (attr::NEIGHBOUR_NAMESPACES, strings(|who| who.namespace.clone().unwrap_or_default())),
             (attr::NEIGHBOUR_PODS, strings(|who| who.pod.clone().unwrap_or_default())),
             (attr::NEIGHBOUR_PERCENTS, AttrValue::DoubleArray(all.iter().map(|n| n.percent).collect())),
@@ -114,7 +116,8 @@ fn neighbours(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
 
 /// The history as arrays in parallel; no wall time where nothing measured it.
 fn history(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
-    let all = &w.history;
+    // The newest, where there are more.
+    let all = &w.history[w.history.len().saturating_sub(bounds::HISTORY)..];
     let ints = |f: fn(&HistoryPoint) -> u64| AttrValue::IntArray(all.iter().map(|p| int(f(p))).collect());
     let attributes = (!all.is_empty()).then(|| {
         let wall: Option<Vec<i64>> = all.iter().map(|p| p.throttled_wall_ns.map(int)).collect();
@@ -183,7 +186,7 @@ fn known<V: Into<AttrValue>>(name: &'static str, value: Option<V>) -> Option<Att
 }
 
 fn text(name: &'static str, value: Option<&str>) -> Option<Attribute> {
-    known(name, value.map(str::to_owned))
+    known(name, value.map(|value| bounds::name(value, bounds::NAME).into_owned()))
 }
 
 fn int(n: u64) -> i64 {

@@ -15,6 +15,10 @@ pub const KEEP_DEPARTED: u64 = 60_000_000_000;
 /// Workloads that are gone and still kept; beyond it the oldest is dropped and counted.
 const MAX_DEPARTED: usize = 1024;
 
+/// CPU time that no pause container comes to in its life, some 50 ms of it at its start, ns. A sandbox that has used this
+/// much is one in which the pod's work is done, as gVisor's and Kata's are: it is published.
+const SANDBOX_WORKS: u64 = 1_000_000_000;
+
 /// The growth of neighbours' shares that decides who is named is forgotten by e in this time, s.
 const RECENT: f64 = 30.0;
 
@@ -50,6 +54,8 @@ struct Entry {
     departed: Option<u64>,
     /// Its last numbers were exported.
     exported: bool,
+    /// If it is a sandbox, it is one that does work.
+    works: bool,
 }
 
 /// The accounts of a node's workloads.
@@ -62,13 +68,29 @@ pub struct Ledger {
     by_cgroup: HashMap<String, Entry>,
     /// Exports take what departed with them; without any, nothing waits for one.
     exporting: bool,
+    /// Scrapes are to see what departed for a minute.
+    scraped: bool,
     dropped: u64,
 }
 
 impl Ledger {
-    /// `started`: when the probes were loaded. `exporting`: whether [`Ledger::export`] will be called.
+    /// `started`: when the probes were loaded. `exporting`: whether [`Ledger::export`] will be called; where nothing
+    /// is exported, there are scrapes.
     pub fn new(started: Instant, exporting: bool) -> Self {
-        Ledger { started, last: started, round: 0, by_cgroup: HashMap::default(), exporting, dropped: 0 }
+        Ledger {
+            started,
+            last: started,
+            round: 0,
+            by_cgroup: HashMap::default(),
+            exporting,
+            scraped: !exporting,
+            dropped: 0,
+        }
+    }
+
+    /// There are scrapes, beside the exports.
+    pub fn scraped(self) -> Self {
+        Ledger { scraped: true, ..self }
     }
 
     /// Takes a reading.
@@ -76,7 +98,7 @@ impl Ledger {
         self.round += 1;
         let dt = reading.at.mono_ns.saturating_sub(self.last.mono_ns) as f64 / 1e9;
         let now = Moment { mono: reading.at.mono_ns, before: self.last.unix_ns, decay: (-dt / RECENT).exp() };
-        for sample in reading.samples.iter().filter(|s| s.who.kind != WorkloadKind::Sandbox) {
+        for sample in &reading.samples {
             self.sample(sample, reading.at, now);
         }
         for blame in &reading.blame {
@@ -111,6 +133,8 @@ impl Ledger {
         account.stat = sample.stat;
         account.quota_cores = sample.quota_cores;
         account.at = at.unix_ns;
+        let used = sample.cpu.map(|cpu| cpu.run).max(sample.stat.cpu_usage);
+        entry.works |= used >= Some(SANDBOX_WORKS);
         entry.round = self.round;
         entry.departed = sample.last.then_some(at.mono_ns);
         entry.exported = false;
@@ -127,6 +151,7 @@ impl Ledger {
             }
             let Some(since) = entry.departed else { return true };
             let keep = now.mono.saturating_sub(since) < KEEP_DEPARTED || (exporting && !entry.exported);
+            let keep = keep && entry.is_published();
             departed += usize::from(keep);
             keep
         });
@@ -141,7 +166,8 @@ impl Ledger {
             self.by_cgroup.iter().filter_map(|(path, e)| Some((e.departed?, path.clone()))).collect();
         gone.sort_unstable();
         for (_, path) in gone.into_iter().take(excess) {
-            let lost = self.by_cgroup.remove(&path).is_some_and(|e| self.exporting && !e.exported);
+            // A scrape is to see it for a minute, whatever was exported.
+            let lost = self.by_cgroup.remove(&path).is_some_and(|e| self.scraped || !e.exported);
             self.dropped += u64::from(lost);
         }
     }
@@ -149,6 +175,7 @@ impl Ledger {
     /// Notes that a whisper began, changed or ended.
     pub fn whisper(&mut self, whisper: &Whisper) {
         let Some(entry) = self.by_cgroup.get_mut(whisper.who.cgroup.as_str()) else { return };
+        entry.works = true;
         let all = &mut entry.account.whispers;
         for (_, _, active) in all.iter_mut().filter(|(signal, ..)| *signal == whisper.signal) {
             *active = false;
@@ -164,7 +191,7 @@ impl Ledger {
 
     /// The accounts an export has to carry: of all workloads alive, and of those gone since the last.
     pub fn export(&mut self, mut each: impl FnMut(&Account)) {
-        for entry in self.by_cgroup.values_mut() {
+        for entry in self.by_cgroup.values_mut().filter(|entry| entry.is_published()) {
             if entry.departed.is_none() || !entry.exported {
                 entry.take_neighbours();
                 each(&entry.account);
@@ -173,18 +200,19 @@ impl Ledger {
         }
     }
 
-    /// A copy of all accounts, newest workload first.
+    /// A copy of all accounts: those that live before those that are gone, the newest first.
     pub fn accounts(&mut self) -> Vec<Account> {
         let mut all = Vec::with_capacity(self.by_cgroup.len());
-        for entry in self.by_cgroup.values_mut() {
+        for entry in self.by_cgroup.values_mut().filter(|entry| entry.is_published()) {
             entry.take_neighbours();
             all.push(entry.account.clone());
         }
-        all.sort_by_key(|account| std::cmp::Reverse((account.first_seen, account.at)));
+        all.sort_by_key(|account| std::cmp::Reverse((account.at, account.first_seen)));
         all
     }
 
-    /// Workloads whose last numbers were never exported because too many went at once. Cumulative.
+    /// Workloads whose last numbers were never exported, or were on /metrics for less than a minute, because too many
+    /// went at once. Cumulative.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -207,7 +235,13 @@ impl Entry {
             other_neighbours: None,
             whispers: Vec::new(),
         };
-        Entry { account, culprits: Culprits::default(), round: 0, departed: None, exported: false }
+        let culprits = Culprits::default();
+        Entry { account, culprits, round: 0, departed: None, exported: false, works: false }
+    }
+
+    /// Of sandboxes only those that do work are.
+    fn is_published(&self) -> bool {
+        self.works || self.account.who.kind != WorkloadKind::Sandbox
     }
 
     /// Brings the account's neighbours up to date: only when it is about to be published.

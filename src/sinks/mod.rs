@@ -69,7 +69,9 @@ impl Sinks {
     /// A file of the OTLP configuration that cannot be used, an address that cannot be listened on.
     pub fn start(config: SinksConfig) -> Result<Self, SinkError> {
         let stats = Arc::new(SelfStats::default());
-        let ledger = Arc::new(Mutex::new(Ledger::new(config.started, config.otlp.is_some())));
+        let ledger = Ledger::new(config.started, config.otlp.is_some());
+        let ledger = if config.prometheus.is_some() { ledger.scraped() } else { ledger };
+        let ledger = Arc::new(Mutex::new(ledger));
         let otlp = config.otlp.map(|o| OtlpSink::start(o, config.node.clone()).map(Arc::new)).transpose()?;
         let telemetry = otlp.as_ref().map(|sink| telemetry::start(&stats, sink, config.node.as_deref()));
         // Three readings missed, and some time for a busy machine.

@@ -21,11 +21,11 @@ pub mod resource {
     pub const NODE: &str = "k8s.node.name";
     /// Of traces alone: stores of traces group by it.
     pub const SERVICE: &str = "service.name";
-    /// The cgroup's path, for what is no pod's.
+    /// The cgroup's path, for what is no pod's, and for what a pod has beside its containers.
     pub const CGROUP: &str = "kernel_gossip.cgroup.path";
     /// The systemd unit, or the runtime's container name, for what is no pod's.
     pub const UNIT: &str = "kernel_gossip.unit.name";
-    /// `container`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
+    /// `container`, `sandbox`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
     /// left out of sums.
     pub const KIND: &str = "kernel_gossip.workload.kind";
 }
@@ -34,14 +34,19 @@ pub mod resource {
 pub mod attribute {
     /// `throttle`, `neighbour`, `own`, `unattributed`.
     pub const WAIT_CAUSE: &str = "kernel_gossip.cpu.wait.cause";
+    /// `interrupts`, `hypervisor`.
+    pub const TAKEN_BY: &str = "kernel_gossip.cpu.taken.by";
     /// `cpu`, `memory`, `io`.
     pub const PRESSURE_RESOURCE: &str = "kernel_gossip.pressure.resource";
     /// Who ran, as [`crate::attribution::Workload::label`] has it; `other` for all but the greatest.
     pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
     pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";
     pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
-    /// Absent where the neighbour is no pod's; the registry calls all others required.
-    pub const OPTIONAL: [&str; 2] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD];
+    /// Its cgroup's path, where its name may be another's too.
+    pub const NEIGHBOUR_CGROUP: &str = "kernel_gossip.neighbour.cgroup";
+    /// Namespace and pod are absent where the neighbour is no pod's, the cgroup where it is; the registry calls all
+    /// others required.
+    pub const OPTIONAL: [&str; 3] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD, NEIGHBOUR_CGROUP];
     pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";
     pub const LOSS_REASON: &str = "kernel_gossip.agent.loss.reason";
     /// `metrics`, `events`, `traces`.
@@ -145,7 +150,7 @@ pub mod whisper {
     pub const THROTTLED_PERIODS: &str = "kernel_gossip.cpu.throttled.periods";
     /// double, cores.
     pub const USAGE: &str = "kernel_gossip.cpu.usage";
-    /// double, cores.
+    /// double, cores: an upper bound.
     pub const DEMAND: &str = "kernel_gossip.cpu.demand";
     /// double, cores; absent when unlimited.
     pub const LIMIT: &str = "kernel_gossip.cpu.limit";
@@ -157,12 +162,15 @@ pub mod whisper {
     pub const WAIT_NEIGHBOUR: &str = "kernel_gossip.cpu.wait.neighbour";
     pub const WAIT_OWN: &str = "kernel_gossip.cpu.wait.own";
     pub const WAIT_UNATTRIBUTED: &str = "kernel_gossip.cpu.wait.unattributed";
+    /// double, seconds in the window in which at least one thread waited for a neighbour, summed over CPUs; absent
+    /// where the kernel cannot tell.
+    pub const CONTENDED_TIME: &str = "kernel_gossip.cpu.contended.per_cpu_time";
     /// string[]: who ran meanwhile, the greatest share first; the arrays run in parallel, an
     /// unknown namespace or pod is an empty string.
     pub const NEIGHBOUR_NAMES: &str = "kernel_gossip.neighbour.names";
     pub const NEIGHBOUR_NAMESPACES: &str = "kernel_gossip.neighbour.namespaces";
     pub const NEIGHBOUR_PODS: &str = "kernel_gossip.neighbour.pods";
-    /// double[], percent of the window.
+    /// double[], percent of the window, 0..=100: shares of the time in which at least one thread waited.
     pub const NEIGHBOUR_PERCENTS: &str = "kernel_gossip.neighbour.percents";
 
     /// The history: int[] in parallel, oldest first; ns since the epoch, and cumulative ns.

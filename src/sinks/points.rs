@@ -4,6 +4,7 @@
 use super::ledger::Account;
 use super::names::metric::{self, Metric};
 use crate::attribution::WorkloadKind;
+use crate::bounds;
 use crate::kernel::{CpuCounters, Log2Histogram, Pressure};
 
 /// The value of a point.
@@ -34,6 +35,7 @@ pub struct Source {
 /// Every workload metric.
 pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
     Source { metric: &metric::CPU_RUN_TIME, points: |a, emit| probe(a, emit, |c| c.run) },
+    Source { metric: &metric::CPU_TAKEN_TIME, points: taken },
     Source { metric: &metric::CPU_WAIT_TIME, points: wait },
     Source {
         metric: &metric::CPU_WAIT_DURATION,
@@ -91,6 +93,16 @@ fn wait(a: &Account, emit: Emit<'_>) {
     }
 }
 
+/// What was on a CPU and did not get it; absent where nothing was taken, as some kernels cannot tell.
+fn taken(a: &Account, emit: Emit<'_>) {
+    let Some(cpu) = &a.cpu else { return };
+    for (by, ns) in [("interrupts", cpu.interrupted), ("hypervisor", cpu.stolen)] {
+        if ns > 0 {
+            emit(&[by], Value::Time(ns), a.probe_since);
+        }
+    }
+}
+
 fn stat(a: &Account, emit: Emit<'_>, value: Option<Value<'_>>) {
     if let Some(value) = value {
         emit(&[], value, a.stat_since);
@@ -108,11 +120,14 @@ fn neighbours(a: &Account, emit: Emit<'_>) {
     for share in &a.neighbours {
         let who = &share.who;
         let (namespace, pod) = (who.namespace.as_deref(), who.pod.as_deref());
-        let values = [&*who.label(), namespace.unwrap_or_default(), pod.unwrap_or_default()];
+        let label = who.label();
+        let name = bounds::name(&label, bounds::NAME);
+        let path = bounds::name(who.told_by_path().unwrap_or_default(), bounds::NAME);
+        let values = [&*name, namespace.unwrap_or_default(), pod.unwrap_or_default(), &*path];
         emit(&values, Value::Time(share.ns), share.since);
     }
     if let Some(rest) = a.other_neighbours {
-        emit(&["other", "", ""], Value::Time(rest.ns), rest.since);
+        emit(&["other", "", "", ""], Value::Time(rest.ns), rest.since);
     }
 }
 

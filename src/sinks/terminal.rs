@@ -14,7 +14,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
 use super::names::{self, whisper as attr};
 use crate::birth::Certificate;
-use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper};
+use crate::plain::is_hidden;
+use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper, contended};
 
 /// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
 const QUEUE: usize = 1024;
@@ -259,7 +260,7 @@ impl Display for Text<'_> {
     }
 }
 
-/// "throttled 80 % of the last 10.0 s: used 0.20 cores, wanted 1.00, limit 0.20; 99 stalls, …"
+/// "throttled 80 % of the last 10.0 s: used 0.20 cores, would have used at most 1.00, limit 0.20; 99 stalls, …"
 fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     let e = &w.evidence;
     match (e.throttled_percent, e.throttled_periods, e.periods) {
@@ -277,16 +278,19 @@ fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     seen.add(sum, |s| format!("{s:.1} s summed over CPUs"))
 }
 
-/// "kept off the CPU 62 % of the last 10.0 s by default/noisy/burner (55 %), …: used 0.38 cores, wanted 1.00, …"
+/// "kept off the CPU 62 % of the last 10.0 s, 2.5 threads at a time, by default/noisy/burner (55 %), …: used 0.38 cores,
+/// would have used at most 1.00, …"
 fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     let e = &w.evidence;
-    let percent = e.wait_neighbour_seconds.map(|s| s / w.window_seconds * 100.0);
-    match percent {
-        Some(percent) => write!(f, "kept off the CPU {percent:.0} % of the last {:.1} s", w.window_seconds)?,
+    let waited = contended(e.contended_seconds, e.wait_neighbour_seconds, w.window_seconds);
+    match &waited {
+        Some(waited) => {
+            write!(f, "kept off the CPU {:.0} % of the last {:.1} s", waited.percent, w.window_seconds)?;
+        }
         None => write!(f, "kept off the CPU in the last {:.1} s", w.window_seconds)?,
     }
-    if percent.is_some_and(|p| p > 100.0) {
-        f.write_str(" (its threads together)")?;
+    if let Some(threads) = waited.and_then(|waited| waited.threads).filter(|n| *n >= 1.05) {
+        write!(f, ", {threads:.1} threads at a time,")?;
     }
     for (i, neighbour) in e.neighbours.iter().enumerate() {
         let name = neighbour.who.label();
@@ -294,14 +298,13 @@ fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
         write!(f, "{before}{} ({:.0} %)", Printable(&name), neighbour.percent)?;
     }
     // What its neighbours took, as its limit did not: the evidence's demand is what that refused.
-    let waited = e.wait_neighbour_seconds.map(|s| s / w.window_seconds);
-    cores(f, e, e.usage_cores.zip(waited).map(|(used, waited)| used + waited))
+    cores(f, e, e.usage_cores.zip(e.lost_cores).map(|(used, lost)| used + lost))
 }
 
-fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence, wanted: Option<f64>) -> fmt::Result {
+fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence, at_most: Option<f64>) -> fmt::Result {
     let mut known = Phrases::new(f, ": ");
     known.add(e.usage_cores, |c| format!("used {c:.2} cores"))?;
-    known.add(wanted, |c| format!("wanted {c:.2}"))?;
+    known.add(at_most, |c| format!("would have used at most {c:.2}"))?;
     known.add(e.limit_cores, |c| format!("limit {c:.2}"))
 }
 
@@ -338,7 +341,7 @@ struct Printable<'a>(&'a str);
 
 impl Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c.is_control() {
+        self.0.chars().try_for_each(|c| match is_hidden(c) {
             true => write!(f, "{}", c.escape_debug()),
             false => f.write_char(c),
         })

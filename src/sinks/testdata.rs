@@ -24,8 +24,9 @@ pub fn moment(s: u64) -> Instant {
 }
 
 /// The kinds of workload that are published.
-pub const KINDS: [WorkloadKind; 5] = [
+pub const KINDS: [WorkloadKind; 6] = [
     WorkloadKind::Container,
+    WorkloadKind::Sandbox,
     WorkloadKind::Pod,
     WorkloadKind::Unit,
     WorkloadKind::Root,
@@ -79,6 +80,8 @@ pub fn counters(s: u64) -> CpuCounters {
         neighbour: second(s) / 10 * 3,
         own: second(s) / 10,
         unattributed: second(s) / 10,
+        interrupted: second(s) / 100,
+        stolen: second(s) / 50,
         stalls: s * 10,
         stall_sum: second(s) / 2,
         stall_wall: second(s) / 5 * 2,
@@ -161,6 +164,8 @@ pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, 
             wait_neighbour_seconds: all,
             wait_own_seconds: all,
             wait_unattributed_seconds: all,
+            contended_seconds: all,
+            lost_cores: all,
             neighbours: vec![Neighbour { who: container("batch", "noisy", "burner"), percent: 55.0 }],
         },
         history: (0..120)
@@ -178,7 +183,7 @@ pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, 
 pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
     let phase = |(n, phase): (usize, &Phase)| BirthPhase {
         name: phase.as_str().into(),
-        container: (*phase >= Phase::Image && *phase < Phase::Ready).then(|| "app".into()),
+        container: (*phase >= Phase::Wait && *phase < Phase::Ready).then(|| "app".into()),
         start_ms: n as f64 * 50.0,
         duration_ms: 40.0,
         uncertainty_ms: matches!(phase, Phase::Scheduled | Phase::Ready).then_some(600.0),
@@ -215,14 +220,14 @@ pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
     status.trace_id = Some("c1ba2c4a4b4d4030b51cb8a48857f2a0".into());
     let who =
         Workload { container: None, container_id: None, ..Workload::clone(&container("shop", "web", "app")) };
-    let process = |actor| Process {
+    let process = |(actor, phase)| Process {
         actor,
-        phase: Phase::Create,
+        phase,
         container: Some("app".into()),
         program: "runc".into(),
         tgid: 4711,
-        start_ms: 300.5,
-        end_ms: 330.25,
+        start_ms: 350.5,
+        end_ms: 380.25,
         failed: Some("exit status 1".into()),
         syscalls: Some(1338),
         cpu_ms: Some(12.5),
@@ -232,7 +237,17 @@ pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
         zero: moment(10),
         at: moment(12),
         status,
-        processes: [Actor::Kubelet, Actor::Runtime, Actor::Cni, Actor::Container].map(process).into(),
+        processes: [
+            (Actor::Kubelet, Phase::Create),
+            (Actor::Runtime, Phase::Create),
+            (Actor::Cni, Phase::Create),
+            (Actor::Container, Phase::Create),
+            (Actor::Runtime, Phase::Exec),
+            (Actor::Container, Phase::Debug),
+        ]
+        .map(process)
+        .into(),
+        nth: 0,
         restart,
     }
 }

@@ -10,10 +10,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::attribution::bundle::{Bundles, Directory};
 use crate::attribution::paths::{self, UnknownShapes};
 use crate::kernel::cgroups::{self, Roots};
+use crate::kernel::cpu::DEFAULT_CGROUPS;
+use crate::kernel::driver::DriverOptions;
 use crate::kernel::facts::{Facts, FactsOptions, Pressure};
 use crate::kernel::plan::{Plan, Verdict, plan};
+use crate::kernel::rehearsal::{Rehearsal, rehearse};
 
 /// How to look, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,6 +28,9 @@ pub struct CheckArgs {
     /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
+    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    #[arg(long, value_name = "DIR")]
+    pub runtime_root: Vec<PathBuf>,
     /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -33,14 +40,14 @@ pub struct CheckArgs {
 pub enum Format {
     /// For people
     Text,
-    /// One object: facts, plan, unknown_cgroup_shapes, runs
+    /// One object: facts, plan, programs, runtimes, unknown_cgroup_shapes, runs, names
     Json,
 }
 
 /// Looks at this host and writes to stdout what it found.
 ///
 /// The exit code is 0 if the agent can run here, be it from cgroup files alone, and 1 if there is nothing
-/// for it to read.
+/// for it to read, or no cgroup that it could name.
 ///
 /// # Errors
 /// When stdout cannot be written.
@@ -53,21 +60,21 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = Facts::gather(&options).await;
     let plan = plan(&facts);
     let unknown_shapes = &unknown_shapes(&facts);
+    // As many cgroups as by default: the configuration is the agent's.
+    let programs = &rehearse(DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS));
+    let runtimes = &Bundles::new(&args.runtime_root).directories();
+    let found =
+        Found { facts: &facts, plan: &plan, programs, runtimes, unknown_cgroup_shapes: unknown_shapes };
     let mut out = io::stdout().lock();
     match args.output {
-        Format::Text => write_text(&mut out, &facts, &plan, unknown_shapes).context("stdout")?,
+        Format::Text => write_text(&mut out, &found).context("stdout")?,
         Format::Json => {
-            let report = Report {
-                facts: &facts,
-                plan: &plan,
-                unknown_cgroup_shapes: unknown_shapes,
-                runs: plan.runs(),
-            };
+            let report = Report { found, runs: plan.runs(), names: found.names() };
             serde_json::to_writer_pretty(&mut out, &report).context("stdout")?;
             writeln!(out).context("stdout")?;
         }
     }
-    Ok(if plan.runs() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if plan.runs() && found.names() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A few of the cgroups here that look like a pod's or a container's and follow no known rule.
@@ -81,24 +88,39 @@ fn unknown_shapes(facts: &Facts) -> Vec<String> {
     shapes.examples
 }
 
+/// What was found.
+#[derive(Clone, Copy, Serialize)]
+pub struct Found<'a> {
+    pub facts: &'a Facts,
+    pub plan: &'a Plan,
+    /// What became of the programs that are to run.
+    pub programs: &'a [Rehearsal],
+    /// Directories of container runtimes.
+    pub runtimes: &'a [Directory],
+    pub unknown_cgroup_shapes: &'a [String],
+}
+
+impl Found<'_> {
+    /// Whether cgroups have names here: the tree that the scheduler's are of is in sight.
+    fn names(&self) -> bool {
+        self.facts.cgroups.cpu_mount().is_some()
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
-    facts: &'a Facts,
-    plan: &'a Plan,
-    unknown_cgroup_shapes: &'a [String],
+    #[serde(flatten)]
+    found: Found<'a>,
     runs: bool,
+    names: bool,
 }
 
 /// Writes facts line by line, then the probes, each with what it lacks and what to do about it.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn write_text(
-    out: &mut impl Write,
-    facts: &Facts,
-    plan: &Plan,
-    unknown_shapes: &[String],
-) -> io::Result<()> {
+pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
+    let Found { facts, plan, programs, runtimes, unknown_cgroup_shapes } = *found;
     let mut fact = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
     fact("kernel", &format!("{} {}", facts.kernel.release, facts.kernel.machine))?;
     fact("types (BTF)", facts.btf.error.as_deref().unwrap_or("readable"))?;
@@ -115,15 +137,75 @@ pub fn write_text(
     for (name, trial) in refused {
         fact("BPF refused", &format!("{name}: {}", trial.error().unwrap_or_default()))?;
     }
+    let loaded: Vec<_> = programs.iter().filter(|p| p.error.is_none()).map(|p| p.probe.as_str()).collect();
+    if !loaded.is_empty() {
+        fact("loaded", &loaded.join(", "))?;
+    }
+    for directory in runtimes {
+        let path = directory.path.display();
+        match &directory.error {
+            None => fact("runtime", &format!("{}: {path}", directory.runtime))?,
+            Some(error) => fact("runtime", &format!("{path}: {error}"))?,
+        }
+    }
+    if runtimes.is_empty() {
+        fact("runtime", "no directory of one in sight")?;
+    }
     writeln!(out)?;
     write_plan(out, plan)?;
-    for shape in unknown_shapes {
+    for program in programs.iter().filter(|p| p.error.is_some()) {
+        writeln!(out, "✗ {:<10} does not load: this part is missing in the agent", program.probe)?;
+        writeln!(out, "    {}", program.error.as_deref().unwrap_or_default())?;
+        writeln!(out, "      -> {}", program.what_to_do.as_deref().unwrap_or_default())?;
+    }
+    write_runtimes(out, runtimes, confined().as_deref())?;
+    for shape in unknown_cgroup_shapes {
         writeln!(out, "  cgroup path of no known shape: {shape}")?;
+    }
+    if !found.names() {
+        writeln!(
+            out,
+            "\nNo cgroup can be named here: mount the host's /sys/fs/cgroup and name the place by --cgroup-root."
+        )?;
     }
     if !plan.runs() {
         writeln!(out, "\nThe agent cannot run here: there is nothing for it to read.")?;
     }
     Ok(())
+}
+
+/// Writes what to do about directories of runtimes that are missing or closed. `confined`: the SELinux type this process
+/// is confined to.
+fn write_runtimes(out: &mut impl Write, runtimes: &[Directory], confined: Option<&str>) -> io::Result<()> {
+    if !runtimes.iter().any(|directory| directory.error.is_none()) {
+        writeln!(
+            out,
+            "  no container runtime's directory can be read: pods are named by the API server alone, other"
+        )?;
+        writeln!(out, "  containers by their ids")?;
+        writeln!(
+            out,
+            "      -> mount it here from the host (docs/install.md) and name it by --runtime-root"
+        )?;
+    }
+    let closed = runtimes.iter().filter_map(|d| d.error.as_ref()).any(|e| e.contains("ermission denied"));
+    if let (true, Some(kind)) = (closed, confined) {
+        writeln!(out, "  SELinux confines this process to {kind}")?;
+        writeln!(
+            out,
+            "      -> run it as spc_t (seLinuxOptions: {{type: spc_t}}), on OpenShift by a SecurityContextConstraints"
+        )?;
+        writeln!(out, "         that allows it (docs/install.md)")?;
+    }
+    Ok(())
+}
+
+/// The SELinux type of this process, if it is a container's.
+fn confined() -> Option<String> {
+    // system_u:system_r:container_t:s0:c1,c2
+    let context = std::fs::read_to_string("/proc/self/attr/current").ok()?;
+    let kind = context.split(':').nth(2)?;
+    (kind.starts_with("container_") || kind == "svirt_lxc_net_t").then(|| kind.to_owned())
 }
 
 /// Writes the probes alone.

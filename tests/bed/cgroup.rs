@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use procfs::process::Process;
@@ -58,16 +58,18 @@ impl Cgroup {
     }
 
     /// Makes a group at this path below the root (`kubepods/burstable/pod…`), with its missing parents,
-    /// which stay.
+    /// which go with the last group in them.
     pub fn at(path: &str) -> Cgroup {
         let (parents, name) = path.trim_matches('/').rsplit_once('/').unwrap_or(("", path.trim_matches('/')));
         let mut dir = cpu_tree().mount.clone();
         for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
             hand_down_cpu(&dir);
             dir.push(parent);
-            fs::create_dir(&dir)
-                .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-                .unwrap_or_else(|e| panic!("mkdir {}: {e}", dir.display()));
+            match fs::create_dir(&dir) {
+                Ok(()) => parents_made().push(dir.clone()),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => panic!("mkdir {}: {e}", dir.display()),
+            }
         }
         Cgroup::make(&dir, name)
     }
@@ -176,7 +178,15 @@ impl Drop for Cgroup {
             let message = format!("cannot remove {}: {e}", self.dir.display());
             if std::thread::panicking() { eprintln!("{message}") } else { panic!("{message}") }
         }
+        // Those above first were made first. One with others in it stays.
+        parents_made().iter().rev().for_each(|parent| drop(fs::remove_dir(parent)));
     }
+}
+
+/// Parents that this process made.
+fn parents_made() -> MutexGuard<'static, Vec<PathBuf>> {
+    static MADE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    MADE.lock().unwrap_or_else(|failed| failed.into_inner())
 }
 
 /// Busy processes. Dropping them kills them.

@@ -66,6 +66,8 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
             wait_neighbour_seconds: Some(0.1),
             wait_own_seconds: Some(0.0),
             wait_unattributed_seconds: Some(0.0),
+            contended_seconds: Some(0.05),
+            lost_cores: Some(0.005),
             neighbours: vec![Neighbour { who: container("bank", "ledger", "u9", "main"), percent: 1.0 }],
         },
         history: (0..120)
@@ -94,6 +96,7 @@ pub fn birth(who: &Arc<Workload>, status: &PodBirthCertificateStatus, now: jiff:
         at,
         status: status.clone(),
         processes: Vec::new(),
+        nth: 0,
         restart: false,
     };
     logs(who, "kg-node", BIRTH_EVENT, at, birth_attributes(&certificate))

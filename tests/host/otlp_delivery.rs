@@ -146,13 +146,14 @@ async fn every_code_worth_another_attempt_gets_one_and_no_other_does() {
         Code::OutOfRange,
         Code::Unavailable,
         Code::DataLoss,
+        // Of an event, which is said once: a collector short of memory may not say for how long.
+        Code::ResourceExhausted,
     ];
     let never = [
         Code::Unknown,
         Code::InvalidArgument,
         Code::NotFound,
         Code::PermissionDenied,
-        Code::ResourceExhausted,
         Code::Unimplemented,
         Code::Internal,
         Code::Unauthenticated,
@@ -167,12 +168,16 @@ async fn every_code_worth_another_attempt_gets_one_and_no_other_does() {
             assert_eq!((arrived.refused, texts(&arrived)), (None, vec![n.to_string()]), "{code:?}");
         }
     }
+    let too_large = "grpc: received message larger than max (5 vs. 4)";
+    receiver.answer([Answer::Refuse(Status::resource_exhausted(too_large))]);
+    say(&sink, 99);
+    assert_eq!(texts(&receiver.next().await), ["99"]);
     // Had one of the others been sent again, it would arrive before this.
     say(&sink, 100);
     assert_eq!(texts(&receiver.next().await), ["100"]);
     assert_eq!(flush(&sink).await, Unsent::default());
     let outcomes = sink.outcomes(Lane::Events);
-    assert_eq!(outcomes.refused_items.load(Ordering::Relaxed), never.len() as u64);
+    assert_eq!(outcomes.refused_items.load(Ordering::Relaxed), never.len() as u64 + 1);
     assert_eq!(outcomes.retried.load(Ordering::Relaxed), again.len() as u64);
     assert_eq!(outcomes.delivered_items.load(Ordering::Relaxed), again.len() as u64 + 1);
 }
@@ -350,4 +355,34 @@ async fn the_agents_own_telemetry_comes_from_the_sdk() {
     let resource = format!("{:?}", metrics.resource_metrics[0].resource);
     assert!(resource.contains("kernel-gossip") && resource.contains("node-1"), "{resource}");
     provider.shutdown().expect("ended");
+}
+
+/// Two receivers that speak no gRPC: an HTTP server, and one that wants no TLS.
+#[tokio::test]
+async fn a_receiver_of_another_protocol_is_told_with_what_to_do() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    kernel_gossip::testlog::keep();
+    for (scheme, wanted) in [("http", "HTTP port (4318"), ("https", "--otlp-insecure")] {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let endpoint = format!("{scheme}://{}", listener.local_addr().expect("its address"));
+        let http = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let _ = stream.read(&mut [0; 512]).await;
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        let sink = start(&["--otlp-endpoint", &endpoint]);
+        say(&sink, 1);
+        let told =
+            || kernel_gossip::testlog::lines().iter().any(|l| l.contains(&endpoint) && l.contains(wanted));
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while !told() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{scheme}: not told in {:#?}", kernel_gossip::testlog::lines()));
+        http.abort();
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
+use kernel_gossip::kernel::clock;
 use kernel_gossip::kernel::cpu::Hook;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
@@ -48,9 +49,14 @@ impl<'obj> Reader<'obj> {
     }
 
     fn sample(&mut self) {
+        self.sample_at(clock::now());
+    }
+
+    /// A sample at any time, CLOCK_MONOTONIC in ns: what is done once in a while goes by this.
+    fn sample_at(&mut self, now: u64) {
         self.changes.clear();
         self.stats.clear();
-        self.sampler.sample(&mut self.changes, &mut self.stats, &mut self.losses);
+        self.sampler.sample(now, &mut self.changes, &mut self.stats, &mut self.losses);
     }
 
     fn stat(&mut self, cgroup: CgroupKey) -> CgroupStat {
@@ -209,6 +215,84 @@ fn cgroups_come_and_go() {
     }
 }
 
+/// cgroup v1 alone lets a cgroup be renamed: it keeps its id, and those below it are elsewhere too.
+#[test]
+fn a_renamed_cgroup_is_told_of_with_all_below_it() {
+    let Some(root) = Roots::find(None).v1_cpu().map(Path::to_path_buf) else {
+        return eprintln!("not here: no cgroup v1 cpu tree");
+    };
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        let name = |n: u32| format!("kg-test-rename-{}-{n}", std::process::id());
+        let (old, new) = (root.join(name(1)), root.join(name(2)));
+        fs::create_dir_all(old.join("below")).expect("made");
+        let ids = [&old, &old.join("below")].map(|dir| fs::metadata(dir).expect("there").ino());
+        reader.sample();
+        fs::rename(&old, &new).expect("renamed");
+        // Another takes its place.
+        fs::create_dir(&old).expect("made");
+        let place = fs::metadata(&old).expect("there").ino();
+        reader.sample();
+        let told = reader.changes.clone();
+        for dir in [new.join("below"), new.clone(), old.clone()] {
+            fs::remove_dir(dir).expect("removed");
+        }
+        let paths = [format!("/{}", name(2)), format!("/{}/below", name(2)), format!("/{}", name(1))];
+        for (id, path) in [ids[0], ids[1], place].into_iter().zip(paths) {
+            let cgroup = CgroupKey { hierarchy: Hierarchy::V1Cpu, id };
+            let want = CgroupChange::Present { cgroup, path };
+            assert_eq!(told.iter().filter(|c| **c == want).count(), 1, "{options:?}: {want:?} in {told:?}");
+        }
+    }
+}
+
+/// Names of any bytes: each cgroup is one of its own, with its numbers, and so are those below it.
+#[test]
+fn cgroups_whose_names_are_no_text_are_read_too() {
+    use std::os::unix::ffi::OsStrExt;
+    for options in ways() {
+        let mut storage = Storage::default();
+        let mut reader = Reader::new(&mut storage, options);
+        reader.sample();
+        let dir = |byte: u8| {
+            let name = [format!("kg-test-bytes-{}-", std::process::id()).as_bytes(), &[byte]].concat();
+            cpu_tree().mount.join(std::ffi::OsStr::from_bytes(&name))
+        };
+        // As lossy text the two are one.
+        let dirs = [dir(0xfe), dir(0xff)];
+        for dir in &dirs {
+            fs::create_dir_all(dir.join("below")).expect("made");
+        }
+        let ids = dirs
+            .each_ref()
+            .map(|d| [d.clone(), d.join("below")].map(|d| fs::metadata(d).expect("there").ino()));
+        reader.sample();
+        let (changes, stats) = (reader.changes.clone(), reader.stats.clone());
+        reader.sample();
+        let losses = reader.losses;
+        for dir in &dirs {
+            fs::remove_dir(dir.join("below")).and_then(|()| fs::remove_dir(dir)).expect("removed");
+        }
+        let mut paths = std::collections::HashSet::new();
+        let of = |id| CgroupKey {
+            hierarchy: if cpu_tree().version == Version::V1 { Hierarchy::V1Cpu } else { Hierarchy::Unified },
+            id,
+        };
+        for id in ids.into_iter().flatten() {
+            let told = changes.iter().find_map(|change| match change {
+                CgroupChange::Present { cgroup, path } if *cgroup == of(id) => Some(path.clone()),
+                _ => None,
+            });
+            let path = told.unwrap_or_else(|| panic!("{options:?}: {id} is not told of"));
+            assert!(path.contains("\\xf"), "{options:?}: {path}");
+            assert!(paths.insert(path));
+            assert!(stats.iter().any(|s| s.cgroup == of(id)), "{options:?}: no numbers of {id}");
+        }
+        assert_eq!((paths.len(), losses.unreadable_cgroups), (4, 0));
+    }
+}
+
 /// More cgroups made and removed than the kernel's buffer holds, and nobody records births: counted all the same.
 #[test]
 fn lost_events_are_counted_without_births_too() {
@@ -224,6 +308,35 @@ fn lost_events_are_counted_without_births_too() {
     assert!(reading.losses.cgroup_events > 0);
     let found = CgroupChange::Present { cgroup: key(&left), path: left.path() };
     assert!(reading.changes.contains(&found), "the walk finds it");
+}
+
+/// How old a limit may be is a time, whatever the interval between samples: on 0.1.0 it was five of these.
+#[test]
+fn a_limit_is_at_most_five_seconds_old() {
+    let second = 1_000_000_000;
+    for interval in [second / 10, second, 60 * second] {
+        let cgroup = Cgroup::new("limit");
+        let mut storage = Storage::default();
+        let options = SamplerOptions { iterator: false, tracepoints: None, max_cgroups: 1024 };
+        let mut reader = Reader::new(&mut storage, options);
+        let mut now = clock::now();
+        let quota = |reader: &mut Reader<'_>, now| {
+            reader.sample_at(now);
+            reader.stats.iter().find(|s| s.cgroup == key(&cgroup)).expect("its numbers").stat.quota
+        };
+        for period in [10 * MS, 20 * MS, 30 * MS] {
+            cgroup.limit(Some(period / 2), period);
+            let expected = Some(period.as_nanos() as u64 / 2);
+            let set = now;
+            while quota(&mut reader, now) != expected {
+                now += interval;
+                assert!(
+                    now - set <= interval.max(5 * second),
+                    "interval {interval} ns: still the limit before"
+                );
+            }
+        }
+    }
 }
 
 /// Directories in the v2 tree, which on a hybrid host is not the one that tests put their load in.

@@ -1,12 +1,17 @@
 //! `kernel-gossip check` on the kernel that runs the test.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
 use crate::bed::cgroup::Cgroup;
 use crate::bed::process::without_capabilities;
 use kernel_gossip::kernel::facts::{Facts, Trial};
 use kernel_gossip::kernel::plan::{Plan, plan};
+use kernel_gossip::kernel::rehearsal::Rehearsal;
 use procfs::KernelVersion;
+
+/// So many files are enough for a trial of one program, not for a probe and its maps.
+const FILES: u32 = 24;
 
 fn check(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-gossip"));
@@ -63,6 +68,52 @@ fn facts_are_those_of_this_kernel() {
     assert!(planned.cpu.hook().is_some(), "{planned:?}");
 }
 
+/// What became of the programs that are to run, by probe: the error and what to do.
+fn programs(out: &Output) -> BTreeMap<String, (Option<String>, Option<String>)> {
+    let mut report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let all: Vec<Rehearsal> = serde_json::from_value(report["programs"].take()).expect("programs");
+    all.into_iter().map(|p| (p.probe, (p.error, p.what_to_do))).collect()
+}
+
+#[test]
+fn the_programs_that_will_run_are_loaded() {
+    let out = check(&["--output", "json"]).output().expect("run");
+    let (facts, planned) = report(&out);
+    let mut expected = vec!["births", "cgroup tracepoints", "cpu"];
+    if planned.cgroups.hook().is_some_and(|hook| hook.iterator) {
+        expected.push("cgroup iterator");
+    }
+    expected.sort_unstable();
+    let programs = programs(&out);
+    assert_eq!(programs.keys().collect::<Vec<_>>(), expected, "{facts:?}");
+    assert!(programs.values().all(|outcome| *outcome == (None, None)), "{programs:?}");
+}
+
+/// What small programs of each kind are allowed, the real ones may still not get.
+#[test]
+fn a_program_that_does_not_load_is_named_with_its_errno() {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={FILES}:{FILES}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
+    command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    let out = command.output().expect("prlimit");
+    let (facts, _) = report(&out);
+    assert_eq!(facts.trials.tp_btf, Trial::Works, "the trial's few files are allowed: {facts:?}");
+    let programs = programs(&out);
+    let (error, what_to_do) = &programs["births"];
+    let error = error.as_deref().unwrap_or_else(|| panic!("loaded with {FILES} files: {programs:?}"));
+    assert!(error.contains("(os error 24)"), "EMFILE: {error}");
+    assert!(what_to_do.as_deref().is_some_and(|what| what.contains("more files")), "{what_to_do:?}");
+}
+
+#[test]
+fn where_no_cgroup_can_be_named_it_fails() {
+    let out = check(&["--cgroup-root", "/proc/self/ns"]).output().expect("run");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("cgroups have no names"), "{text}");
+    assert!(text.contains("\nNo cgroup can be named here: "), "{text}");
+}
+
 #[test]
 fn without_capabilities_files_remain() {
     let out = powerless(&mut check(&["--output", "json"]));
@@ -80,8 +131,44 @@ fn a_host_with_nothing_to_read_is_an_error() {
     let out = powerless(&mut check(&["--cgroup-root", "/proc/self/ns"]));
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(text.contains("no cgroup tree is mounted here\n"), "{text}");
+    assert!(
+        text.contains("no cgroup tree is mounted at --cgroup-root /proc/self/ns or below it\n"),
+        "{text}"
+    );
     assert!(text.contains("cannot run here"), "{text}");
+}
+
+/// A wrong root, with every right: the scheduler could be read, but of nobody.
+#[test]
+fn a_mistyped_cgroup_root_is_an_error_that_names_it() {
+    let out = check(&["--cgroup-root", "/nonexistent/cgroup"]).output().expect("run");
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("--cgroup-root /nonexistent/cgroup: No such file or directory"), "{text}");
+}
+
+#[test]
+fn a_cgroup_root_may_be_any_path_that_leads_there() {
+    let (found, _) = report(&check(&["--output", "json"]).output().expect("run"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let link = dir.path().join("cgroups");
+    std::os::unix::fs::symlink("/sys/fs/cgroup", &link).expect("linked");
+    let link = link.to_string_lossy();
+    for (root, from) in [
+        (&*link, "/"),
+        ("../fs/cgroup", "/sys/kernel"),
+        ("/sys/fs/../fs/cgroup/", "/"),
+        ("sys/fs/cgroup", "/"),
+    ] {
+        let out =
+            check(&["--output", "json", "--cgroup-root", root]).current_dir(from).output().expect("run");
+        let (named, _) = report(&out);
+        assert_eq!(
+            named.cgroups.iter().collect::<Vec<_>>(),
+            found.cgroups.iter().collect::<Vec<_>>(),
+            "{root}"
+        );
+    }
 }
 
 #[test]
@@ -89,7 +176,7 @@ fn a_cgroup_root_holds_what_is_mounted_below_it() {
     let out = check(&["--output", "json", "--cgroup-root", "/sys/fs/cgroup"]).output().expect("run");
     let (named, _) = report(&out);
     let (found, _) = report(&check(&["--output", "json"]).output().expect("run"));
-    assert_eq!(named.cgroups, found.cgroups);
+    assert_eq!(named.cgroups.iter().collect::<Vec<_>>(), found.cgroups.iter().collect::<Vec<_>>());
 }
 
 #[test]

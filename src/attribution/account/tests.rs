@@ -29,10 +29,23 @@ fn a_sum_follows_its_cgroups_and_keeps_what_the_dead_had() {
 #[test]
 fn a_part_that_wavers_does_not_add_up() {
     let (mut a, mut sum) = (CgroupAccount::default(), Account::default());
-    for unattributed in [10, 8, 10, 8, 12] {
-        a.book(&CpuCounters { unattributed, ..counters(1) }, &mut sum);
+    // A wait is read, then its parts: now and then those of the next one too.
+    for (wait, own, unattributed) in [(12, 2, 10), (12, 4, 8), (14, 4, 10), (14, 6, 8), (18, 6, 12)] {
+        a.book(&CpuCounters { wait, own, unattributed, ..CpuCounters::default() }, &mut sum);
         assert_eq!(sum.cpu.unattributed, unattributed);
     }
+}
+
+/// The kernel's clocks are new where the cpu controller was taken away and given back; what had been counted is not counted
+/// again.
+#[test]
+fn a_number_that_goes_back_adds_nothing() {
+    let (mut a, mut sum) = (CgroupAccount::default(), Account::default());
+    a.book(&CpuCounters { run: 10, stall_sum: 7, switches: 5, ..CpuCounters::default() }, &mut sum);
+    a.book(&CpuCounters { run: 12, stall_sum: 3, switches: 6, ..CpuCounters::default() }, &mut sum);
+    assert_eq!((sum.cpu.run, sum.cpu.stall_sum, sum.cpu.switches), (12, 7, 6));
+    a.book(&CpuCounters { run: 13, stall_sum: 4, switches: 7, ..CpuCounters::default() }, &mut sum);
+    assert_eq!((sum.cpu.run, sum.cpu.stall_sum, sum.cpu.switches), (13, 8, 7));
 }
 
 #[test]

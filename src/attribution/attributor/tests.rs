@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::super::WorkloadKind;
 use super::super::pods::{ContainerRecord, PodRecord, PodSet};
+use super::super::{ROOT, WorkloadKind};
 use super::*;
 use crate::kernel::{
     Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, ProgramCost, StatReading,
@@ -393,11 +393,11 @@ fn blame_is_of_workloads() {
         .blame(v1(3), v1(4), 2)
         .read();
     let service = "/b.service".to_string();
-    assert_eq!(named(out), [(service.clone(), "/".into(), 2), (path.clone(), "b.service".into(), 16)]);
+    assert_eq!(named(out), [(service.clone(), ROOT.into(), 2), (path.clone(), "b.service".into(), 16)]);
     // The nested cgroup dies and its rows go; the sum stays, and grows with the rest.
     bench.gone(v1(2)).blame(v1(1), v1(3), 13).read();
     let out = bench.read();
-    assert_eq!(named(out), [(service.clone(), "/".into(), 2), (path.clone(), "b.service".into(), 19)]);
+    assert_eq!(named(out), [(service.clone(), ROOT.into(), 2), (path.clone(), "b.service".into(), 19)]);
     // One cgroup of the container kept another waiting.
     bench.cpu(v1(1), 100).blame(v1(1), v1(2), 30);
     let cpu = bench.sample(&path).and_then(|s| s.cpu).expect("counters");
@@ -419,6 +419,11 @@ fn what_cannot_be_resolved_is_counted() {
     let losses = bench.read().attribution;
     assert_eq!((losses.unresolved_ids, losses.unknown_shapes, losses.pods_known), (3, 2, 0));
     assert_eq!(bench.attributor.unknown_shapes().examples, ["/kubepods/podX", "/kubepods/podX/y"]);
+    // The kernel goes on to tell of them, each reading: each is counted once.
+    for s in 0..3 {
+        bench.cpu(v1(7), 1).stat(v1(8), CgroupStat::default()).blame(v1(9), v1(7), 1).blame(v1(1), v1(9), 2);
+        assert_eq!(bench.read().attribution.unresolved_ids, 3, "after {s} s more");
+    }
     // Known at last: what it had is not lost.
     let sample = bench.present(v1(7), "/x.service").cpu(v1(7), 4).sample("/x.service").expect("a sample");
     assert_eq!(sample.cpu.map(|c| c.run), Some(4));
@@ -534,4 +539,73 @@ proptest! {
         prop_assert!(sums.is_empty(), "never ended: {sums:?}");
         prop_assert_eq!(ended, ran);
     }
+}
+
+/// A v1 cgroup that is renamed (`mv` of its directory) is the same cgroup: what it had stays with its old name, what it
+/// gets goes to the new one.
+#[test]
+fn a_renamed_cgroup_changes_its_name_and_counts_nothing_twice() {
+    let mut bench = Bench::new();
+    bench.present(v1(1), "/r1").present(v1(9), "/other").cpu(v1(1), 5000).blame(v1(1), v1(9), 1000).read();
+    let run = |sample: &Sample| sample.cpu.map(|c| c.run);
+    bench.present(v1(1), "/r2").cpu(v1(1), 5600).blame(v1(1), v1(9), 1200);
+    let out = bench.read();
+    let of = |path: &str| out.samples.iter().find(|s| s.who.cgroup == path).expect("a sample");
+    assert_eq!((run(of("/r1")), of("/r1").last), (Some(5000), true));
+    assert_eq!((run(of("/r2")), of("/r2").last), (Some(600), false));
+    let blamed: Vec<_> = out.blame.iter().map(|b| (b.victim.cgroup.as_str(), b.ns)).collect();
+    assert!(blamed.contains(&("/r2", 200)), "{blamed:?}");
+    let sample = bench.cpu(v1(1), 6000).sample("/r2").expect("a sample");
+    assert_eq!(run(&sample), Some(1000));
+    assert!(bench.attributor.current("/r1").is_none());
+}
+
+/// A container of Docker as its runtime's files name it.
+fn docker(dir: &std::path::Path, name: &str) {
+    let bundle = dir.join("containers").join(ID);
+    fs::create_dir_all(&bundle).expect("made");
+    fs::write(bundle.join("config.v2.json"), format!(r#"{{"Name":"/{name}","Config":{{}}}}"#))
+        .expect("written");
+}
+
+#[test]
+fn a_container_that_is_renamed_has_its_new_name_within_a_minute() {
+    let dir = tempfile::tempdir().expect("a directory");
+    docker(dir.path(), "one");
+    let mut bench =
+        Bench::with(AttributionOptions { runtime_roots: vec![dir.path().into()], ..Default::default() });
+    let path = format!("/docker/{ID}");
+    bench.present(v1(1), &path).read();
+    assert_eq!(bench.who(&path).label(), "one");
+    docker(dir.path(), "two");
+    bench.read();
+    assert_eq!(bench.who(&path).label(), "one", "its file is not read each second");
+    (0..60).for_each(|_| _ = bench.read());
+    assert_eq!(bench.who(&path).label(), "two");
+    // One that is gone keeps the last name it had.
+    fs::remove_dir_all(dir.path().join("containers")).expect("removed");
+    (0..120).for_each(|_| _ = bench.read());
+    assert_eq!(bench.who(&path).label(), "two");
+    assert_eq!(bench.read().attribution.bundles_missed, 0);
+}
+
+#[test]
+fn a_container_that_nothing_names_is_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bundle = dir.path().join("overlay-containers").join(ID).join("userdata");
+    fs::create_dir_all(&bundle).expect("made");
+    fs::write(bundle.join("config.json"), r#"{"annotations":{}}"#).expect("written");
+    let mut bench =
+        Bench::with(AttributionOptions { runtime_roots: vec![dir.path().into()], ..Default::default() });
+    bench.present(v1(1), &format!("/machine.slice/libpod-{ID}.scope"));
+    assert_eq!(bench.read().attribution.bundles_missed, 1);
+    assert_eq!(bench.read().attribution.bundles_missed, 1);
+}
+
+#[test]
+fn the_root_cgroup_is_called_what_it_is() {
+    let mut bench = Bench::new();
+    bench.present(v1(1), "/").read();
+    let label = bench.who("/").label();
+    assert!(label.contains("root cgroup") && !label.contains('/'), "{label}");
 }

@@ -132,6 +132,7 @@ fn pods_and_their_helpers() {
 fn containers_without_kubernetes() {
     let id = |runtime| Kind::Container { id: Some(ID), name: None, runtime };
     let name = |name, runtime| Kind::Container { id: None, name: Some(name), runtime: Some(runtime) };
+    let garden = |name| Kind::Container { id: None, name: Some(name), runtime: None };
     let cases = [
         ("/docker/<ID>", "", id(Some(Runtime::Docker))),
         ("/system.slice/docker-<ID>.scope", "/init.scope", id(Some(Runtime::Docker))),
@@ -153,6 +154,10 @@ fn containers_without_kubernetes() {
         ("/lxc.payload.web", "/system.slice/nginx.service", name("web", Runtime::Lxc)),
         ("/lxc.payload/web", "/init.scope", name("web", Runtime::Lxc)),
         ("/lxc/101", "/ns/init.scope", name("101", Runtime::Lxc)),
+        ("/garden/70c68d6b-36a7-4a6b-5b4c-3f7e", "", garden("70c68d6b-36a7-4a6b-5b4c-3f7e")),
+        ("/garden/good/70c68d6b-36a7-4a6b-5b4c-3f7e", "/init", garden("70c68d6b-36a7-4a6b-5b4c-3f7e")),
+        ("/ecs/0f9de17a6465404e8b1b2356dc13c2f8/<ID>", "", id(None)),
+        ("/kata_overhead/<ID>", "", id(None)),
     ];
     for (anchor, below, kind) in cases {
         let (anchor, whole) = (path(anchor), path(anchor) + &path(below));
@@ -210,6 +215,23 @@ fn units_and_plain_cgroups() {
     for end in ["-x", "_1", "a"] {
         let longer = path("/kubepods/pod<UID>") + end + &path("/<ID>");
         assert_eq!(classify(&longer).pod, None, "{longer}");
+    }
+}
+
+/// As `machinectl` shows them.
+#[test]
+fn machines_have_their_names() {
+    for (unit, name) in [
+        ("machine-qemu\\x2d1\\x2dvm1.scope", Some("qemu-1-vm1")),
+        ("machine-web.scope", Some("web")),
+        ("machine-a\\x1b.scope", Some("a\\x1b")),
+        ("machine-a\\xe9.scope", Some("a\\xe9")),
+        ("machine-a\\x2.scope", Some("a\\x2")),
+        ("machine-.scope", None),
+        ("machine-web.service", None),
+        ("web.scope", None),
+    ] {
+        assert_eq!(machine(unit).as_deref(), name, "{unit}");
     }
 }
 
@@ -334,4 +356,31 @@ proptest! {
         prop_assert_eq!(again.anchor, got.anchor);
         prop_assert_eq!(again.kind, got.kind);
     }
+}
+
+#[test]
+fn no_cgroup_path_panics() {
+    let seeds: Vec<String> = [
+        "/kubepods/burstable/pod<UID>/<ID>",
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<UID_>.slice/cri-containerd-<ID>.scope",
+        "/system.slice/containerd.service/kubepods-burstable-pod<UID_>.slice:cri-containerd:<ID>",
+        "/machine.slice/libpod-<ID>.scope/container",
+        "/machine.slice/machine-qemu\\x2d1\\x2dvm1.scope",
+        "/garden/good/70c68d6b-36a7-4a6b-5b4c-3f7e",
+        "/lxc.payload.web/system.slice/nginx.service",
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope",
+    ]
+    .map(path)
+    .to_vec();
+    let seeds: Vec<&[u8]> = seeds.iter().map(String::as_bytes).collect();
+    crate::testfuzz::Mutator::new(&seeds).each(|bytes| {
+        let text = crate::kernel::cgroups::name::text(bytes);
+        assert_eq!(&*crate::kernel::cgroups::name::bytes(&text), bytes);
+        let got = classify(&text);
+        assert!(text.starts_with(got.anchor));
+        if let Kind::Unit(unit) = got.kind {
+            assert!(got.anchor.ends_with(unit));
+            assert!(machine(unit).is_none_or(|name| name.len() <= unit.len()));
+        }
+    });
 }

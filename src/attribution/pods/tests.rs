@@ -30,6 +30,17 @@ fn found_by_uid_hash_and_container() {
     assert!(index.by_pod(&uid("u2")).is_none() && index.by_container("c2").is_none());
 }
 
+/// A static pod whose manifest sets `metadata.uid`: its cgroup bears that UUID, its mirror at the API server has it as
+/// `kubernetes.io/config.hash` (rancher/rke2#8199).
+#[test]
+fn a_static_pod_with_a_uuid_of_its_own_is_found() {
+    let set_by_manifest = "11111111-2222-4333-8444-555555555503";
+    let mut set = PodSet::default();
+    set.apply(PodRecord { config_hash: Some(set_by_manifest.into()), ..pod("u1", None) });
+    let index = set.publish(Instant::now()).expect("a change");
+    assert_eq!(index.by_pod(&uid(set_by_manifest)).map(|p| &*p.uid), Some("u1"));
+}
+
 #[test]
 fn only_what_is_kept_counts_as_a_change() {
     let mut set = PodSet::default();

@@ -19,8 +19,12 @@ pub struct Birth {
     pub last_ns: u64,
     pub heard_of: Option<f64>,
     pub heard_ready: Option<f64>,
-    /// When to look at it again, whatever happens.
+    /// It is not looked at again before.
     pub look_ns: u64,
+    /// When time alone may have changed what there is to say.
+    pub wake_ns: u64,
+    /// Something of it was told since it was last looked at.
+    pub changed: bool,
     pub generation: u64,
     /// Records lost before it began.
     pub lost: u64,
@@ -38,6 +42,13 @@ pub struct Birth {
     pub forgotten: bool,
     /// It failed, or took too long, and went on.
     pub retried: bool,
+    /// The same before it went on the last time.
+    pub retried_before: bool,
+    /// Containers made since it went on.
+    pub tries: Vec<String>,
+    /// What the kubelet says in its events keeps it, as (reason, message), and when that was last asked for.
+    pub trouble: Option<(String, String)>,
+    pub asked_ns: u64,
     pub restarts: BTreeMap<String, Restart>,
     /// Why the recorder did not run.
     pub unrecorded: Option<String>,
@@ -50,6 +61,8 @@ pub struct Birth {
 pub struct Restart {
     pub zero: Instant,
     pub recorded: bool,
+    /// Records lost before it began.
+    pub lost: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +88,8 @@ impl Birth {
             heard_of: None,
             heard_ready: None,
             look_ns: 0,
+            wake_ns: 0,
+            changed: true,
             generation: u64::MAX,
             lost: 0,
             suspect: false,
@@ -85,6 +100,10 @@ impl Birth {
             parked_until: None,
             forgotten: false,
             retried: false,
+            retried_before: false,
+            tries: Vec::new(),
+            trouble: None,
+            asked_ns: 0,
             restarts: BTreeMap::new(),
             unrecorded: None,
             mark: false,
@@ -111,9 +130,10 @@ impl Birth {
             None => self.heard_ready = None,
         }
         let causes = failure::causes(record);
-        self.told.retain(|c| matches!(c, Cause::Program(_)) || causes.contains(c));
+        self.told.retain(|c| matches!(c, Cause::Program(_) | Cause::Event(_)) || causes.contains(c));
         self.record = Some(record.clone());
         self.look_ns = 0;
+        self.changed = true;
     }
 
     /// Once, if it may be over by now.
@@ -124,7 +144,9 @@ impl Birth {
     /// It goes on: it ends at the latest at `deadline`.
     pub fn resume(&mut self, deadline: u64) {
         self.state = State::Running(deadline);
-        self.retried = true;
+        self.retried_before = std::mem::replace(&mut self.retried, true);
+        self.trouble = None;
+        self.changed = true;
     }
 
     /// All containers run, or have ended well.
@@ -132,9 +154,21 @@ impl Birth {
         self.record.as_ref().is_some_and(|r| r.life.ready.is_some() || r.life.succeeded)
     }
 
+    /// It is being born, and its sandbox or its containers are yet to be made.
+    pub fn waits_for_containers(&self) -> bool {
+        let made = |c: &ContainerRecord| c.ids[0].is_some() || c.terminated.is_some();
+        let none = self.record.as_ref().is_some_and(|r| !r.containers.iter().any(made));
+        none && matches!(self.state, State::Running(_))
+    }
+
     /// Takes note of a failure; false: the same was said before.
     pub fn fails(&mut self, failure: &BirthFailure) -> bool {
-        let of = (failure.phase.clone(), failure.container.clone(), failure.reason.clone());
+        // The kubelet has two words for a program that cannot be started, one after the other.
+        let reason = match failure.reason.as_str() {
+            "StartError" | "ContainerCannotRun" => "RunContainerError",
+            reason => reason,
+        };
+        let of = (failure.phase.clone(), failure.container.clone(), reason.to_owned());
         self.kinds.len() < Self::KINDS_MAX && self.kinds.insert(of)
     }
 
@@ -162,7 +196,7 @@ impl Birth {
 
     /// Whether it is worth looking through its records now.
     pub fn is_due(&self, now: Instant, deadline: u64, api: bool) -> bool {
-        if now.mono_ns < self.look_ns {
+        if now.mono_ns < self.look_ns || !self.changed && now.mono_ns < self.wake_ns {
             return false;
         }
         let said = self.record.as_ref().is_some_and(|r| {
@@ -174,6 +208,6 @@ impl Birth {
                 || life.deleting
                 || r.containers.iter().any(told)
         });
-        said || self.suspect || now.mono_ns >= deadline || !api
+        said || self.suspect || self.trouble.is_some() || now.mono_ns >= deadline || !api
     }
 }

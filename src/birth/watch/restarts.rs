@@ -18,9 +18,14 @@ impl Births {
     ) -> Vec<Certificate> {
         birth.look_ns = now.mono_ns + nanos(Self::LOOK);
         let mut out = Vec::new();
-        for (id, Restart { zero, recorded }) in birth.restarts.clone() {
+        for (id, Restart { zero, recorded, lost }) in birth.restarts.clone() {
+            if self.named(&id, birth.record.as_deref(), None).ephemeral {
+                birth.restarts.remove(&id);
+                continue;
+            }
             let late = self.began_ns.saturating_sub(zero.mono_ns) > nanos(Self::LATE);
-            let knows = if recorded && !late { self.knows } else { Knows::NOTHING };
+            let whole = self.lost() == lost;
+            let knows = if recorded && !late { Knows { whole, ..self.knows } } else { Knows::NOTHING };
             let subject = Subject::Container(id.clone());
             let story = |births: &Births| {
                 let named = |id: &str| births.named(id, birth.record.as_deref(), None);
@@ -68,6 +73,7 @@ impl Births {
                 failure,
                 missing: Vec::new(),
                 knows,
+                settle: self.options.settle,
             };
             let Some(restart) = certificate::restart(&input) else { continue };
             let mut certificate = match birth.said.take() {
@@ -78,6 +84,7 @@ impl Births {
                     at: now,
                     status: PodBirthCertificateStatus::of(Source::Kernel),
                     processes: Vec::new(),
+                    nth: 0,
                     restart: true,
                 },
             };

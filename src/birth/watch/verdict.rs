@@ -23,14 +23,16 @@ pub fn verdict(
         && (record.life.ready.is_some() || record.life.succeeded)
     {
         let heard = birth.heard_ready.unwrap_or_default();
-        let settled = since(birth.zero, now.mono_ns) - heard >= options.settle.as_secs_f64() * 1e3;
+        // Times are in ms here and in ns there: to the microsecond they are the same.
+        let settled = since(birth.zero, now.mono_ns) - heard + 1e-3 >= options.settle.as_secs_f64() * 1e3;
         let listened = story.containers().filter(|c| !c.named.init).all(|c| c.listen.is_some());
         let some = story.containers().next().is_some();
         let over = record.life.succeeded || settled || some && listened;
         return over.then_some((BirthOutcome::Complete, None));
     }
     let untold = |f: &Found| !birth.told.contains(&f.cause);
-    if let Some(found) = failure::all(record, story, silent).into_iter().find(untold) {
+    if let Some(found) = failure::all(record, story, silent, birth.trouble.as_ref()).into_iter().find(untold)
+    {
         return Some((BirthOutcome::Failed, Some(found.failure)));
     }
     if record.is_some_and(|r| r.life.deleting) {

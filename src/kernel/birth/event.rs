@@ -108,8 +108,9 @@ impl Decoder {
         let args = &e.args[..(e.args_len as usize).min(e.args.len())];
         let env = &e.env[..(e.env_len as usize).min(e.env.len())];
         // The first one of a cut environment may be half a one.
-        let env = strings(env).skip(usize::from(e.cut & CUT_ENV != 0));
-        let kept = |name: &str| self.env.iter().any(|prefix| name.starts_with(prefix.as_str()));
+        let env = words(env).skip(usize::from(e.cut & CUT_ENV != 0));
+        // Most of an environment is not looked at any further.
+        let kept = |variable: &&[u8]| self.env.iter().any(|prefix| variable.starts_with(prefix.as_bytes()));
         Execed {
             slot: e.slot,
             prior: (e.prior_slot != 0).then_some(((e.event.tgid, e.prior_start), e.prior_slot)),
@@ -119,9 +120,11 @@ impl Decoder {
             args: strings(args).collect(),
             args_cut: e.cut & CUT_ARGS != 0,
             env: env
+                .filter(kept)
                 .filter_map(|variable| {
+                    let variable = String::from_utf8_lossy(variable);
                     let (name, value) = variable.split_once('=')?;
-                    kept(name).then(|| (name.to_owned(), value.to_owned()))
+                    Some((name.to_owned(), value.to_owned()))
                 })
                 .collect(),
             env_cut: e.cut & CUT_ENV != 0,
@@ -173,9 +176,14 @@ fn name(bytes: &[u8], length: i32) -> Option<String> {
 
 /// Strings one after the other, each with its NUL (but the last, when cut).
 fn strings(bytes: &[u8]) -> impl Iterator<Item = String> {
+    words(bytes).map(|s| String::from_utf8_lossy(s).into_owned())
+}
+
+/// The same, as they are.
+fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     let none = bytes.is_empty();
-    bytes.split(|b| *b == 0).filter(move |_| !none).map(|s| String::from_utf8_lossy(s).into_owned())
+    bytes.split(|b| *b == 0).filter(move |_| !none)
 }
 
 /// What a slot counts; with what its threads that live have done, if they were tallied (`live`).

@@ -66,12 +66,12 @@ pub struct RecorderOptions {
 }
 
 impl RecorderOptions {
-    /// Room for some 20 births at a time; of the environment, what container network plugins are given.
+    /// Room for some 20 births at a time beside 3,000 processes that begin within a second; of the environment, what container network plugins are given.
     pub fn new(entry: Entry, hierarchy: Hierarchy) -> Self {
         RecorderOptions {
             entry,
             hierarchy,
-            max_segments: 2048,
+            max_segments: 4096,
             ring_bytes: 1 << 20,
             tally: true,
             env: vec!["CNI_".to_owned()],
@@ -118,6 +118,8 @@ pub struct Recorder<'obj> {
     arrived: Rc<RefCell<Vec<Event>>>,
     segments: SharedArray<segment>,
     open: HashMap<Key, Open>,
+    /// Those, by their name.
+    keys: HashMap<SegmentId, Key>,
     /// The latest segment of a process.
     latest: HashMap<u32, Key>,
     past: VecDeque<Past>,
@@ -177,6 +179,7 @@ impl<'obj> Recorder<'obj> {
             tally: tally.map_err(bpf("make an iterator over tasks"))?,
             links: Vec::new(),
             open: HashMap::default(),
+            keys: HashMap::default(),
             latest: HashMap::default(),
             past: VecDeque::new(),
             released: vec![0; slots as usize],
@@ -305,7 +308,11 @@ impl<'obj> Recorder<'obj> {
     fn open(&mut self, key: Key, slot: u32, parent_tgid: u32) -> SegmentId {
         self.last_id += 1;
         let id = SegmentId(self.last_id);
-        self.open.insert(key, Open { id, slot, parent_tgid });
+        // Of one whose end was lost the name goes too.
+        if let Some(lost) = self.open.insert(key, Open { id, slot, parent_tgid }) {
+            self.keys.remove(&lost.id);
+        }
+        self.keys.insert(id, key);
         self.latest.insert(key.0, key);
         id
     }
@@ -318,6 +325,7 @@ impl<'obj> Recorder<'obj> {
         let Some(open) = self.open.remove(&key) else {
             return; // its beginning was lost, and counted
         };
+        self.keys.remove(&open.id);
         if self.latest.get(&key.0) == Some(&key) {
             self.latest.remove(&key.0);
         }
@@ -370,6 +378,10 @@ impl<'obj> Recorder<'obj> {
     }
 
     fn ended(&self, key: Key) -> Option<SegmentId> {
+        // Most of all forks are by processes that have no segment.
+        if key.1 == 0 {
+            return None;
+        }
         self.past.iter().rev().find(|past| past.key == key).map(|past| past.id)
     }
 
@@ -385,7 +397,7 @@ impl<'obj> Recorder<'obj> {
     /// What a segment that lives did so far. Its waiting, bytes and faults are as of the last [`Recorder::tally`]; without
     /// one they are those of its threads that ended.
     pub fn counters(&self, id: SegmentId) -> Option<Counters> {
-        let open = self.open.values().find(|open| open.id == id)?;
+        let open = self.open.get(self.keys.get(&id)?)?;
         let raw = self.segments.get(open.slot as usize);
         Some(counters(&raw, self.tallied(&raw)))
     }
@@ -412,10 +424,8 @@ impl<'obj> Recorder<'obj> {
     /// Follows a segment no longer, because whoever asked has seen enough: appends its end ([`End::Stopped`], with counters
     /// as of the last tally), and its room is free again. What it forks later is recorded, without a parent.
     pub fn let_go(&mut self, id: SegmentId, out: &mut Vec<Record>) {
-        let Some((key, slot)) = self.open.iter().find(|(_, open)| open.id == id).map(|(k, o)| (*k, o.slot))
-        else {
-            return;
-        };
+        let Some(key) = self.keys.get(&id).copied() else { return };
+        let Some(slot) = self.open.get(&key).map(|open| open.slot) else { return };
         // Who deletes it from the map, ends it: it may exit just now.
         if self.skel.maps.slot_of_process.delete(&key.0.to_ne_bytes()).is_ok() {
             self.unfollow(key.0);
@@ -431,6 +441,11 @@ impl<'obj> Recorder<'obj> {
         let place = tgid as usize & (data.followed.len() - 1);
         // SAFETY: a whole, aligned u32 of a mapping that lives as long as `self`; BPF changes it by atomics alone.
         unsafe { AtomicU32::from_ptr(&raw mut data.followed[place]) }.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Segments that are followed now: each has a place of the room that there is.
+    pub fn following(&self) -> usize {
+        self.open.len()
     }
 
     /// Readable when much waits to be drained.

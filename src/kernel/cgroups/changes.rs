@@ -7,6 +7,7 @@ use std::rc::Rc;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, OpenObject, RingBuffer, RingBufferBuilder};
 
+use super::name;
 use super::skel::types::cgroup_event;
 use super::skel::{CgroupsSkel, CgroupsSkelBuilder};
 use crate::kernel::shared::{Wire, decode, until_nul};
@@ -14,25 +15,31 @@ use crate::kernel::shared::{Wire, decode, until_nul};
 // SAFETY: integers alone, a u64 first.
 unsafe impl Wire for cgroup_event {}
 
-/// A cgroup was made or removed.
+/// `MADE` and `RENAMED` in bpf/cgroups.bpf.c; what remains is removed.
+const MADE: u32 = 1;
+const RENAMED: u32 = 2;
+
+/// A cgroup was made, renamed or removed.
 pub struct Event {
     pub id: u64,
     /// As in /proc/cgroups; 0 is v2.
     pub hierarchy: u32,
     pub made: bool,
+    /// And so have those below it other paths now.
+    pub renamed: bool,
     /// CLOCK_MONOTONIC, ns.
     pub at_ns: u64,
     /// The process that did it.
     pub tgid: u32,
     pub comm: String,
-    /// `None`: longer than the event has room for, or not UTF-8.
+    /// `None`: longer than the event has room for.
     pub path: Option<String>,
 }
 
 /// The attached tracepoints.
 pub struct Changes<'obj> {
     skel: CgroupsSkel<'obj>,
-    _links: [Link; 2],
+    _links: [Link; 3],
     ring: RingBuffer<'static>,
     arrived: Rc<RefCell<Vec<Event>>>,
     lost_seen: u64,
@@ -44,9 +51,9 @@ impl<'obj> Changes<'obj> {
         let mut open = CgroupsSkelBuilder::default().open(storage)?;
         let programs = &mut open.progs;
         for program in if typed {
-            [&mut programs.cgroup_mkdir_btf, &mut programs.cgroup_rmdir_btf]
+            [&mut programs.cgroup_mkdir_btf, &mut programs.cgroup_rmdir_btf, &mut programs.cgroup_rename_btf]
         } else {
-            [&mut programs.cgroup_mkdir_raw, &mut programs.cgroup_rmdir_raw]
+            [&mut programs.cgroup_mkdir_raw, &mut programs.cgroup_rmdir_raw, &mut programs.cgroup_rename_raw]
         } {
             program.set_autoload(true);
         }
@@ -54,10 +61,12 @@ impl<'obj> Changes<'obj> {
         let skel = open.load()?;
         let programs = &skel.progs;
         let links = if typed {
-            [programs.cgroup_rmdir_btf.attach()?, programs.cgroup_mkdir_btf.attach()?]
+            [&programs.cgroup_rmdir_btf, &programs.cgroup_mkdir_btf, &programs.cgroup_rename_btf]
         } else {
-            [programs.cgroup_rmdir_raw.attach()?, programs.cgroup_mkdir_raw.attach()?]
+            [&programs.cgroup_rmdir_raw, &programs.cgroup_mkdir_raw, &programs.cgroup_rename_raw]
         };
+        let [rmdir, mkdir, rename] = links;
+        let links = [rmdir.attach()?, mkdir.attach()?, rename.attach()?];
         let arrived = Rc::new(RefCell::new(Vec::new()));
         let to = arrived.clone();
         let mut builder = RingBufferBuilder::new();
@@ -94,14 +103,15 @@ impl<'obj> Changes<'obj> {
 
 fn event(raw: cgroup_event) -> Event {
     let length = usize::try_from(raw.path_len).ok().filter(|length| (1..raw.path.len()).contains(length));
-    let path = length.and_then(|length| {
-        let bytes = raw.path[..length - 1].iter().map(|c| *c as u8).collect();
-        String::from_utf8(bytes).ok()
+    let path = length.map(|length| {
+        let bytes: Vec<u8> = raw.path[..length - 1].iter().map(|c| *c as u8).collect();
+        name::text(&bytes).into_owned()
     });
     Event {
         id: raw.id,
         hierarchy: raw.hierarchy,
-        made: raw.made != 0,
+        made: raw.what == MADE,
+        renamed: raw.what == RENAMED,
         at_ns: raw.at,
         tgid: raw.tgid,
         comm: until_nul(&raw.comm.map(|c| c as u8)),

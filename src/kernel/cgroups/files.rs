@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
-use super::{Roots, parse};
+use super::{Roots, name, parse};
+use crate::kernel::clock::Every;
 use crate::kernel::{CgroupKey, CgroupStat, Hierarchy};
 
-/// Limits and pressure change slowly and cost the most to read: once in so many readings.
-const SLOW_EVERY: u64 = 5;
-/// A file that was not there (a controller that was off) is looked for again once in so many readings.
-const LOOK_AGAIN_EVERY: u64 = 60;
+/// Limits and pressure change slowly and cost the most to read.
+const SLOW_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for a file that was not there (a controller that was off).
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// Descriptors left to the rest of the program.
 const RESERVE: u64 = 256;
 /// No file read here is longer.
@@ -46,12 +48,12 @@ impl Descriptors {
         self.free += files.kept.iter_mut().filter_map(Option::take).count() as u64;
     }
 
-    fn read(&mut self, kept: &mut Option<File>, dir: &Path, path: &str, name: &str) -> io::Result<&str> {
+    fn read(&mut self, kept: &mut Option<File>, dir: &Path, path: &str, file_name: &str) -> io::Result<&str> {
         let opened;
         let file = match kept {
             Some(file) => &*file,
             None => {
-                let file = File::open(dir.join(path.trim_start_matches('/')).join(name))?;
+                let file = File::open(name::below(dir, path).join(file_name))?;
                 if self.free > 0 {
                     self.free -= 1;
                     kept.insert(file)
@@ -67,17 +69,28 @@ impl Descriptors {
 }
 
 /// The open files of one cgroup in one tree, and the numbers last read from the slow ones.
-#[derive(Default)]
 pub struct CgroupFiles {
     kept: [Option<File>; 5],
     slow: CgroupStat,
     /// The kernel or the root of the tree has no such file.
     absent: [bool; 5],
-    begun: bool,
+    slow_due: Every,
+    look_again: Every,
 }
 
 impl CgroupFiles {
-    /// Reads the numbers this tree has of the cgroup.
+    /// None opened yet. Cgroups take turns with what is not read each time.
+    pub fn new(cgroup: CgroupKey) -> Self {
+        CgroupFiles {
+            kept: Default::default(),
+            slow: CgroupStat::default(),
+            absent: [false; 5],
+            slow_due: Every::spread(SLOW_EVERY, cgroup.id),
+            look_again: Every::spread(LOOK_AGAIN_EVERY, cgroup.id),
+        }
+    }
+
+    /// Reads the numbers this tree has of the cgroup at `now` (CLOCK_MONOTONIC, ns).
     ///
     /// # Errors
     /// When a file cannot be read; ENOENT and ENODEV mean that the cgroup is gone.
@@ -87,13 +100,12 @@ impl CgroupFiles {
         roots: &Roots,
         cgroup: CgroupKey,
         path: &str,
-        reading: u64,
+        now: u64,
     ) -> io::Result<CgroupStat> {
-        if (reading + cgroup.id).is_multiple_of(LOOK_AGAIN_EVERY) {
+        if self.look_again.due(now) {
             self.absent = [false; 5];
         }
-        let slow =
-            !std::mem::replace(&mut self.begun, true) || (reading + cgroup.id).is_multiple_of(SLOW_EVERY);
+        let slow = self.slow_due.due(now);
         match cgroup.hierarchy {
             Hierarchy::V1Cpu => self.read_v1(descriptors, roots, path, slow),
             Hierarchy::Unified => self.read_v2(descriptors, roots, path, slow),

@@ -28,7 +28,7 @@ pub enum IteratorError {
     #[error("{0}")]
     Share(#[from] ShareError),
     #[error("{0}")]
-    Root(#[from] io::Error),
+    Io(#[from] io::Error),
 }
 
 /// The loaded iterator over one tree.

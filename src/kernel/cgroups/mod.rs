@@ -5,6 +5,7 @@
 mod changes;
 mod files;
 mod iterator;
+pub mod name;
 mod parse;
 mod roots;
 
@@ -13,8 +14,10 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 use libbpf_rs::OpenObject;
 use tracing::warn;
@@ -22,17 +25,17 @@ use tracing::warn;
 pub use roots::Roots;
 
 use super::birth::{By, CgroupMade};
+use super::clock::Every;
 use super::cpu::Hook;
 use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
-use iterator::Iterator;
+use iterator::{Iterator, IteratorError};
 
 skeleton!(skel, "cgroups");
 
-/// Readings between two walks of the tree when nothing asked for one: what the tracepoints may have
-/// missed is found then.
-const WALK_EVERY: u64 = 60;
+/// Between two walks of the tree when nothing asked for one: what the tracepoints may have missed is found then.
+const WALK_EVERY: Duration = Duration::from_secs(60);
 
 /// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
 const MAX_MADE: usize = 8192;
@@ -76,6 +79,7 @@ pub struct CgroupSampler<'obj> {
     descriptors: Descriptors,
     readings: u64,
     walk_due: bool,
+    walk_again: Every,
     unreadable: u64,
     warned: bool,
     /// That the iterator leaves cgroups out was told.
@@ -93,17 +97,9 @@ impl<'obj> CgroupSampler<'obj> {
     pub fn new(storage: &'obj mut Storage, roots: Roots, options: SamplerOptions) -> Self {
         let soft =
             |what: &str, error: &dyn std::fmt::Display| warn!("{what} ({error}): reading files instead");
-        let iterator = match roots.unified() {
-            Some(root) if options.iterator && roots.cpu_hierarchy() == Hierarchy::Unified => {
-                Iterator::load(&mut storage.iterator, root, options.max_cgroups)
-                    .inspect_err(|e| soft("cgroups cannot be sampled by BPF", e))
-                    .ok()
-            }
-            _ => None,
-        };
-        let changes = options
-            .tracepoints
-            .map(|hook| Changes::load(&mut storage.changes, hook == Hook::TpBtf))
+        let iterator = load_iterator(&mut storage.iterator, &roots, options)
+            .and_then(|loaded| loaded.inspect_err(|e| soft("cgroups cannot be sampled by BPF", e)).ok());
+        let changes = load_changes(&mut storage.changes, options)
             .and_then(|loaded| loaded.inspect_err(|e| soft("new cgroups cannot be seen by BPF", e)).ok());
         CgroupSampler {
             roots,
@@ -113,6 +109,7 @@ impl<'obj> CgroupSampler<'obj> {
             descriptors: Descriptors::for_this_process(),
             readings: 0,
             walk_due: true,
+            walk_again: Every::new(WALK_EVERY),
             unreadable: 0,
             warned: false,
             incomplete_told: false,
@@ -157,9 +154,11 @@ impl<'obj> CgroupSampler<'obj> {
         self.made_lost
     }
 
-    /// Appends which cgroups came and went since the last call, and the numbers of all there are.
+    /// Appends which cgroups came and went since the last call, and the numbers of all there are at `now`
+    /// (CLOCK_MONOTONIC, ns).
     pub fn sample(
         &mut self,
+        now: u64,
         changes: &mut Vec<CgroupChange>,
         stats: &mut Vec<StatReading>,
         losses: &mut Losses,
@@ -170,14 +169,14 @@ impl<'obj> CgroupSampler<'obj> {
         let complete = self.run_iterator(stats);
         // Without the tracepoints only a complete run over the one tree there is tells of new ones.
         let blind = self.changes.is_none() && !(complete && self.roots.v1_cpu().is_none());
-        if self.walk_due || blind || self.readings.is_multiple_of(WALK_EVERY) {
+        if self.walk_again.due(now) || self.walk_due || blind {
             self.walk(changes);
         }
         // What a run that left some out did not visit is not gone.
         if complete {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
-        self.sample_files(stats);
+        self.sample_files(now, stats);
         losses.unreadable_cgroups = self.unreadable;
         losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
     }
@@ -218,7 +217,7 @@ impl<'obj> CgroupSampler<'obj> {
         let Some(source) = &mut self.changes else {
             return;
         };
-        let mut too_long = false;
+        let mut look = false;
         let (roots, readings) = (&self.roots, self.readings);
         let (known, descriptors) = (&mut self.known, &mut self.descriptors);
         let (made, made_lost) = (&mut self.made, &mut self.made_lost);
@@ -239,12 +238,13 @@ impl<'obj> CgroupSampler<'obj> {
             };
             let cgroup = CgroupKey { hierarchy, id: event.id };
             match event.path {
+                _ if event.renamed => look = true, // the walk finds its name, and those of all below it
                 _ if !event.made => forget(known, descriptors, cgroup, changes),
                 Some(path) => remember(known, cgroup, path, readings, changes),
-                None => too_long = true, // the walk finds it
+                None => look = true, // too long: the walk finds it
             }
         });
-        self.walk_due |= lost || too_long;
+        self.walk_due |= lost || look;
     }
 
     /// Walks the trees: what is new is told, what is no more is gone.
@@ -255,8 +255,8 @@ impl<'obj> CgroupSampler<'obj> {
             let mut found = |id, path: &str| {
                 let cgroup = CgroupKey { hierarchy, id };
                 match known.get_mut(&cgroup) {
-                    Some(found) => found.seen = readings,
-                    None => remember(known, cgroup, path.to_owned(), readings, changes),
+                    Some(found) if found.path == path => found.seen = readings,
+                    _ => remember(known, cgroup, path.to_owned(), readings, changes),
                 }
             };
             let mut closed = Vec::new();
@@ -273,7 +273,7 @@ impl<'obj> CgroupSampler<'obj> {
             self.drop_unseen(hierarchy, changes);
             self.unreadable += closed.len() as u64;
             if let Some((path, error)) = closed.first() {
-                self.complain(&root.join(path.trim_start_matches('/')), error);
+                self.complain(&name::below(&root, path), error);
             }
         }
     }
@@ -306,15 +306,14 @@ impl<'obj> CgroupSampler<'obj> {
         });
     }
 
-    fn sample_files(&mut self, stats: &mut Vec<StatReading>) {
+    fn sample_files(&mut self, now: u64, stats: &mut Vec<StatReading>) {
         let skip = self.iterator.as_ref().map(|_| Hierarchy::Unified);
         let (mut complaint, mut unreadable) = (None, 0);
         for (cgroup, known) in &mut self.known {
             if Some(cgroup.hierarchy) == skip {
                 continue;
             }
-            let read =
-                known.files.read(&mut self.descriptors, &self.roots, *cgroup, &known.path, self.readings);
+            let read = known.files.read(&mut self.descriptors, &self.roots, *cgroup, &known.path, now);
             match read {
                 Ok(stat) if stat == CgroupStat::default() => {} // this tree has no number for it
                 Ok(stat) => stats.push(StatReading { cgroup: *cgroup, stat }),
@@ -341,6 +340,38 @@ impl<'obj> CgroupSampler<'obj> {
     }
 }
 
+/// Loads what is to read numbers, if the plan wants it.
+fn load_iterator<'obj>(
+    storage: &'obj mut MaybeUninit<OpenObject>,
+    roots: &Roots,
+    options: SamplerOptions,
+) -> Option<Result<Iterator<'obj>, IteratorError>> {
+    let fits = options.iterator && roots.cpu_hierarchy() == Hierarchy::Unified;
+    let root = roots.unified().filter(|_| fits)?;
+    Some(Iterator::load(storage, root, options.max_cgroups))
+}
+
+/// Loads what is to tell of new cgroups, if the plan wants it.
+fn load_changes(
+    storage: &mut MaybeUninit<OpenObject>,
+    options: SamplerOptions,
+) -> Option<libbpf_rs::Result<Changes<'_>>> {
+    options.tracepoints.map(|hook| Changes::load(storage, hook == Hook::TpBtf))
+}
+
+/// Loads the iterator, runs it once and lets go of it; `None`: it is not what the options ask for.
+pub fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
+    let mut storage = MaybeUninit::uninit();
+    let loaded = load_iterator(&mut storage, roots, options)?;
+    Some(loaded.and_then(|mut iterator| Ok(iterator.run(|_| {}).map(drop)?)))
+}
+
+/// Attaches to the tracepoints and lets go of them; `None`: they are not what the options ask for.
+pub fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
+    let mut storage = MaybeUninit::uninit();
+    Some(load_changes(&mut storage, options)?.map(drop))
+}
+
 fn remember(
     known: &mut HashMap<CgroupKey, Known>,
     cgroup: CgroupKey,
@@ -355,7 +386,7 @@ fn remember(
         }
         old.path.clone_from(&path); // renamed (v1)
     } else {
-        known.insert(cgroup, Known { path: path.clone(), files: CgroupFiles::default(), seen });
+        known.insert(cgroup, Known { path: path.clone(), files: CgroupFiles::new(cgroup), seen });
     }
     changes.push(CgroupChange::Present { cgroup, path });
 }
@@ -388,7 +419,7 @@ fn walk_below(
     found: &mut impl FnMut(u64, &str),
     closed: &mut impl FnMut(&str, io::Error),
 ) {
-    let entries = match fs::read_dir(root.join(path.trim_start_matches('/'))) {
+    let entries = match fs::read_dir(name::below(root, path)) {
         Ok(entries) => entries,
         Err(error) => return unless_vanished(path, error, closed),
     };
@@ -405,7 +436,7 @@ fn walk_below(
         }
         let before = path.len();
         path.push('/');
-        path.push_str(&entry.file_name().to_string_lossy());
+        path.push_str(&name::text(entry.file_name().as_bytes()));
         found(entry.ino(), path);
         walk_below(root, path, found, closed);
         path.truncate(before);

@@ -90,6 +90,25 @@ mod tests {
         assert_eq!(pressure("full total=1"), None);
     }
 
+    #[test]
+    fn no_file_panics() {
+        let seeds: [&[u8]; 5] = [
+            b"nr_periods 52\nnr_throttled 50\nthrottled_time 3939417353\nnr_bursts 0\nburst_time 0\n",
+            b"usage_usec 1009254\nuser_usec 1000000\nnr_periods 51\nnr_throttled 49\nthrottled_usec 3901234\n",
+            b"some avg10=1.53 avg60=0.50 avg300=0.11 total=5713\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=21\n",
+            b"max 100000\n",
+            b"20000 100000\n",
+        ];
+        crate::testfuzz::Mutator::new(&seeds).each(|file| {
+            // What is no text is refused by whoever reads the file.
+            let Ok(text) = std::str::from_utf8(file) else { return };
+            let mut stat = CgroupStat::default();
+            cpu_stat(text, &mut stat);
+            cpu_max(text, &mut stat);
+            let _ = (pressure(text), micros(text), number(text));
+        });
+    }
+
     proptest::proptest! {
         #[test]
         fn no_text_panics(text: String) {

@@ -3,19 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 
-/// Where the way to the API server is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Configuration {
-    /// The one named, `$KUBECONFIG` or `~/.kube/config`.
-    Kubeconfig,
-    /// The service account of the pod this runs in.
-    ServiceAccount,
-}
+use crate::kubeconfig::{self, Unusable};
+
+pub use crate::kubeconfig::Source as Configuration;
 
 /// The API server as seen from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,41 +25,35 @@ impl Kubernetes {
     /// Asks the API server for its version, which every authenticated client may. `kubeconfig`: the way to it,
     /// where it is not looked for.
     pub(super) async fn find(kubeconfig: Option<&Path>, timeout: Duration) -> Kubernetes {
-        let unusable = |name: String, error: KubeconfigError| Kubernetes {
-            configuration: Some(Configuration::Kubeconfig),
-            version: None,
-            error: Some(format!("{name}: {:#}", anyhow::Error::from(error))),
-        };
-        let found = match kubeconfig {
-            Some(path) => from_file(path).await,
-            None => Config::from_kubeconfig(&KubeConfigOptions::default()).await,
-        };
-        let (configuration, config) = match (found, kubeconfig) {
-            (Ok(config), _) => (Configuration::Kubeconfig, config),
-            (Err(e), Some(path)) => return unusable(path.display().to_string(), e),
-            (Err(e), None) if std::env::var_os("KUBECONFIG").is_some() => {
-                return unusable("$KUBECONFIG".into(), e);
+        let (configuration, config) = match kubeconfig::find(kubeconfig).await {
+            Ok(found) => found,
+            Err(Unusable::NoCluster) => return Kubernetes::default(),
+            Err(error) => {
+                let told = kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_some();
+                let (configuration, error) = match error {
+                    Unusable::Kubeconfig { reason, .. } if told => {
+                        (Configuration::Kubeconfig, format!("$KUBECONFIG: {reason}"))
+                    }
+                    Unusable::Kubeconfig { path, reason } => {
+                        (Configuration::Kubeconfig, format!("{}: {reason}", path.display()))
+                    }
+                    error => (Configuration::ServiceAccount, error.to_string()),
+                };
+                return Kubernetes { configuration: Some(configuration), version: None, error: Some(error) };
             }
-            (Err(_), None) => match Config::incluster() {
-                Ok(config) => (Configuration::ServiceAccount, config),
-                Err(_) => return Kubernetes::default(),
-            },
         };
         // Made before the clock starts: it reads the machine's certificates.
-        let asked = Client::try_from(config).map(|client| async move { client.apiserver_version().await });
-        let answer = match asked {
-            Ok(asked) => tokio::time::timeout(timeout, asked).await,
-            Err(e) => Ok(Err(e)),
+        let client = match kubeconfig::client(config) {
+            Ok(client) => client,
+            Err(error) => {
+                return Kubernetes { configuration: Some(configuration), version: None, error: Some(error) };
+            }
         };
-        let (version, error) = match answer {
+        let (version, error) = match tokio::time::timeout(timeout, client.apiserver_version()).await {
             Ok(Ok(info)) => (Some(info.git_version), None),
             Ok(Err(e)) => (None, Some(format!("{:#}", anyhow::Error::from(e)))),
             Err(_) => (None, Some(format!("no answer within {} s", timeout.as_secs_f64()))),
         };
         Kubernetes { configuration: Some(configuration), version, error }
     }
-}
-
-async fn from_file(path: &Path) -> Result<Config, KubeconfigError> {
-    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }

@@ -47,6 +47,20 @@ pub struct Trees {
     /// The tree the cpu controller is in, mounted in sight or not: the one whose ids the scheduler
     /// knows cgroups by.
     pub cpu: Hierarchy,
+    /// The only place that was looked at, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Root>,
+}
+
+/// Where trees were to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// As it was given.
+    pub named: PathBuf,
+    /// Why it could not be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Pressure stall information (PSI) of cgroups.
@@ -66,14 +80,22 @@ impl Trees {
     /// Looks through the mounts. `below`: only those at this path or below count.
     pub(crate) fn find(below: Option<&Path>) -> Trees {
         let me = Process::myself();
-        let mounts =
-            me.as_ref().map_or_else(|_| Vec::new(), |me| me.mountinfo().map_or_else(|_| Vec::new(), |m| m.0));
+        let mounts = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         let own = me.and_then(|me| me.cgroups()).map_or_else(|_| Vec::new(), |cgroups| cgroups.0);
         // The kernel tells a v1 tree's controllers here even if it is mounted nowhere in sight.
         let number = |controller: &str| {
             own.iter().find(|c| c.controllers.iter().any(|name| name == controller)).map(|c| c.hierarchy)
         };
-        let in_sight = |mount: &&MountInfo| below.is_none_or(|root| mount.mount_point.starts_with(root));
+        // The mount table has whole paths without links and `..`; what was given may be any path.
+        let (root, below) = match below.map(|root| (root, fs::canonicalize(root))) {
+            Some((named, Ok(path))) => (Some(Root { named: named.into(), error: None }), Some(path)),
+            Some((named, Err(error))) => {
+                (Some(Root { named: named.into(), error: Some(error.to_string()) }), Some(named.into()))
+            }
+            None => (None, None),
+        };
+        let in_sight =
+            |mount: &&MountInfo| below.as_ref().is_none_or(|root| mount.mount_point.starts_with(root));
         let v1 = |controller: &str| {
             let hierarchy = number(controller)?;
             let has = |m: &&MountInfo| m.fs_type == "cgroup" && m.super_options.contains_key(controller);
@@ -86,6 +108,7 @@ impl Trees {
             v1_cpuacct: v1("cpuacct"),
             v1_memory: v1("memory"),
             cpu: if number("cpu").is_some() { Hierarchy::V1Cpu } else { Hierarchy::Unified },
+            root,
         }
     }
 
@@ -134,6 +157,13 @@ impl Trees {
     }
 }
 
+/// The mounts of a table (proc(5), mountinfo). A line that is none, or no text, hides none of the others: whoever may
+/// mount may choose the name.
+fn mounts(table: &[u8]) -> Vec<MountInfo> {
+    let lines = table.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.filter(|line| !line.is_empty()).filter_map(|line| MountInfo::from_line(line).ok()).collect()
+}
+
 /// Of several mounts of one tree, the first that shows all of it, else the first.
 fn best<'a>(mounts: impl Iterator<Item = &'a MountInfo>, hierarchy: u32) -> Option<Tree> {
     let trees = mounts.map(|mount| Tree {
@@ -142,4 +172,29 @@ fn best<'a>(mounts: impl Iterator<Item = &'a MountInfo>, hierarchy: u32) -> Opti
         whole: fs::metadata(&mount.mount_point).is_ok_and(|root| root.ino() == ROOT_ID),
     });
     trees.reduce(|best, tree| if tree.whole && !best.whole { tree } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testfuzz::Mutator;
+
+    const TABLE: &str = "24 30 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n\
+        41 25 0:36 / /sys/fs/cgroup/cpu,cpuacct rw shared:19 - cgroup cgroup rw,cpu,cpuacct\n";
+
+    #[test]
+    fn a_mount_that_is_no_text_hides_no_other() {
+        let table =
+            [b"90 27 0:9 / /mnt/caf\xe9 rw - ext4 /dev/vdb rw\nnonsense\n", TABLE.as_bytes()].concat();
+        let points: Vec<_> = mounts(&table).into_iter().map(|m| m.mount_point).collect();
+        assert_eq!(points, [PathBuf::from("/sys/fs/cgroup"), "/sys/fs/cgroup/cpu,cpuacct".into()]);
+    }
+
+    #[test]
+    fn no_mount_table_panics() {
+        Mutator::new(&[TABLE.as_bytes()]).each(|table| {
+            let lines = table.iter().filter(|byte| **byte == b'\n').count() + 1;
+            assert!(mounts(table).len() <= lines);
+        });
+    }
 }

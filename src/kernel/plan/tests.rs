@@ -232,13 +232,13 @@ fn refusal_without_a_known_cause_gives_the_error() {
 }
 
 #[test]
-fn without_cgroup_trees_there_are_no_names_and_without_bpf_nothing() {
+fn without_cgroup_trees_there_are_no_names_and_nothing_runs() {
     let mut facts = recorded("debian-6.12-v2");
     facts.cgroups.unified = None;
     let blind = plan(&facts);
     assert!(shortfall(&blind.cpu, "no names").what_to_do.contains("--cgroup-root"));
     assert!(matches!(blind.cgroups, Verdict::Unavailable(_)));
-    assert!(blind.runs());
+    assert!(!blind.runs(), "the scheduler's word about nobody");
     facts.privileges.capabilities.clear();
     facts.trials.tp_btf = Trial::LoadFails("Operation not permitted (os error 1)".into());
     facts.trials.raw_tracepoint = facts.trials.tp_btf.clone();

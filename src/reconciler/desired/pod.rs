@@ -298,7 +298,7 @@ impl PodState {
         // The advice for a whisper that is over is the one given while it was not.
         let advice = match &s.advice {
             Some(advice) if !r.active => advice.clone(),
-            _ => recommend(&evidence, said.node_cores),
+            _ => recommend(&evidence, said.node),
         };
         s.advice = Some(advice.clone());
         (r.source == Source::Kernel).then(|| (evidence, advice, self.remediation.clone()))

@@ -4,8 +4,7 @@ use super::pod::SIGNALS_MAX;
 use super::*;
 use crate::api::{CpuNumbers, RemediationState, Severity, SignalEvidence, SignalKind, Source, WhisperState};
 use crate::reconciler::metrics_api::{self, Silence};
-use crate::reconciler::report::{ContainerFacts, NamedNeighbour};
-use crate::reconciler::report::{PodFacts, Report};
+use crate::reconciler::report::{ContainerFacts, NamedNeighbour, NodeFacts, PodFacts, Report};
 use crate::signals::HistoryPoint;
 
 const MINUTE: u64 = 60;
@@ -72,7 +71,7 @@ impl Bench {
             containers: vec![main],
             ..Default::default()
         };
-        Said { report, pod: Arc::new(pod), metrics: Err(Silence::NotAsked), node_cores: None }
+        Said { report, pod: Arc::new(pod), metrics: Err(Silence::NotAsked), node: NodeFacts::default() }
     }
 
     fn say(&mut self, report: Report) -> Verdict {
@@ -132,11 +131,12 @@ fn a_whisper_becomes_an_object_that_tells_it() {
     );
     assert_eq!(
         s.insight,
-        "Container main was refused the CPU by its own limit for 80 % of 10 s; it used 0.20 cores and wanted 1.00."
+        "Container main was refused the CPU by its own limit for 80 % of 10 s; it used 0.20 cores and \
+         would have used at most 1.00."
     );
     assert_eq!(
         s.kernel_evidence,
-        "main: throttled 80 % of 10 s, 99 stalls; used 0.20 cores, limit 0.20, wanted 1.00"
+        "main: throttled 80 % of 10 s, 99 stalls; used 0.20 cores, limit 0.20, would have used at most 1.00"
     );
     let truth = s.kernel_truth.as_ref().unwrap();
     assert_eq!((truth.summary.as_str(), truth.throttled_percent), ("throttled 80 %", Some(80.0)));

@@ -1,5 +1,6 @@
 //! From an agent's birth event to a status that may be stored: every name, number and list is checked.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use super::check;
 use super::refusal::{Reason, Refusal};
 use crate::api::{BirthNumbers, PodBirthCertificateStatus, SignalEvidence, SignalKind, Source};
+use crate::bounds::{self, ACTION, DNS_NAME, PROGRAM, SENTENCE, WORD};
 use crate::reconciler::report::Report;
 use crate::sinks::names::birth as attr;
 
@@ -67,7 +69,7 @@ pub fn status(json: &str) -> Result<PodBirthCertificateStatus, Refusal> {
         let text: String = e.to_string().chars().filter(|c| !c.is_control()).take(300).collect();
         Refusal::of(Reason::BadField, attr::CERTIFICATE, text)
     })?;
-    checked(&status)?;
+    checked(&mut status)?;
     // Not the sender's to say.
     status.source = Source::Kernel;
     status.observed_generation = None;
@@ -76,36 +78,38 @@ pub fn status(json: &str) -> Result<PodBirthCertificateStatus, Refusal> {
     Ok(status)
 }
 
-fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
-    at_most("phases", status.phases.len(), 64)?;
+/// Numbers, times and lists that cannot be are refused; a text that is too long is cut.
+fn checked(status: &mut PodBirthCertificateStatus) -> Result<(), Refusal> {
+    at_most("phases", status.phases.len(), 128)?;
     at_most("timeline", status.timeline.len(), 512)?;
     at_most("breakdown", status.breakdown.len(), 64)?;
+    at_most("beside", status.beside.len(), 16)?;
     at_most("containers", status.containers.len(), 256)?;
     at_most("restarts", status.restarts.len(), 16)?;
     at_most("missing", status.missing.len(), 16)?;
-    maybe("total", &status.total, 64)?;
-    if let Some(failure) = &status.failure {
-        word("failure.phase", &failure.phase, 64)?;
-        maybe("failure.container", &failure.container, 253)?;
-        word("failure.reason", &failure.reason, 128)?;
-        maybe("failure.message", &failure.message, 512)?;
+    maybe(&mut status.total, WORD);
+    if let Some(failure) = &mut status.failure {
+        word("failure.phase", &mut failure.phase, WORD)?;
+        maybe(&mut failure.container, DNS_NAME);
+        word("failure.reason", &mut failure.reason, ACTION)?;
+        maybe(&mut failure.message, SENTENCE);
     }
-    if let Some(slow) = &status.slow {
-        word("slow.phase", &slow.phase, 64)?;
+    if let Some(slow) = &mut status.slow {
+        word("slow.phase", &mut slow.phase, WORD)?;
         length("slow.tookMs", Some(slow.took_ms))?;
         length("slow.usualMs", Some(slow.usual_ms))?;
     }
-    for phase in &status.phases {
-        word("phases.name", &phase.name, 64)?;
-        maybe("phases.container", &phase.container, 253)?;
+    for phase in &mut status.phases {
+        word("phases.name", &mut phase.name, WORD)?;
+        maybe(&mut phase.container, DNS_NAME);
         time("phases.startMs", Some(phase.start_ms))?;
         length("phases.durationMs", Some(phase.duration_ms))?;
         length("phases.uncertaintyMs", phase.uncertainty_ms)?;
     }
-    for step in &status.timeline {
+    for step in &mut status.timeline {
         time("timeline.timestampMs", Some(step.timestamp_ms))?;
-        word("timeline.action", &step.action, 128)?;
-        maybe("timeline.details", &step.details, 512)?;
+        word("timeline.action", &mut step.action, ACTION)?;
+        maybe(&mut step.details, SENTENCE);
         length("timeline.uncertaintyMs", step.uncertainty_ms)?;
     }
     if let Some(stats) = &status.kernel_stats {
@@ -132,8 +136,8 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         numbers("kernelStats.byNamespace", &stats.by_namespace)?;
         numbers("kernelStats.byCgroupFile", &stats.by_cgroup_file)?;
     }
-    for cost in &status.breakdown {
-        word("breakdown.phase", &cost.phase, 64)?;
+    for cost in status.breakdown.iter_mut().chain(&mut status.beside) {
+        word("breakdown.phase", &mut cost.phase, WORD)?;
         count("breakdown.processes", Some(cost.processes))?;
         count("breakdown.syscalls", cost.syscalls)?;
         length("breakdown.cpuMs", cost.cpu_ms)?;
@@ -152,10 +156,10 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         numbers("breakdown.byNamespace", &cost.by_namespace)?;
         numbers("breakdown.byCgroupFile", &cost.by_cgroup_file)?;
     }
-    for container in &status.containers {
-        word("containers.name", &container.name, 253)?;
-        maybe("containers.id", &container.id, 64)?;
-        maybe("containers.program", &container.program, 256)?;
+    for container in &mut status.containers {
+        word("containers.name", &mut container.name, DNS_NAME)?;
+        maybe(&mut container.id, WORD);
+        maybe(&mut container.program, PROGRAM);
         time("containers.execMs", container.exec_ms)?;
         time("containers.listenMs", container.listen_ms)?;
         if container.port.is_some_and(|p| !(0..=65_535).contains(&p)) {
@@ -163,16 +167,16 @@ fn checked(status: &PodBirthCertificateStatus) -> Result<(), Refusal> {
         }
         count("containers.mounts", container.mounts)?;
     }
-    for restart in &status.restarts {
-        word("restarts.container", &restart.container, 253)?;
+    for restart in &mut status.restarts {
+        word("restarts.container", &mut restart.container, DNS_NAME)?;
         time("restarts.execMs", restart.exec_ms)?;
         time("restarts.listenMs", restart.listen_ms)?;
         count("restarts.syscalls", restart.syscalls)?;
-        maybe("restarts.failure", &restart.failure, 512)?;
+        maybe(&mut restart.failure, SENTENCE);
     }
-    for part in &status.missing {
-        word("missing.part", &part.part, 64)?;
-        check::text("missing.why", &part.why, 512)?;
+    for part in &mut status.missing {
+        word("missing.part", &mut part.part, WORD)?;
+        cut(&mut part.why, SENTENCE);
     }
     Ok(())
 }
@@ -181,21 +185,31 @@ fn at_most(field: &'static str, n: usize, most: usize) -> Result<(), Refusal> {
     if n <= most { Ok(()) } else { Err(check::bad(field, format!("must be at most {most}, are {n}"))) }
 }
 
-fn word(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+fn word(field: &'static str, text: &mut String, max: usize) -> Result<(), Refusal> {
     if text.is_empty() {
         return Err(check::bad(field, "must not be empty"));
     }
-    check::text(field, text, max).map(|_| ())
+    cut(text, max);
+    Ok(())
 }
 
-fn maybe(field: &'static str, text: &Option<String>, max: usize) -> Result<(), Refusal> {
-    text.as_ref().map_or(Ok(()), |text| check::text(field, text, max).map(|_| ()))
+fn maybe(text: &mut Option<String>, max: usize) {
+    text.iter_mut().for_each(|text| cut(text, max));
+}
+
+fn cut(text: &mut String, max: usize) {
+    if let Cow::Owned(cut) = bounds::sentence(text, max) {
+        *text = cut;
+    }
 }
 
 fn numbers(field: &'static str, by: &BTreeMap<String, i64>) -> Result<(), Refusal> {
     at_most(field, by.len(), 64)?;
     by.iter().try_for_each(|(key, n)| {
-        word(field, key, 128)?;
+        if key.is_empty() {
+            return Err(check::bad(field, "must not have an empty name"));
+        }
+        check::text(field, key, ACTION)?;
         count(field, Some(*n))
     })
 }
@@ -234,6 +248,21 @@ mod tests {
         );
     }
 
+    /// A text decides nothing: it is made fit to be shown.
+    #[test]
+    fn a_text_is_cut_and_the_birth_taken() {
+        let long = "x".repeat(10_000);
+        let json = format!(
+            r#""timeline":[{{"timestampMs":0,"actor":"cni","action":"a\u001b[31mb","details":"{long}"}}],
+               "missing":[{{"part":"recorder","why":"{long}"}}]"#
+        );
+        let status = with(&json).expect("taken");
+        assert_eq!(status.timeline[0].action, "a\u{fffd}[31mb");
+        let details = status.timeline[0].details.as_deref().expect("details");
+        assert!(details.len() <= SENTENCE && details.ends_with('…'), "{details}");
+        assert!(status.missing[0].why.len() <= SENTENCE);
+    }
+
     #[test]
     fn what_cannot_be_true_is_refused_by_its_name() {
         for (json, field) in [
@@ -243,7 +272,7 @@ mod tests {
             (r#""phases":[{"name":"x","startMs":0,"durationMs":-1}]"#, "phases.durationMs"),
             (r#""phases":[{"name":"","startMs":0,"durationMs":1}]"#, "phases.name"),
             (r#""phases":[{"name":"x","startMs":1e300,"durationMs":1}]"#, "phases.startMs"),
-            (r#""timeline":[{"timestampMs":0,"actor":"cni","action":"a\u001bb"}]"#, "timeline.action"),
+            (r#""timeline":[{"timestampMs":0,"actor":"cni","action":""}]"#, "timeline.action"),
             (r#""containers":[{"name":"c","port":65536}]"#, "containers.port"),
             (r#""timeline":[{"timestampMs":0,"actor":"nobody","action":"x"}]"#, attr::CERTIFICATE),
             (r#""outcome":"#, attr::CERTIFICATE),
@@ -252,7 +281,7 @@ mod tests {
             assert_eq!(refusal.field.as_deref(), Some(field), "{json}");
             assert!(!refusal.to_string().contains('\n'));
         }
-        let many = vec![r#"{"name":"x","startMs":0,"durationMs":1}"#; 65].join(",");
+        let many = vec![r#"{"name":"x","startMs":0,"durationMs":1}"#; 129].join(",");
         assert_eq!(with(&format!(r#""phases":[{many}]"#)).unwrap_err().field.as_deref(), Some("phases"));
         assert_eq!(status(&" ".repeat(JSON_MAX + 1)).unwrap_err().reason, Reason::TooMuch);
     }

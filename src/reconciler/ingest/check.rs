@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::refusal::{Reason, Refusal};
+use crate::api::{is_label, is_object_name};
 
 /// What was said longer ago than this says nothing of now.
 pub const PAST_MAX: Duration = Duration::from_secs(3600);
@@ -28,7 +29,7 @@ pub fn label<'a>(field: &'static str, s: &'a str) -> Result<&'a str, Refusal> {
 
 /// A DNS subdomain (RFC 1123): a pod, a node.
 pub fn subdomain<'a>(field: &'static str, s: &'a str) -> Result<&'a str, Refusal> {
-    if s.len() <= 253 && s.split('.').all(is_subdomain_part) {
+    if is_object_name(s) {
         return Ok(s);
     }
     Err(bad(field, format!("must be a DNS subdomain (a-z, 0-9, '-', '.', at most 253), is {}", shown(s))))
@@ -113,19 +114,6 @@ pub fn bad(field: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Refus
 
 fn signed(d: Duration) -> jiff::SignedDuration {
     jiff::SignedDuration::try_from(d).unwrap_or(jiff::SignedDuration::MAX)
-}
-
-fn is_label(s: &str) -> bool {
-    s.len() <= 63 && is_subdomain_part(s)
-}
-
-fn is_subdomain_part(s: &str) -> bool {
-    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = s.as_bytes();
-    !bytes.is_empty()
-        && bytes.iter().all(|&b| alnum(b) || b == b'-')
-        && alnum(bytes[0])
-        && alnum(bytes[bytes.len() - 1])
 }
 
 /// What was sent, short enough and plain enough for one line.

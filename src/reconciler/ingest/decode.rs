@@ -11,6 +11,7 @@ use super::certificate::{self, Certified};
 use super::check;
 use super::refusal::{Reason, Refusal};
 use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
+use crate::bounds;
 use crate::reconciler::report::{NamedNeighbour, Report};
 use crate::signals::HistoryPoint;
 use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
@@ -19,10 +20,6 @@ use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resourc
 pub const RECORDS_MAX: usize = 10_000;
 /// Attributes of one record or resource: ours has some thirty, a collector may add its own.
 const ATTRIBUTES_MAX: usize = 128;
-/// Neighbours kept of one report; an agent sends at most five.
-const NEIGHBOURS_MAX: usize = 8;
-/// History points of one report; an agent sends two minutes.
-const HISTORY_MAX: usize = 600;
 
 /// What one request held.
 #[derive(Debug, Default)]
@@ -31,6 +28,9 @@ pub struct Decoded {
     pub births: Vec<Certified>,
     /// One per refused record, up to [`RECORDS_MAX`]; beyond that `unread` counts.
     pub refused: Vec<Refusal>,
+    /// What was left out of reports that were taken: of a wrong neighbour's name or a history that cannot be, none is
+    /// better than no report.
+    pub left_out: Vec<Refusal>,
     /// Records that are none of ours: other events, whispers of what is no pod.
     pub ignored: u64,
     /// Records not looked at, because the request held too many.
@@ -53,7 +53,7 @@ pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
             out.unread += 1;
             continue;
         }
-        match said(record, &pod, now) {
+        match said(record, &pod, now, &mut out.left_out) {
             Ok(Some(Said::Whisper(report))) => out.reports.push(*report),
             Ok(Some(Said::Birth(certified))) => out.births.push(*certified),
             Ok(None) => out.ignored += 1,
@@ -101,6 +101,7 @@ fn said(
     record: &LogRecord,
     pod: &Result<Option<Pod>, Refusal>,
     now: Timestamp,
+    left_out: &mut Vec<Refusal>,
 ) -> Result<Option<Said>, Refusal> {
     const OURS: [&str; 2] = [WHISPER_EVENT, BIRTH_EVENT];
     let named = Some(record.event_name.as_str()).filter(|name| !name.is_empty());
@@ -122,7 +123,7 @@ fn said(
     )?;
     Ok(Some(match name {
         BIRTH_EVENT => Said::Birth(Box::new(certified(&a, pod, at)?)),
-        _ => Said::Whisper(Box::new(whisper(&a, pod, at, now)?)),
+        _ => Said::Whisper(Box::new(whisper(&a, pod, (at, now), left_out)?)),
     }))
 }
 
@@ -136,7 +137,13 @@ fn certified(a: &Attributes<'_>, pod: &Pod, at: Timestamp) -> Result<Certified, 
     })
 }
 
-fn whisper(a: &Attributes<'_>, pod: &Pod, at: Timestamp, now: Timestamp) -> Result<Report, Refusal> {
+/// `at`: when it was said, and now. What only decorates it is left out where it is wrong.
+fn whisper(
+    a: &Attributes<'_>,
+    pod: &Pod,
+    (at, now): (Timestamp, Timestamp),
+    left_out: &mut Vec<Refusal>,
+) -> Result<Report, Refusal> {
     let signal = a.need_text(attr::SIGNAL)?;
     let kind = SignalKind::parse(signal).ok_or_else(|| {
         Refusal::of(
@@ -170,8 +177,8 @@ fn whisper(a: &Attributes<'_>, pod: &Pod, at: Timestamp, now: Timestamp) -> Resu
             cpu: cpu(a)?,
             ..Default::default()
         },
-        neighbours: neighbours(a)?,
-        history: history(a, now)?,
+        neighbours: neighbours(a, left_out).unwrap_or_else(|wrong| nothing(wrong, left_out)),
+        history: history(a, now).unwrap_or_else(|wrong| nothing(wrong, left_out)),
     })
 }
 
@@ -195,11 +202,18 @@ fn cpu(a: &Attributes) -> Result<Option<CpuNumbers>, Refusal> {
         wait_neighbour_seconds: a.double(attr::WAIT_NEIGHBOUR, check::amount)?,
         wait_own_seconds: a.double(attr::WAIT_OWN, check::amount)?,
         wait_unattributed_seconds: a.double(attr::WAIT_UNATTRIBUTED, check::amount)?,
+        contended_seconds: a.double(attr::CONTENDED_TIME, check::amount)?,
     };
     Ok((numbers != CpuNumbers::default()).then_some(numbers))
 }
 
-fn neighbours(a: &Attributes) -> Result<Vec<NamedNeighbour>, Refusal> {
+fn nothing<T>(wrong: Refusal, left_out: &mut Vec<Refusal>) -> Vec<T> {
+    left_out.push(wrong);
+    Vec::new()
+}
+
+/// Those of whom all can be true, their names cut where they are too long.
+fn neighbours(a: &Attributes, left_out: &mut Vec<Refusal>) -> Result<Vec<NamedNeighbour>, Refusal> {
     let names = a.array(attr::NEIGHBOUR_NAMES, text_of)?;
     let namespaces = a.array(attr::NEIGHBOUR_NAMESPACES, text_of)?;
     let pods = a.array(attr::NEIGHBOUR_PODS, text_of)?;
@@ -207,21 +221,32 @@ fn neighbours(a: &Attributes) -> Result<Vec<NamedNeighbour>, Refusal> {
     if namespaces.len() != names.len() || pods.len() != names.len() || percents.len() != names.len() {
         return Err(check::bad(attr::NEIGHBOUR_NAMES, "and its parallel arrays must be of one length"));
     }
-    let mut out = Vec::with_capacity(names.len().min(NEIGHBOURS_MAX));
+    let mut out = Vec::with_capacity(names.len().min(bounds::NEIGHBOURS));
     for (((name, namespace), pod), percent) in
-        names.into_iter().zip(namespaces).zip(pods).zip(percents).take(NEIGHBOURS_MAX)
+        names.into_iter().zip(namespaces).zip(pods).zip(percents).take(bounds::NEIGHBOURS)
     {
-        if name.is_empty() {
-            return Err(check::bad(attr::NEIGHBOUR_NAMES, "must not be empty"));
+        match neighbour(name, namespace, pod, percent) {
+            Ok(neighbour) => out.push(neighbour),
+            Err(wrong) => left_out.push(wrong),
         }
-        out.push(NamedNeighbour {
-            name: check::text(attr::NEIGHBOUR_NAMES, name, 512)?.to_owned(),
-            namespace: check::text(attr::NEIGHBOUR_NAMESPACES, namespace, 63)?.to_owned(),
-            pod: check::text(attr::NEIGHBOUR_PODS, pod, 253)?.to_owned(),
-            percent: check::amount(attr::NEIGHBOUR_PERCENTS, percent)?,
-        });
     }
     Ok(out)
+}
+
+/// Whose namespace it is decides who may be told of it: that is no decoration.
+fn neighbour(name: &str, namespace: &str, pod: &str, percent: f64) -> Result<NamedNeighbour, Refusal> {
+    if name.is_empty() {
+        return Err(check::bad(attr::NEIGHBOUR_NAMES, "must not be empty"));
+    }
+    if !namespace.is_empty() {
+        check::label(attr::NEIGHBOUR_NAMESPACES, namespace)?;
+    }
+    Ok(NamedNeighbour {
+        name: bounds::name(name, bounds::NAME).into_owned(),
+        namespace: namespace.to_owned(),
+        pod: bounds::name(pod, bounds::DNS_NAME).into_owned(),
+        percent: check::amount(attr::NEIGHBOUR_PERCENTS, percent)?,
+    })
 }
 
 /// The history, oldest first. A counter that falls back (a container restarted) begins it anew.
@@ -236,14 +261,12 @@ fn history(a: &Attributes, now: Timestamp) -> Result<Vec<HistoryPoint>, Refusal>
     {
         return Err(check::bad(attr::HISTORY_TIME, "and its parallel arrays must be of one length"));
     }
-    if times.len() > HISTORY_MAX {
-        return Err(check::bad(attr::HISTORY_TIME, format!("must be at most {HISTORY_MAX} points")));
-    }
     let ns = |field, n: i64| {
         u64::try_from(n).map_err(|_| check::bad(field, format!("must not be negative, is {n}")))
     };
-    let mut out: Vec<HistoryPoint> = Vec::with_capacity(times.len());
-    for i in 0..times.len() {
+    let mut out: Vec<HistoryPoint> = Vec::with_capacity(times.len().min(bounds::HISTORY));
+    // The newest, where there are more than are kept.
+    for i in times.len().saturating_sub(bounds::HISTORY)..times.len() {
         let time = check::unix_ns(attr::HISTORY_TIME, times[i].into())?;
         check::said_at(attr::HISTORY_TIME, time, now)?;
         let point = HistoryPoint {

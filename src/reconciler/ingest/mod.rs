@@ -23,9 +23,9 @@ pub use refusal::{Reason, Refusal};
 
 use super::faults::{Fault, FaultLog};
 use super::metrics_api::{Answer, MetricsApi, Silence};
-use super::nodes::NodeSizes;
+use super::nodes::Nodes;
 use super::pods::Pods;
-use super::report::{PodFacts, Report};
+use super::report::{NodeFacts, PodFacts, Report};
 use super::telemetry::Telemetry;
 use crate::api::Source;
 
@@ -40,8 +40,7 @@ pub struct Said {
     pub report: Report,
     pub pod: Arc<PodFacts>,
     pub metrics: Answer,
-    /// CPU the pod's node can give to pods, cores.
-    pub node_cores: Option<f64>,
+    pub node: NodeFacts,
 }
 
 /// Why a report was not taken.
@@ -59,7 +58,7 @@ pub enum NotTaken {
 pub struct Intake {
     pods: Pods,
     metrics: MetricsApi,
-    sizes: NodeSizes,
+    nodes: Nodes,
     only_namespace: Option<String>,
     out: ArcSwapOption<mpsc::Sender<Said>>,
     telemetry: Arc<Telemetry>,
@@ -71,7 +70,7 @@ impl Intake {
         Intake {
             pods: Pods::new(client.clone()),
             metrics: MetricsApi::new(client.clone()),
-            sizes: NodeSizes::new(client),
+            nodes: Nodes::new(client),
             only_namespace,
             out: ArcSwapOption::empty(),
             telemetry,
@@ -155,16 +154,16 @@ impl Intake {
         }
         let ask = report.source == Source::Kernel && report.active && report.numbers.cpu.is_some();
         if !ask {
-            return Ok(Said { report, pod, metrics: Err(Silence::NotAsked), node_cores: None });
+            return Ok(Said { report, pod, metrics: Err(Silence::NotAsked), node: NodeFacts::default() });
         }
-        let (metrics, node_cores) =
-            futures::join!(self.metrics.get(&pod.namespace, &pod.name), self.node_cores(&pod.node));
-        Ok(Said { report, pod, metrics, node_cores })
+        let (metrics, node) =
+            futures::join!(self.metrics.get(&pod.namespace, &pod.name), self.node(&pod.node));
+        Ok(Said { report, pod, metrics, node })
     }
 
     /// Advice can do without it: not waited for long.
-    async fn node_cores(&self, node: &str) -> Option<f64> {
-        tokio::time::timeout(Duration::from_millis(400), self.sizes.cores(node)).await.ok().flatten()
+    async fn node(&self, node: &str) -> NodeFacts {
+        tokio::time::timeout(Duration::from_millis(400), self.nodes.get(node)).await.unwrap_or_default()
     }
 }
 

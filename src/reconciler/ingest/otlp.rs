@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{
@@ -59,6 +61,13 @@ async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if !is_served(&request) {
+        // The gRPC service would answer 200 with a header that says it has no such method: to a sender over HTTP that
+        // its data were taken.
+        telemetry.refused("otlp", Reason::Malformed, 1);
+        let why = "logs alone are taken here: POST /v1/logs, or OTLP over gRPC\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
     let scope = match request.extensions().get::<VerifiedPeer>() {
         Some(VerifiedPeer) => Ok(Scope::Cluster),
         None => gatekeeper.admit(request.headers(), &PATHS).await,
@@ -81,6 +90,12 @@ async fn admit(
             status.into_http()
         }
     }
+}
+
+/// It is for one of the two services: OTLP logs over HTTP, or anything over gRPC, which answers for itself.
+fn is_served(request: &Request) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    request.uri().path() == otlp_http::PATH || kind.is_some_and(|kind| kind.starts_with("application/grpc"))
 }
 
 /// Both services are this one.
@@ -112,7 +127,7 @@ impl Logs {
             decode(logs, now, &mut decoded);
         }
         drop(message);
-        let Decoded { reports, births, mut refused, ignored, unread } = decoded;
+        let Decoded { reports, births, mut refused, left_out, ignored, unread } = decoded;
         self.telemetry.ignored(ignored);
         match self.intake.take(reports, scope).await {
             Ok(more) => refused.extend(more),
@@ -145,13 +160,18 @@ impl Logs {
         }
         refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
         self.telemetry.refused("otlp", Reason::TooMuch, unread);
+        self.telemetry.refused("otlp", Reason::LeftOut, left_out.len() as u64);
         let rejected = refused.len() as u64 + unread;
-        let partial = (rejected > 0).then(|| {
-            let first = refused.first().map(ToString::to_string);
-            ExportLogsPartialSuccess {
-                rejected_log_records: i64::try_from(rejected).unwrap_or(i64::MAX),
-                error_message: first.unwrap_or_else(|| "too many log records in one request".to_owned()),
-            }
+        let first = match (refused.first(), left_out.first()) {
+            (Some(refused), _) => Some(refused.to_string()),
+            (None, _) if unread > 0 => Some("too many log records in one request".to_owned()),
+            // Nothing was rejected: a warning, as the specification has it.
+            (None, Some(wrong)) => Some(format!("taken without what is wrong of it: {wrong}")),
+            (None, None) => None,
+        };
+        let partial = first.map(|error_message| ExportLogsPartialSuccess {
+            rejected_log_records: i64::try_from(rejected).unwrap_or(i64::MAX),
+            error_message,
         });
         if let Some(partial) = &partial {
             tracing::debug!(rejected, error = partial.error_message, "OTLP log records refused");

@@ -22,10 +22,12 @@ pub enum Reason {
     OtherNamespace,
     /// More than one message, request or cluster may hold.
     TooMuch,
+    /// Not a report: something that decorates one, which was taken without it.
+    LeftOut,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::Malformed,
         Reason::BadField,
         Reason::UnknownSignal,
@@ -34,6 +36,7 @@ impl Reason {
         Reason::OtherNode,
         Reason::OtherNamespace,
         Reason::TooMuch,
+        Reason::LeftOut,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Reason {
             Reason::OtherNode => "other_node",
             Reason::OtherNamespace => "other_namespace",
             Reason::TooMuch => "too_much",
+            Reason::LeftOut => "left_out",
         }
     }
 }

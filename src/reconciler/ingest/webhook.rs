@@ -106,7 +106,7 @@ async fn receive(
                 Reason::NoSuchPod => StatusCode::NOT_FOUND,
                 Reason::TooMuch => StatusCode::PAYLOAD_TOO_LARGE,
                 Reason::OtherNode | Reason::OtherNamespace => StatusCode::FORBIDDEN,
-                Reason::BadField | Reason::UnknownSignal | Reason::NoSuchContainer => {
+                Reason::BadField | Reason::UnknownSignal | Reason::NoSuchContainer | Reason::LeftOut => {
                     StatusCode::UNPROCESSABLE_ENTITY
                 }
             };

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::command::{self, Change};
-use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, window};
+use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, scope, window};
 use crate::api::{CpuNumbers, NeighbourShare, ResourceStep};
 use crate::quantity::{from_milli, to_milli};
-use crate::reconciler::report::{ContainerKind, Evidence, PodFacts};
+use crate::reconciler::report::{ContainerKind, Evidence, NodeFacts, PodFacts};
 use crate::signals::HistoryPoint;
 
 /// The kubelet's default enforcement period, seconds (`--cpu-cfs-quota-period`).
@@ -15,14 +15,14 @@ const PERIOD_SECONDS: f64 = 0.1;
 const MIN_STALLS: i64 = 5;
 /// Stopped for a smaller share of the window, no advice is worth a change.
 const MIN_THROTTLED_PERCENT: f64 = 1.0;
-/// Kept waiting by neighbours for a smaller share of the window (summed over threads), likewise.
+/// Kept waiting by neighbours for a smaller share of the window, likewise.
 const MIN_NEIGHBOUR_PERCENT: f64 = 5.0;
 /// Throttled in a smaller share of the periods, its bursts came to an end within the window.
 const BURSTS_END_BELOW: f64 = 0.75;
 /// One neighbour with this share of the neighbours' part is the one to be kept apart from.
 const MAIN_NEIGHBOUR: f64 = 0.5;
 
-/// What the container would have needed, in cores.
+/// What the container would have needed, at most, in cores.
 struct Need {
     cores: f64,
     mean_demand: f64,
@@ -30,11 +30,23 @@ struct Need {
     basis: &'static str,
 }
 
-/// See `docs/recommendations.md`. `demand` is the floor; what it wanted in the periods in which it
-/// was stopped may be more, and the work that came in one burst bounds that again.
-fn need(cpu: &CpuNumbers, window: f64, limit: f64, throttled: f64, history: &[HistoryPoint]) -> Option<Need> {
+/// See `docs/recommendations.md`. All of these are upper bounds, since a CPU counts as stopped until the end of a period,
+/// however little was left to do there. `demand` is the least of them; what it wanted in the periods in which it was
+/// stopped may be more, and the work that came in one burst bounds that again.
+fn need(
+    cpu: &CpuNumbers,
+    window: f64,
+    limit: f64,
+    throttled: f64,
+    history: &[HistoryPoint],
+    node_cores: Option<f64>,
+) -> Option<Need> {
     let usage = cpu.usage_cores?;
-    let mean_demand = cpu.demand_cores.unwrap_or(0.0).max(usage + throttled / window);
+    // No more was refused than its threads waited for.
+    let throttled = cpu.wait_seconds.filter(|w| sane(*w)).map_or(throttled, |wait| throttled.min(wait));
+    // The agent's own bound, which knows the machine's CPUs; what was used is no estimate.
+    let counted = usage + throttled / window;
+    let mean_demand = cpu.demand_cores.filter(|d| sane(*d)).map_or(counted, |d| d.min(counted)).max(usage);
     let peak =
         intervals(history, window).map(|i| (i.used + i.throttled) / i.seconds).fold(mean_demand, f64::max);
 
@@ -61,6 +73,8 @@ fn need(cpu: &CpuNumbers, window: f64, limit: f64, throttled: f64, history: &[Hi
             (found.cores, found.basis) = (cores, basis);
         }
     }
+    // No pod uses more than its node has.
+    found.cores = node_cores.map_or(found.cores, |node| found.cores.min(node).max(usage));
     Some(found)
 }
 
@@ -125,7 +139,7 @@ fn guaranteed(pod: &PodFacts) -> bool {
         })
 }
 
-pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation {
+pub fn throttled(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let window = match window(evidence) {
         Ok(window) => window,
         Err(why) => return Recommendation::none(why),
@@ -151,7 +165,7 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         Ok(limit) => limit,
         Err(why) => return Recommendation::none(why),
     };
-    let Some(need) = need(cpu, window, limit, throttled, &evidence.history) else {
+    let Some(need) = need(cpu, window, limit, throttled, &evidence.history, node.cpu_cores) else {
         return Recommendation::none("usage is unknown.");
     };
 
@@ -165,11 +179,11 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
 
     let mut reason = format!(
         "Stopped {percent:.0} % of {window:.0} s by its CPU limit of {limit:.2} cores ({stalls} stalls): \
-         it used {usage:.2} cores and would have used {:.2}.",
+         it used {usage:.2} cores and would have used at most {:.2}.",
         need.mean_demand
     );
     let mut drop = false;
-    if let Some(node) = node_cores
+    if let Some(node) = node.cpu_cores
         && to >= to_milli(node)
     {
         to = to_milli(node).max(limit_milli);
@@ -185,20 +199,20 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
     if drop {
         let _ = write!(
             reason,
-            " To meet {} ({:.2} cores) the limit would have to be the whole node's ({} cores), which restrains nothing: drop it; \
+            " To meet {} (at most {:.2} cores) the limit would have to be the whole node's ({} cores), which restrains nothing: drop it; \
              its request keeps its share.",
             need.basis,
             need.cores,
             from_milli(to),
         );
-        let change = Change::drop_cpu_limit();
-        let command = command::for_owner(evidence, &change);
+        reason.push_str(&scope(evidence));
+        let commands = command::all(evidence, &Change::drop_cpu_limit(), node);
         return Recommendation::new(
             Kind::DropLimit,
             Some(from),
             Some(ResourceStep::default()),
             reason,
-            command,
+            commands,
         );
     }
 
@@ -211,7 +225,7 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
     } else {
         let _ = write!(
             reason,
-            " A limit of {} meets {} ({:.2} cores) with {:.0} % to spare.",
+            " A limit of {} meets {} (at most {:.2} cores) with {:.0} % to spare.",
             from_milli(wanted),
             need.basis,
             need.cores,
@@ -234,14 +248,15 @@ pub fn throttled(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         target.cpu_request_cores = target.cpu_limit_cores;
         from.cpu_request_cores = from.cpu_limit_cores;
     }
-    let command = command::for_owner(evidence, &change).or_else(|| command::in_place(evidence, &change));
-    Recommendation::new(Kind::RaiseLimit, Some(from), Some(target), reason, command)
+    reason.push_str(&scope(evidence));
+    let commands = command::all(evidence, &change, node);
+    Recommendation::new(Kind::RaiseLimit, Some(from), Some(target), reason, commands)
 }
 
 /// Who most of the wait is blamed on.
 enum Culprit<'a> {
-    /// `namespace/pod/container`.
-    Pod(&'a str),
+    /// `namespace/pod/container`, and the first two of these.
+    Pod(&'a str, (&'a str, &'a str)),
     /// A systemd unit or a cgroup path.
     System(&'a str),
     /// Pods of other namespaces; which and how many may not be said.
@@ -252,20 +267,22 @@ impl<'a> Culprit<'a> {
     fn of(n: &'a NeighbourShare) -> Culprit<'a> {
         match n.name.as_str() {
             _ if n.withheld => Culprit::Withheld,
-            name if !name.starts_with('/') && name.contains('/') => Culprit::Pod(name),
-            name => Culprit::System(name),
+            name => match command::pod_of(name) {
+                Some(pod) => Culprit::Pod(name, pod),
+                None => Culprit::System(name),
+            },
         }
     }
 
     fn name(&self) -> &'a str {
         match self {
-            Culprit::Pod(name) | Culprit::System(name) => name,
+            Culprit::Pod(name, _) | Culprit::System(name) => name,
             Culprit::Withheld => "other namespaces, whose names are withheld",
         }
     }
 }
 
-pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation {
+pub fn contended(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let window = match window(evidence) {
         Ok(window) => window,
         Err(why) => return Recommendation::none(why),
@@ -273,25 +290,30 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
     let Some(cpu) = &evidence.numbers.cpu else {
         return Recommendation::none("no CPU numbers came with it.");
     };
-    let (Some(wait), Some(usage)) = (cpu.wait_neighbour_seconds, cpu.usage_cores) else {
+    // Where the kernel cannot tell in how much of the time any thread waited, as long as they waited together.
+    let (Some(wait), Some(usage)) = (cpu.contended_seconds.or(cpu.wait_neighbour_seconds), cpu.usage_cores)
+    else {
         return Recommendation::none("usage or the wait behind neighbours is unknown.");
     };
     if ![wait, usage].into_iter().all(sane) {
         return Recommendation::none("usage or the wait behind neighbours makes no sense.");
     }
-    let percent = wait / window * 100.0;
+    let percent = (wait / window * 100.0).min(100.0);
     if percent < MIN_NEIGHBOUR_PERCENT {
         return Recommendation::none(format!(
             "it waited {percent:.1} % of {window:.0} s behind neighbours: too little to judge by."
         ));
     }
-    let demand = usage + wait / window;
-    let request =
-        evidence.pod.container(&evidence.container).map_or(cpu.request_cores, |c| c.cpu_request_cores);
+    // On each CPU on which a thread waited it could have run, as far as its limit and the machine go.
+    let container = evidence.pod.container(&evidence.container);
+    let bounds =
+        [cpu.limit_cores, container.and_then(|c| c.cpu_limit_cores), node.cpu_cores, Some(MAX_CORES)];
+    let demand = bounds.into_iter().flatten().fold(usage + wait / window, f64::min).max(usage);
+    let request = container.map_or(cpu.request_cores, |c| c.cpu_request_cores);
     let main = evidence.numbers.neighbours.first().filter(|n| n.percent >= MAIN_NEIGHBOUR * percent);
     let mut reason = format!(
         "Waited {percent:.0} % of {window:.0} s for a CPU on which others ran: it used {usage:.2} cores, \
-         would have used {demand:.2}, and requests {}.",
+         would have used at most {demand:.2}, and requests {}.",
         request.map_or("none".to_string(), |r| format!("{r:.2}"))
     );
     let culprit = main.map(Culprit::of);
@@ -301,15 +323,14 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
 
     let request_milli = request.map_or(0, to_milli);
     let wanted = round_up_milli(demand * (1.0 + HEADROOM) * 1e3);
-    let limit_milli =
-        evidence.pod.container(&evidence.container).and_then(|c| c.cpu_limit_cores).map(to_milli);
+    let limit_milli = container.and_then(|c| c.cpu_limit_cores).map(to_milli);
     // Without a request there is nothing to multiply: the demand, bounded by the node alone. What it
     // uses now it may always ask for.
     let most = match request {
         Some(request) => to_milli(request * MAX_FACTOR).max(round_up_milli(usage * 1e3)),
         None => i64::MAX,
     };
-    let most = most.min(to_milli(node_cores.unwrap_or(MAX_CORES).min(MAX_CORES)));
+    let most = most.min(to_milli(node.cpu_cores.unwrap_or(MAX_CORES).min(MAX_CORES)));
     let to = wanted.min(limit_milli.unwrap_or(i64::MAX)).min(most);
 
     if to > request_milli {
@@ -321,24 +342,25 @@ pub fn contended(evidence: &Evidence, node_cores: Option<f64>) -> Recommendation
         }
         let _ = write!(
             reason,
-            " A request of {} makes the scheduler set aside what it wants and weighs against its neighbours.",
+            " A request of {} makes the scheduler set that much aside and weighs against its neighbours.",
             from_milli(to)
         );
         let change = Change::cpu_request(to);
         let from = ResourceStep { cpu_request_cores: request, ..ResourceStep::default() };
         let target = ResourceStep { cpu_request_cores: Some(to as f64 / 1e3), ..ResourceStep::default() };
-        let command = command::for_owner(evidence, &change).or_else(|| command::in_place(evidence, &change));
-        return Recommendation::new(Kind::RaiseRequest, Some(from), Some(target), reason, command);
+        reason.push_str(&scope(evidence));
+        let commands = command::all(evidence, &change, node);
+        return Recommendation::new(Kind::RaiseRequest, Some(from), Some(target), reason, commands);
     }
     match culprit {
-        Some(Culprit::Pod(neighbour)) => {
+        Some(Culprit::Pod(neighbour, pod)) => {
             let _ = write!(
                 reason,
                 " Its request covers that already, so a higher one would not help: keep it apart from {neighbour} by a podAntiAffinity \
                  to that pod's labels (topologyKey kubernetes.io/hostname), or limit that neighbour."
             );
-            let command = command::labels_of(neighbour);
-            Recommendation::new(Kind::Spread, None, None, reason, command)
+            let commands = command::labels_of(pod).into_iter().collect();
+            Recommendation::new(Kind::Spread, None, None, reason, commands)
         }
         Some(Culprit::Withheld) => Recommendation::none(format!(
             "{reason} Its request covers that already, so a higher one would not help: ask who may see the other \

@@ -1,9 +1,9 @@
 //! Memory: near its limit, reading back what it just had to drop, or killed.
 
 use super::command::{self, Change};
-use super::{HEADROOM, Kind, MAX_FACTOR, Recommendation, window};
+use super::{HEADROOM, Kind, MAX_FACTOR, Recommendation, scope, window};
 use crate::api::{ResourceStep, SignalKind};
-use crate::reconciler::report::Evidence;
+use crate::reconciler::report::{Evidence, NodeFacts};
 
 /// Bytes of a page; a refault is one. (Both architectures we build for; a 64 KiB-page arm64 kernel
 /// makes this an underestimate.)
@@ -28,7 +28,7 @@ fn mebibytes(bytes: i64) -> String {
     format!("{:.0} MiB", bytes as f64 / MEBIBYTE as f64)
 }
 
-pub fn short(evidence: &Evidence) -> Recommendation {
+pub fn short(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let Some(memory) = &evidence.numbers.memory else {
         return Recommendation::none("no memory numbers came with it.");
     };
@@ -91,6 +91,7 @@ pub fn short(evidence: &Evidence) -> Recommendation {
         from.memory_request_bytes = from.memory_limit_bytes;
         target.memory_request_bytes = target.memory_limit_bytes;
     }
-    let command = command::for_owner(evidence, &change).or_else(|| command::in_place(evidence, &change));
-    Recommendation::new(Kind::MemoryLimit, Some(from), Some(target), reason, command)
+    reason.push_str(&scope(evidence));
+    let commands = command::all(evidence, &change, node);
+    Recommendation::new(Kind::MemoryLimit, Some(from), Some(target), reason, commands)
 }

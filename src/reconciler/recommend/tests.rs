@@ -5,10 +5,25 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::{CpuNumbers, MemoryNumbers, NeighbourShare, Severity, SignalEvidence};
-use crate::reconciler::report::{ContainerFacts, ContainerKind, PodFacts};
+use crate::reconciler::report::{ContainerFacts, ContainerKind, NodeFacts, Owner, PodFacts};
 use crate::signals::HistoryPoint;
 
 const MIB: i64 = 1 << 20;
+
+/// What is advised where it is not known whether the node resizes pods in place.
+fn recommend(evidence: &Evidence, cpu_cores: Option<f64>) -> Recommendation {
+    super::recommend(evidence, NodeFacts { cpu_cores, resizes: None })
+}
+
+/// The command, where there is one.
+fn command(r: &Recommendation) -> Option<&str> {
+    assert!(r.commands.len() <= 1, "{:?}", r.commands);
+    r.commands.first().map(|c| c.line.as_str())
+}
+
+fn owner(api_version: &str, kind: &str, name: &str) -> Owner {
+    Owner { api_version: api_version.into(), kind: kind.into(), name: name.into() }
+}
 
 fn pod(container: ContainerFacts) -> PodFacts {
     PodFacts {
@@ -16,7 +31,7 @@ fn pod(container: ContainerFacts) -> PodFacts {
         name: "web-5d9c-x7".into(),
         uid: "u".into(),
         node: "n".into(),
-        owner: Some(("ReplicaSet".into(), "web-5d9c".into())),
+        owner: Some(owner("apps/v1", "ReplicaSet", "web-5d9c")),
         template_hash: Some("5d9c".into()),
         containers: vec![ContainerFacts { name: "app".into(), ..container }],
         ..PodFacts::default()
@@ -159,7 +174,7 @@ fn throttled_limits() {
         (c.memory_limit_bytes, c.memory_request_bytes) = (Some(MIB), Some(MIB));
     }
     for (what, e, node, kind, limit, said) in [
-        ("one busy thread", &busy, None, Kind::RaiseLimit, Some(0.8), "would have used 1.00"),
+        ("one busy thread", &busy, None, Kind::RaiseLimit, Some(0.8), "would have used at most 1.00"),
         (
             "on a node of 4",
             &busy,
@@ -182,7 +197,7 @@ fn throttled_limits() {
             None,
             Kind::RaiseLimit,
             Some(0.8),
-            "in the periods in which it was stopped (1.00",
+            "in the periods in which it was stopped (at most 1.00",
         ),
         (
             "a burst of four",
@@ -190,7 +205,7 @@ fn throttled_limits() {
             None,
             Kind::RaiseLimit,
             Some(0.8),
-            "its largest burst in one period (1.60",
+            "its largest burst in one period (at most 1.60",
         ),
         (
             "two busy seconds of ten",
@@ -198,9 +213,9 @@ fn throttled_limits() {
             None,
             Kind::RaiseLimit,
             Some(2.4),
-            "in the busiest second (2.00",
+            "in the busiest second (at most 2.00",
         ),
-        ("a little", &slight, None, Kind::RaiseLimit, Some(2.5), "2.02 cores"),
+        ("a little", &slight, None, Kind::RaiseLimit, Some(2.5), "at most 2.02 cores"),
         ("the node is that small", &uneven, Some(2.0), Kind::DropLimit, None, "drop it"),
         (
             "it takes the whole node",
@@ -217,16 +232,16 @@ fn throttled_limits() {
         assert_eq!(r.kind, kind, "{what}: {}", r.text);
         assert_eq!(limit_of(&r), limit, "{what}: {}", r.text);
         assert!(r.text.contains(said), "{what}: {}", r.text);
-        assert!(r.text.ends_with(r.command.as_deref().unwrap_or("?")), "{what}: {}", r.text);
+        assert!(r.text.ends_with(command(&r).unwrap_or("?")), "{what}: {}", r.text);
     }
     let r = recommend(&guaranteed, None);
     assert_eq!(r.to.as_ref().unwrap().cpu_request_cores, Some(1.2));
     assert_eq!(
-        r.command.unwrap(),
+        command(&r).unwrap(),
         "kubectl -n shop set resources deployment/web -c app --limits=cpu=1200m --requests=cpu=1200m"
     );
     assert_eq!(
-        recommend(&uneven, Some(2.0)).command.unwrap(),
+        command(&recommend(&uneven, Some(2.0))).unwrap(),
         r#"kubectl -n shop patch deployment/web -p '{"spec":{"template":{"spec":{"containers":[{"name":"app","resources":{"limits":{"cpu":null}}}]}}}}'"#
     );
 }
@@ -266,7 +281,7 @@ fn no_advice_where_evidence_is_thin() {
         (memory(Some(64 * MIB), MemoryNumbers { refaults: Some(9000), ..Default::default() }), "unknown"),
     ] {
         let r = recommend(&e, None);
-        assert_eq!((r.kind, r.command.as_deref(), &r.to), (Kind::None, None, &None), "{}", r.text);
+        assert_eq!((r.kind, command(&r), &r.to), (Kind::None, None, &None), "{}", r.text);
         assert!(r.text.starts_with("No advice: ") && r.text.contains(said), "{said}: {}", r.text);
     }
     let r = recommend(&throttle(4.0, 20.0, 4.0, 100), Some(4.0));
@@ -340,7 +355,14 @@ fn contended_requests() {
         assert!(r.text.contains(said), "{what}: {}", r.text);
     }
     let spread = recommend(&contention(8.0, 0.2, Some(1.5), &[crunch]), None);
-    assert_eq!(spread.command.unwrap(), "kubectl -n batch get pod crunch-0 --show-labels");
+    assert_eq!(command(&spread).unwrap(), "kubectl -n batch get pod crunch-0 --show-labels");
+    // An agent says who the neighbour is.
+    for name in
+        ["batch/crunch-0;id", "batch/$(id)/main", "--all/crunch-0", "batch/crunch-0/main/x", "a/b/c;d"]
+    {
+        let r = recommend(&contention(8.0, 0.2, Some(1.5), &[(name, 63.0)]), None);
+        assert_eq!((r.kind, command(&r)), (Kind::None, None), "{name}: {}", r.text);
+    }
     // Who it is may not be said: neither is it said that it is nobody, or no pod.
     for (request, kind) in [(0.4, Kind::RaiseRequest), (1.5, Kind::None)] {
         let mut e = contention(8.0, 0.2, Some(request), &[("another namespace", 63.0)]);
@@ -374,10 +396,10 @@ fn memory_limits() {
     ] {
         let r = recommend(&e, None);
         assert_eq!(r.kind, Kind::MemoryLimit, "{what}: {}", r.text);
-        assert_eq!(r.to.unwrap().memory_limit_bytes, Some(mebibytes * MIB), "{what}: {}", r.text);
+        assert_eq!(r.to.as_ref().unwrap().memory_limit_bytes, Some(mebibytes * MIB), "{what}: {}", r.text);
         assert!(r.text.contains(said), "{what}: {}", r.text);
         assert_eq!(
-            r.command.unwrap(),
+            command(&r).unwrap(),
             format!("kubectl -n shop set resources deployment/web -c app --limits=memory={mebibytes}Mi")
         );
     }
@@ -385,37 +407,129 @@ fn memory_limits() {
 
 #[test]
 fn commands_by_owner() {
-    let command = |owner: Option<(&str, &str)>, hash: Option<&str>, config_hash: Option<&str>| {
+    let of_owner = |of: Option<(&str, &str, &str)>, hash: Option<&str>, config_hash: Option<&str>| {
         let mut e = throttle(0.2, 8.0, 0.2, 100);
         let pod = facts(&mut e);
-        pod.owner = owner.map(|(k, n)| (k.into(), n.into()));
+        pod.owner = of.map(|(version, kind, name)| owner(version, kind, name));
         pod.template_hash = hash.map(Into::into);
         pod.config_hash = config_hash.map(Into::into);
-        recommend(&e, None).command
+        command(&recommend(&e, None)).map(str::to_owned)
     };
     let set = |owner: &str| Some(format!("kubectl -n shop set resources {owner} -c app --limits=cpu=800m"));
     let resize = Some(
         r#"kubectl -n shop patch pod web-5d9c-x7 --subresource resize -p '{"spec":{"containers":[{"name":"app","resources":{"limits":{"cpu":"800m"}}}]}}'"#
             .to_string(),
     );
-    assert_eq!(command(Some(("ReplicaSet", "web-5d9c")), Some("5d9c"), None), set("deployment/web"));
-    assert_eq!(command(Some(("ReplicaSet", "web-5d9c")), None, None), set("replicaset/web-5d9c"));
-    assert_eq!(command(Some(("StatefulSet", "db")), None, None), set("statefulset/db"));
-    assert_eq!(command(Some(("DaemonSet", "log")), None, None), set("daemonset/log"));
-    assert_eq!(command(Some(("Job", "crunch")), None, None), resize, "a Job's template is immutable");
-    assert_eq!(command(None, None, None), resize);
-    assert_eq!(command(Some(("Node", "n")), None, None), None);
-    assert_eq!(command(None, None, Some("0123")), None, "a static pod");
+    let apps = "apps/v1";
+    assert_eq!(of_owner(Some((apps, "ReplicaSet", "web-5d9c")), Some("5d9c"), None), set("deployment/web"));
+    assert_eq!(of_owner(Some((apps, "ReplicaSet", "web-5d9c")), None, None), set("replicaset/web-5d9c"));
+    assert_eq!(of_owner(Some((apps, "StatefulSet", "db")), None, None), set("statefulset/db"));
+    assert_eq!(of_owner(Some((apps, "DaemonSet", "log")), None, None), set("daemonset/log"));
+    assert_eq!(
+        of_owner(Some(("batch/v1", "Job", "crunch")), None, None),
+        resize,
+        "its template is immutable"
+    );
+    assert_eq!(of_owner(None, None, None), resize);
+    assert_eq!(of_owner(Some(("v1", "Node", "n")), None, None), None);
+    assert_eq!(of_owner(None, None, Some("0123")), None, "a static pod");
+    // Whoever creates a pod chooses its owner. The first was seen on a cluster: what follows the semicolon ran.
+    for (stranger, hash) in [
+        ((apps, "Deployment", "web;echo PWNED #"), None),
+        ((apps, "ReplicaSet", "web;echo PWNED #-5d9c"), Some("5d9c")),
+        ((apps, "ReplicaSet", "-5d9c"), Some("5d9c")),
+        ((apps, "StatefulSet", "$(id)"), None),
+        ((apps, "DaemonSet", "--all"), None),
+        ((apps, "Deployment", "web\nkubectl delete"), None),
+        (("x.example/v1", "Deployment", "web"), None),
+        (("extensions/v1beta1", "ReplicaSet", "web"), None),
+        (("apps/v1", "Rollout", "web"), None),
+    ] {
+        assert_eq!(of_owner(Some(stranger), hash, None), resize, "{stranger:?}");
+    }
+}
+
+#[test]
+fn the_command_that_touches_the_least_comes_first_and_says_whom() {
+    let commands = |resizes: Option<bool>, change: &dyn Fn(&mut PodFacts)| {
+        let mut e = throttle(0.2, 8.0, 0.2, 100);
+        change(facts(&mut e));
+        let r = super::recommend(&e, NodeFacts { cpu_cores: None, resizes });
+        assert!(r.text.contains(" This is what one pod did in 10 s; "), "{}", r.text);
+        let told: String = r.commands.iter().map(|c| format!("\n{}\n{}", c.effect, c.line)).collect();
+        assert!(r.text.ends_with(&told), "{}", r.text);
+        r.commands
+            .into_iter()
+            .map(|c| (c.effect, c.line.contains("--subresource resize")))
+            .collect::<Vec<_>>()
+    };
+    let resize = |what: &str| (format!("This pod alone, until it is made anew, {what}:"), true);
+    let roll = |owner: &str| (format!("Every pod of {owner}, each of them restarted:"), false);
+    let alone = |pod: &mut PodFacts| pod.owner = None;
+    let as_it_is = |_: &mut PodFacts| {};
+    let quiet = resize("without a restart");
+    assert_eq!(commands(Some(true), &as_it_is), [quiet.clone(), roll("deployment/web")]);
+    assert_eq!(commands(Some(false), &as_it_is), [roll("deployment/web")]);
+    assert_eq!(commands(None, &as_it_is), [roll("deployment/web")]);
+    assert_eq!(commands(Some(true), &alone), std::slice::from_ref(&quiet));
+    assert_eq!(commands(Some(false), &alone), []);
+    assert_eq!(commands(None, &alone), [resize("without a restart; Kubernetes 1.33 or later")]);
+    let restarts = |pod: &mut PodFacts| {
+        pod.owner = None;
+        pod.containers[0].cpu_resize_restarts = true;
+    };
+    assert_eq!(commands(Some(true), &restarts), [resize("its resizePolicy restarts the container")]);
+    // A ReplicaSet of nobody's, and one that an Argo Rollout makes: to change its template changes no pod, and is undone.
+    let bare = |pod: &mut PodFacts| pod.template_hash = None;
+    let stay = "The pods that replicaset/web-5d9c makes from now on; those that run stay as they are:";
+    assert_eq!(commands(Some(true), &bare), [quiet.clone(), (stay.to_owned(), false)]);
+    let of_rollout = |pod: &mut PodFacts| {
+        bare(pod);
+        pod.template_is_made = true;
+    };
+    assert_eq!(commands(Some(true), &of_rollout), [quiet]);
+}
+
+#[test]
+fn what_is_estimated_is_an_upper_bound() {
+    // One thread that is moved between three CPUs: each of them counts as stopped until the end of the period.
+    let mut moved = throttle(0.3, 20.0, 0.25, 100);
+    (cpu(&mut moved).wait_seconds, cpu(&mut moved).wait_throttle_seconds) = (Some(7.5), Some(7.5));
+    cpu(&mut moved).demand_cores = Some(1.0);
+    let r = recommend(&moved, None);
+    assert!(r.text.contains("would have used at most 1.00."), "{}", r.text);
+    assert!(
+        r.text.contains("(at most 1.05 cores)"),
+        "0.3 and 7.5 s in 10 s of throttled periods: {}",
+        r.text
+    );
+    // The agent knows the machine's CPUs.
+    let mut two_cpus = throttle(0.2, 36.0, 0.2, 100);
+    cpu(&mut two_cpus).demand_cores = Some(2.0);
+    assert!(recommend(&two_cpus, None).text.contains("would have used at most 2.00."));
+    assert!(!recommend(&two_cpus, Some(2.0)).text.contains("3.80"), "0.2 and 3.6, more than there is");
+    // Sixteen threads queue behind one slice of a neighbour on one CPU: they lost the CPU for that long once.
+    let mut queue = contention(16.0, 0.5, Some(0.2), &[("batch/crunch-0/main", 10.0)]);
+    cpu(&mut queue).contended_seconds = Some(1.0);
+    let r = recommend(&queue, None);
+    assert!(r.text.starts_with("Waited 10 % of 10 s"), "{}", r.text);
+    assert!(r.text.contains("would have used at most 0.60,"), "{}", r.text);
+    // Fifty threads under a limit of 0.1 on two CPUs: 621 % and 6.3 cores on 0.1.0.
+    let mut limited = contention(62.1, 0.1, Some(0.05), &[("batch/crunch-0/main", 100.0)]);
+    cpu(&mut limited).limit_cores = Some(0.1);
+    let r = recommend(&limited, Some(2.0));
+    assert!(r.text.starts_with("Waited 100 % of 10 s"), "{}", r.text);
+    assert!(r.text.contains("would have used at most 0.10,"), "{}", r.text);
 }
 
 #[test]
 fn commands_by_kind_of_container() {
-    let command = |kind: ContainerKind, owned: bool| {
+    let of_kind = |kind: ContainerKind, owned: bool| {
         let mut e = throttle(0.2, 8.0, 0.2, 100);
         let pod = facts(&mut e);
         pod.containers[0].kind = kind;
         pod.owner = pod.owner.take().filter(|_| owned);
-        recommend(&e, None).command
+        command(&recommend(&e, None)).map(str::to_owned)
     };
     let resize = |list: &str| {
         Some(format!(
@@ -429,14 +543,14 @@ fn commands_by_kind_of_container() {
         (ContainerKind::Init, set, None),
         (ContainerKind::Ephemeral, None, None),
     ] {
-        assert_eq!((command(kind, true), command(kind, false)), (owned, alone), "{kind:?}");
+        assert_eq!((of_kind(kind, true), of_kind(kind, false)), (owned, alone), "{kind:?}");
     }
     // A limit to be dropped is dropped where the template has it.
     let mut e = throttle(1.5, 2.0, 0.1, 10);
     facts(&mut e).containers[0].kind = ContainerKind::Sidecar;
     let r = recommend(&e, Some(2.0));
     assert_eq!(r.kind, Kind::DropLimit, "{}", r.text);
-    assert!(r.command.unwrap().contains(r#"{"spec":{"template":{"spec":{"initContainers":["#));
+    assert!(command(&r).unwrap().contains(r#"{"spec":{"template":{"spec":{"initContainers":["#));
 }
 
 #[test]
@@ -478,7 +592,97 @@ prop_compose! {
     }
 }
 
+/// A name as people choose them, as Kubernetes takes them, or any text.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?",
+        1 => "[a-z]{1,5}[;|&$`'\" \n#/\\\\]{1,2}[a-z-]{0,5}",
+        1 => any::<String>(),
+        1 => Just("--all".to_owned()),
+    ]
+}
+
+/// What Kubernetes takes for a name, by RFC 1123 and not by the code at hand.
+fn taken(s: &str, max: usize, dots: bool) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('-')
+            && !p.ends_with('-')
+            && p.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+    };
+    s.len() <= max && if dots { s.split('.').all(part) } else { part(s) }
+}
+
+prop_compose! {
+    fn strange_pod()(
+        namespace in name(), pod in name(), container in name(),
+        version in prop_oneof![4 => Just("apps/v1".to_owned()), 1 => name()],
+        kind in prop_oneof![
+            Just("ReplicaSet".to_owned()), Just("Deployment".to_owned()), Just("StatefulSet".to_owned()),
+            Just("DaemonSet".to_owned()), name()
+        ],
+        owned in name(), hash in prop::option::of(name()), suffix in any::<bool>(), has_owner in any::<bool>(),
+    ) -> PodFacts {
+        let end = hash.as_ref().filter(|_| suffix).map(|hash| format!("-{hash}")).unwrap_or_default();
+        PodFacts {
+            namespace, name: pod,
+            owner: has_owner.then(|| owner(&version, &kind, &format!("{owned}{end}"))),
+            template_hash: hash,
+            containers: vec![ContainerFacts {
+                name: container, cpu_limit_cores: Some(0.2), cpu_request_cores: Some(0.1), ..Default::default()
+            }],
+            ..PodFacts::default()
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_command_is_split_into_the_words_it_was_made_of(pod in strange_pod(), neighbour in name(), of in name()) {
+        let container = pod.containers[0].name.clone();
+        let named = taken(&pod.namespace, 63, false) && taken(&pod.name, 253, true) && taken(&container, 63, false);
+        let strings = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+
+        let mut e = throttle(0.2, 8.0, 0.2, 100);
+        (e.pod, e.container) = (Arc::new(pod.clone()), container.clone());
+        let r = recommend(&e, None);
+        let template = pod.owner.as_ref().filter(|o| o.api_version == "apps/v1").and_then(|o| {
+            let of_deployment = pod.template_hash.as_ref().and_then(|h| o.name.strip_suffix(&format!("-{h}")));
+            let (kind, name) = match (o.kind.as_str(), of_deployment) {
+                ("ReplicaSet", Some(deployment)) => ("deployment", deployment),
+                ("ReplicaSet", None) => ("replicaset", &*o.name),
+                ("Deployment", _) => ("deployment", &*o.name),
+                ("StatefulSet", _) => ("statefulset", &*o.name),
+                ("DaemonSet", _) => ("daemonset", &*o.name),
+                _ => return None,
+            };
+            taken(name, 253, true).then(|| format!("{kind}/{name}"))
+        });
+        let expected = (named && !container.is_empty()).then(|| match &template {
+            Some(template) => strings(&[
+                "kubectl", "-n", &pod.namespace, "set", "resources", template, "-c", &container, "--limits=cpu=800m",
+            ]),
+            None => {
+                let patch = serde_json::json!({"spec": {"containers": [
+                    {"name": container, "resources": {"limits": {"cpu": "800m"}}}
+                ]}});
+                strings(&[
+                    "kubectl", "-n", &pod.namespace, "patch", "pod", &pod.name, "--subresource", "resize", "-p",
+                    &patch.to_string(),
+                ])
+            }
+        });
+        let words = command(&r).map(|line| shlex::split(line).expect("words"));
+        prop_assert_eq!(words, expected, "{}", r.text);
+
+        let whole = format!("{of}/{neighbour}/main");
+        let r = recommend(&contention(8.0, 0.2, Some(1.5), &[(&whole, 63.0)]), None);
+        let expected = (taken(&of, 63, false) && taken(&neighbour, 253, true))
+            .then(|| strings(&["kubectl", "-n", &of, "get", "pod", &neighbour, "--show-labels"]));
+        let words = command(&r).map(|line| shlex::split(line).expect("words"));
+        prop_assert_eq!(words, expected, "{}", r.text);
+    }
+
     #[test]
     fn more_demand_never_recommends_less(
         limit in 0.01f64..16.0, usage in 0.0f64..16.0, more_usage in 0.0f64..4.0,

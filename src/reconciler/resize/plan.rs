@@ -162,11 +162,13 @@ fn eligible<'a>(e: &Evidence, s: &'a Situation) -> Result<&'a Container, No> {
     Ok(container)
 }
 
-/// The names an autoscaler could call the pod's workload by: its controller's, and that of a
-/// ReplicaSet's own owner (`<name>-<hash>`, be it a Deployment or a Rollout).
+/// The names an autoscaler could call the pod's workload by: its controller's, and that of the controller's own owner
+/// where it is named after that: a ReplicaSet's (`<name>-<hash>`, be it a Deployment's or a Rollout's), a
+/// ReplicationController's (`<name>-<number>`, of a DeploymentConfig), a Job's (`<name>-<time>`, of a CronJob).
 fn names(pod: &Pod) -> impl Iterator<Item = &str> {
     pod.owner_references().iter().filter(|o| o.controller == Some(true)).flat_map(|o| {
-        let above = if o.kind == "ReplicaSet" { o.name.rsplit_once('-').map(|(head, _)| head) } else { None };
+        let named_after = matches!(o.kind.as_str(), "ReplicaSet" | "ReplicationController" | "Job");
+        let above = o.name.rsplit_once('-').map(|(head, _)| head).filter(|_| named_after);
         std::iter::once(o.name.as_str()).chain(above)
     })
 }

@@ -163,6 +163,92 @@ fn a_small_share_of_what_it_wanted_is_no_contention() {
     assert!(watch(&mut engine(), 30, cpu).is_empty());
 }
 
+/// What a workload whispers that keeps to these rates for 30 s: ns a second, a limit in cores, so many CPUs.
+fn keeps_to(rates: CpuCounters, limit: Option<f64>, cpus: u32) -> Option<Whisper> {
+    let (victim, noisy) = (container("/victim"), container("/noisy"));
+    let mut engine = engine();
+    for second in 0..30u64 {
+        let times = |ns: u64| ns * second;
+        let cpu = CpuCounters {
+            run: times(rates.run),
+            wait: times(rates.wait),
+            neighbour: times(rates.neighbour),
+            waited: times(rates.waited),
+            stall_sum: times(rates.stall_sum),
+            ..Default::default()
+        };
+        let sample = Sample { quota_cores: limit, ..sample(&victim, Some(cpu), CgroupStat::default()) };
+        let blame = NamedBlame { victim: victim.clone(), culprit: noisy.clone(), ns: cpu.neighbour };
+        let reading = Attributed { cpus, ..reading(second * SECOND, vec![sample], vec![blame]) };
+        step(&mut engine, &reading);
+    }
+    engine.active().find(|w| w.signal == SignalType::CpuContention).cloned()
+}
+
+/// Figures of 0.1.0: fifty threads under 10/100 ms beside an equal neighbour used all of their 0.10 cores, and were
+/// "kept off the CPU 621 %", "wanted 6.3 cores" on a machine of two CPUs.
+#[test]
+fn a_crowd_lost_no_more_than_it_could_have_used() {
+    let ms = SECOND / 1000;
+    let crowd = |run: u64, waited: u64| CpuCounters {
+        run,
+        wait: 6210 * ms,
+        neighbour: 6210 * ms,
+        waited,
+        ..Default::default()
+    };
+    for waited in [0, 900 * ms] {
+        assert!(keeps_to(crowd(100 * ms, waited), Some(0.1), 2).is_none(), "it gets all of its limit");
+        assert!(keeps_to(crowd(96 * ms, waited), Some(0.1), 2).is_none(), "all but 4 %");
+        assert!(keeps_to(crowd(1950 * ms, waited), None, 2).is_none(), "all of the machine");
+    }
+    // Without a limit its neighbour takes half of both CPUs.
+    let w = keeps_to(crowd(1000 * ms, 2000 * ms), None, 2).expect("a whisper");
+    assert_eq!(w.severity, Severity::Critical);
+    let e = &w.evidence;
+    assert_eq!((e.contended_seconds, e.wait_neighbour_seconds), (Some(20.0), Some(62.1)));
+    assert_eq!((e.usage_cores, e.lost_cores), (Some(1.0), Some(1.0)), "of two CPUs it used one");
+    assert_eq!(e.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
+    // Sixteen threads queue behind a slice of 100 ms, once a second: a tenth of the time, and 160 % on 0.1.0.
+    let slices = CpuCounters {
+        run: 500 * ms,
+        wait: 1600 * ms,
+        neighbour: 1600 * ms,
+        waited: 100 * ms,
+        ..Default::default()
+    };
+    assert!(keeps_to(slices, None, 2).is_none());
+    // The same where the kernel cannot tell: not more than all of the time.
+    let w = keeps_to(CpuCounters { waited: 0, ..slices }, None, 2).expect("a whisper");
+    let e = &w.evidence;
+    assert_eq!((e.contended_seconds, e.lost_cores), (None, Some(1.5)));
+    assert_eq!(e.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
+}
+
+#[test]
+fn demand_is_no_more_than_threads_and_cpus() {
+    let who = container("/a");
+    // Stopped on three CPUs at once for 2 s a second: 2.25 cores on 0.1.0, for one thread that was moved around.
+    let demand = |wait: u64, cpus: u32| {
+        let mut engine = engine();
+        for second in 0..20u64 {
+            let ns = second * SECOND;
+            let cpu =
+                CpuCounters { run: ns / 4, wait: wait * second, stall_sum: 2 * ns, ..stopped(80.0, ns) };
+            let reading = Attributed {
+                cpus,
+                ..reading(ns, vec![sample(&who, Some(cpu), CgroupStat::default())], vec![])
+            };
+            step(&mut engine, &reading);
+        }
+        engine.active().next().and_then(|w| w.evidence.demand_cores).expect("known")
+    };
+    assert_eq!(demand(SECOND * 3 / 4, 4), 1.0, "one thread, which ran or waited all the time");
+    assert_eq!(demand(4 * SECOND, 4), 2.25, "many threads: as much as was refused");
+    assert_eq!(demand(4 * SECOND, 2), 2.0, "on two CPUs");
+    assert_eq!(demand(4 * SECOND, 0), 2.25, "how many CPUs is not known");
+}
+
 #[test]
 fn one_long_stall_is_too_little_evidence() {
     let one = |ns: u64| {

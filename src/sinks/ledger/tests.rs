@@ -73,13 +73,31 @@ fn what_was_never_exported_is_kept_until_it_is_or_counted() {
     assert_eq!(exported(&mut ledger).len(), MAX_DEPARTED);
     ledger.observe(&reading(&[], 3000));
     assert_eq!(ledger.accounts().len(), 0);
-    // Without an exporter nothing waits for one, and nothing is lost.
+    // Without an exporter nothing waits for one; what scrapes cannot see for a minute is lost all the same.
     let mut ledger = Ledger::new(moment(0), false);
     ledger.observe(&reading(&all, 10));
     ledger.observe(&reading(&[], 1000));
-    assert_eq!((ledger.accounts().len(), ledger.dropped()), (MAX_DEPARTED, 0));
+    assert_eq!((ledger.accounts().len(), ledger.dropped()), (MAX_DEPARTED, 5));
     ledger.observe(&reading(&[], 2000));
-    assert!(ledger.accounts().is_empty());
+    assert_eq!((ledger.accounts().len(), ledger.dropped()), (0, 5), "these were there for a minute");
+}
+
+#[test]
+fn what_was_exported_is_lost_only_to_scrapes() {
+    let all: Vec<_> = (0..MAX_DEPARTED + 5).map(|i| container("jobs", &format!("j{i}"), "run")).collect();
+    for (scraped, lost) in [(false, 0), (true, 5)] {
+        let ledger = Ledger::new(moment(0), true);
+        let mut ledger = if scraped { ledger.scraped() } else { ledger };
+        ledger.observe(&reading(&all[..MAX_DEPARTED], 10));
+        let mut some = reading(&all[..MAX_DEPARTED], 11);
+        some.samples.iter_mut().for_each(|sample| sample.last = true);
+        ledger.observe(&some);
+        exported(&mut ledger);
+        let mut more = reading(&all[MAX_DEPARTED..], 12);
+        more.samples.iter_mut().for_each(|sample| sample.last = true);
+        ledger.observe(&more);
+        assert_eq!(ledger.dropped(), lost, "scraped: {scraped}");
+    }
 }
 
 #[test]
@@ -100,4 +118,34 @@ fn one_severity_of_a_signal_is_active_at_a_time() {
         say(critical, Transition::Resolved),
         [(throttle, warning, false), (throttle, critical, false)]
     );
+}
+
+/// Under gVisor, and under Kata in some layouts, a pod's work is all done in the cgroup of its sandbox.
+#[test]
+fn a_sandbox_that_does_work_is_published_and_a_pause_container_is_not() {
+    let sandbox = |pod: &str| {
+        let mut who = Workload::clone(&container("shop", pod, "x"));
+        (who.kind, who.container) = (WorkloadKind::Sandbox, None);
+        Arc::new(who)
+    };
+    let all = [container("shop", "web", "app"), sandbox("pause"), sandbox("gvisor")];
+    let mut ledger = Ledger::new(moment(0), true);
+    let mut at = |used: u64, s: u64| {
+        let mut reading = reading(&all, s);
+        for (sample, used) in reading.samples[1..].iter_mut().zip([50_000_000, used]) {
+            sample.stat.cpu_usage = Some(used);
+            sample.cpu = sample.cpu.map(|cpu| crate::kernel::CpuCounters { run: used, ..cpu });
+        }
+        ledger.observe(&reading);
+        exported(&mut ledger)
+    };
+    assert_eq!(at(900_000_000, 10), ["web"]);
+    assert_eq!(at(1_000_000_000, 11), ["gvisor", "web"]);
+    let gvisor = ledger.accounts().into_iter().find(|a| a.who.pod.as_deref() == Some("gvisor"));
+    let gvisor = gvisor.expect("an account");
+    assert_eq!((gvisor.who.kind, gvisor.probe_since), (WorkloadKind::Sandbox, moment(0).unix_ns));
+    ledger.observe(&reading(&[], 12));
+    ledger.observe(&reading(&[], 13));
+    assert_eq!(ledger.accounts().len(), 2, "kept for a minute, and the pause container is not");
+    assert_eq!(ledger.dropped(), 0);
 }

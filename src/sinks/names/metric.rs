@@ -92,6 +92,13 @@ pub static CPU_RUN_TIME: Metric = metric(
     "Time on a CPU, as the scheduler switched it",
     &[],
 );
+pub static CPU_TAKEN_TIME: Metric = metric(
+    "kernel_gossip.cpu.taken.time",
+    "s",
+    Kind::Counter,
+    "The part of the time on a CPU in which it did not get anything done: by who took the CPU meanwhile; absent while nothing was",
+    &[attribute::TAKEN_BY],
+);
 pub static CPU_WAIT_TIME: Metric = metric(
     "kernel_gossip.cpu.wait.time",
     "s",
@@ -169,7 +176,12 @@ pub static CPU_NEIGHBOUR_TIME: Metric = metric(
     "s",
     Kind::Counter,
     "Time it waited while this neighbour ran on the CPU it waited for",
-    &[attribute::NEIGHBOUR_NAME, attribute::NEIGHBOUR_NAMESPACE, attribute::NEIGHBOUR_POD],
+    &[
+        attribute::NEIGHBOUR_NAME,
+        attribute::NEIGHBOUR_NAMESPACE,
+        attribute::NEIGHBOUR_POD,
+        attribute::NEIGHBOUR_CGROUP,
+    ],
 );
 pub static PRESSURE_SOME_TIME: Metric = metric(
     "kernel_gossip.pressure.some.time",
@@ -194,8 +206,9 @@ pub static WHISPER_ACTIVE: Metric = metric(
 );
 
 /// About workloads, each with its own Resource.
-pub static WORKLOAD: [&Metric; 16] = [
+pub static WORKLOAD: [&Metric; 17] = [
     &CPU_RUN_TIME,
+    &CPU_TAKEN_TIME,
     &CPU_WAIT_TIME,
     &CPU_WAIT_DURATION,
     &CPU_STALL_DURATION,
@@ -245,7 +258,7 @@ pub static AGENT_BLAME_LOST_TIME: Metric = metric(
     "kernel_gossip.agent.blame.lost.time",
     "s",
     Kind::Counter,
-    "Wait blamed on nobody because the table of victims and culprits was full",
+    "Wait for neighbours that has no name: the table of victims and culprits was full, or the wait outlasted the history of who ran",
     &[],
 );
 pub static AGENT_READING_DURATION: Metric = metric(

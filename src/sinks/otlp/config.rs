@@ -150,6 +150,9 @@ impl OtlpConfig {
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<OtlpConfig>, ConfigError> {
         let source = Source { args, env: &env };
+        if source.disabled() {
+            return Ok(None);
+        }
         let (metrics, events) = (source.signal(Lane::Metrics)?, source.signal(Lane::Events)?);
         let traces = source.signal(Lane::Traces)?;
         if metrics.is_none() && events.is_none() && traces.is_none() {
@@ -161,8 +164,7 @@ impl OtlpConfig {
                 format!("at least {MAX_REQUEST}, the largest single request"),
             ));
         }
-        let interval =
-            source.found(args.otlp_interval.as_ref(), "--otlp-interval", "OTEL_METRIC_EXPORT_INTERVAL");
+        let interval = source.interval();
         Ok(Some(OtlpConfig {
             metrics,
             events,
@@ -175,6 +177,78 @@ impl OtlpConfig {
     }
 }
 
+/// What the variables say and this program does not do, or does otherwise than whoever set them may think: a line each.
+pub fn remarks(args: &OtlpArgs, env: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let source = Source { args, env: &env };
+    let mut all = Vec::new();
+    let set = |name: &str| source.found(None, "", name).map(|(_, value)| value.trim().to_owned());
+    if source.disabled() {
+        all.push("OTEL_SDK_DISABLED is true: nothing is sent over OTLP".to_owned());
+        return all;
+    }
+    let mut endpoint = false;
+    for lane in Lane::ALL {
+        let variable = exporter(lane);
+        match set(variable).map(|value| value.to_ascii_lowercase()) {
+            Some(value) if value == "none" => {
+                all.push(format!("{variable} is none: {} are not sent over OTLP", lane.as_str()));
+            }
+            Some(value) if value.split(',').any(|one| one.trim() != "otlp") => {
+                all.push(format!(
+                    "{variable} is {value:?}: otlp and none alone are known here, others are left out"
+                ));
+            }
+            _ => {}
+        }
+        endpoint |= source.endpoint(lane).is_some();
+    }
+    if !endpoint {
+        return all;
+    }
+    let temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    if let Some(value) = set(temporality).filter(|value| !value.eq_ignore_ascii_case("cumulative")) {
+        all.push(format!(
+            "{temporality} is {value:?}: what is sent is cumulative all the same; a collector's cumulativetodelta \
+             processor makes deltas of it"
+        ));
+    }
+    let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    if let Some(value) = set(aggregation) {
+        all.push(format!(
+            "{aggregation} is {value:?}, and is not used: workloads have exponential histograms, the agent's own \
+             explicit buckets"
+        ));
+    }
+    let proxy = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
+        .into_iter()
+        .find(|name| set(name).is_some());
+    if let Some(name) = proxy {
+        all.push(format!("{name} is set, and not used for OTLP: receivers are connected to directly"));
+    }
+    if let Ok(Some(interval)) = milliseconds(source.interval())
+        && interval < SHORT_INTERVAL
+    {
+        all.push(format!(
+            "metrics are sent every {} ms ({}): it is in milliseconds",
+            interval.as_millis(),
+            source.interval().map_or_else(String::new, |(setting, _)| setting)
+        ));
+    }
+    all
+}
+
+/// Metrics change once a reading, a second: whoever sends them more often meant seconds.
+const SHORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// OpenTelemetry's variable that says which exporter a kind of data goes to.
+fn exporter(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Metrics => "OTEL_METRICS_EXPORTER",
+        Lane::Events => "OTEL_LOGS_EXPORTER",
+        Lane::Traces => "OTEL_TRACES_EXPORTER",
+    }
+}
+
 /// Flags and variables.
 struct Source<'a> {
     args: &'a OtlpArgs,
@@ -182,18 +256,38 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn signal(&self, lane: Lane) -> Result<Option<Signal>, ConfigError> {
+    /// All of OpenTelemetry is switched off.
+    fn disabled(&self) -> bool {
+        let value = self.found(None, "", "OTEL_SDK_DISABLED");
+        value.is_some_and(|(_, value)| value.trim().eq_ignore_ascii_case("true"))
+    }
+
+    fn interval(&self) -> Found {
+        self.found(self.args.otlp_interval.as_ref(), "--otlp-interval", "OTEL_METRIC_EXPORT_INTERVAL")
+    }
+
+    /// Where a kind of data is sent, if anywhere: a flag for it alone goes before a variable that says it is not.
+    fn endpoint(&self, lane: Lane) -> Found {
         let a = self.args;
         let (flag, own) = match lane {
             Lane::Metrics => ("--otlp-metrics-endpoint", a.otlp_metrics_endpoint.as_ref()),
             Lane::Events => ("--otlp-logs-endpoint", a.otlp_logs_endpoint.as_ref()),
             Lane::Traces => ("--otlp-traces-endpoint", a.otlp_traces_endpoint.as_ref()),
         };
-        let endpoint = match own {
-            Some(url) => Some((flag.into(), url.clone())),
-            None => self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT"),
-        };
-        let Some((setting, endpoint)) = endpoint else { return Ok(None) };
+        if let Some(url) = own {
+            return Some((flag.into(), url.clone()));
+        }
+        let none =
+            self.found(None, "", exporter(lane)).filter(|(_, v)| v.trim().eq_ignore_ascii_case("none"));
+        if none.is_some() {
+            return None;
+        }
+        self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT")
+    }
+
+    fn signal(&self, lane: Lane) -> Result<Option<Signal>, ConfigError> {
+        let a = self.args;
+        let Some((setting, endpoint)) = self.endpoint(lane) else { return Ok(None) };
         self.grpc(lane)?;
         let insecure = match self.standard(lane, None, "", "INSECURE") {
             _ if a.otlp_insecure => true,
@@ -305,6 +399,14 @@ fn uri(setting: &str, endpoint: &str, insecure: bool) -> Result<Uri, ConfigError
         return Err(refuse(
             setting,
             "a user or password does not belong into the endpoint: use headers or a token file",
+        ));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(refuse(
+            setting,
+            format!(
+                "{endpoint:?}: gRPC knows no path (that is HTTP's): write the host and its gRPC port (4317) alone"
+            ),
         ));
     }
     match (uri.scheme_str(), uri.host()) {

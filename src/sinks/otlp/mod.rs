@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::task::JoinHandle;
 
-pub use config::{OtlpArgs, OtlpConfig};
+pub use config::{OtlpArgs, OtlpConfig, remarks};
 use encode::{MAX_REQUEST, Requests};
 use queue::{Lane, LaneSize, Queue};
 pub use sender::Outcomes;
@@ -102,6 +102,7 @@ impl OtlpSink {
                 outcomes: sink.outcomes[lane as usize].clone(),
                 health,
                 retry: sink.config.retry,
+                exhausted: 0,
             };
             lock(&sink.senders).push(tokio::spawn(sender.run()));
         }

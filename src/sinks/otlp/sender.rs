@@ -17,6 +17,10 @@ use crate::sinks::lock;
 /// A receiver that asks to wait longer is asked again after this.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// A receiver that is short of something without saying for how long is asked again so often, with the ordinary waiting
+/// some four minutes. What is said once is worth that; what is cumulative is said again anyway.
+const EXHAUSTED_MAX: u32 = 20;
+
 /// What became of a lane's requests. Cumulative.
 #[derive(Debug, Default)]
 pub struct Outcomes {
@@ -110,14 +114,11 @@ impl Health {
         }
         let warning = &mut state.warning[lane as usize];
         if partial.message != *warning {
-            if !partial.message.is_empty() {
-                tracing::warn!(
-                    "OTLP receiver {}: rejects {} {}: {}",
-                    self.endpoint,
-                    partial.rejected,
-                    lane.as_str(),
-                    partial.message
-                );
+            let (endpoint, lane, message) = (&self.endpoint, lane.as_str(), &partial.message);
+            match partial.rejected {
+                _ if message.is_empty() => {}
+                0 => tracing::warn!("OTLP receiver {endpoint}: takes {lane} and warns: {message}"),
+                rejected => tracing::warn!("OTLP receiver {endpoint}: rejects {rejected} {lane}: {message}"),
             }
             warning.clone_from(&partial.message);
         }
@@ -132,6 +133,8 @@ pub struct Sender {
     pub outcomes: Arc<Outcomes>,
     pub health: Arc<Health>,
     pub retry: Retry,
+    /// How often in a row the receiver was short of something.
+    pub exhausted: u32,
 }
 
 impl Sender {
@@ -165,6 +168,7 @@ impl Sender {
         let (lane, items) = (self.lane, request.items as u64);
         match self.receiver.send(request.body.clone()).await {
             Ok(partial) => {
+                self.exhausted = 0;
                 self.health.accepted(lane, &partial);
                 self.queue.done(lane, &request);
                 let rejected = partial.rejected.min(items);
@@ -173,13 +177,14 @@ impl Sender {
                 self.outcomes.rejected_items.fetch_add(rejected, Ordering::Relaxed);
                 None
             }
-            Err(status) if worth_another(&status) => {
+            Err(status) if worth_another(&status) || self.waits_for_room(&status) => {
                 self.health.unreachable(lane, &status);
                 self.queue.put_back(lane, request);
                 self.outcomes.retried.fetch_add(1, Ordering::Relaxed);
                 Some(status)
             }
             Err(status) => {
+                self.exhausted = 0;
                 self.health.refused(lane, &status);
                 self.queue.done(lane, &request);
                 self.outcomes.refused.fetch_add(1, Ordering::Relaxed);
@@ -187,6 +192,20 @@ impl Sender {
                 None
             }
         }
+    }
+}
+
+impl Sender {
+    /// A collector whose memory_limiter refuses may say so without RetryInfo. OTLP's specification has the sender drop
+    /// then; but it is short of memory for a while, and an event is said once. A message that is too large for it would
+    /// stay so.
+    fn waits_for_room(&mut self, status: &Status) -> bool {
+        let short = status.code() == Code::ResourceExhausted && !status.message().contains("larger than max");
+        if !short || self.lane == Lane::Metrics || self.exhausted >= EXHAUSTED_MAX {
+            return false;
+        }
+        self.exhausted += 1;
+        true
     }
 }
 
@@ -208,11 +227,20 @@ fn worth_another(status: &Status) -> bool {
 
 fn describe(status: &Status) -> String {
     let cause = std::error::Error::source(status).map(chain);
-    match (status.message(), cause) {
+    let text = match (status.message(), cause) {
         (message, Some(cause)) if message.is_empty() || cause.starts_with(message) => cause,
         (message, Some(cause)) => format!("{message}: {cause}"),
         (message, None) => format!("{:?}: {message}", status.code()),
-    }
+    };
+    // What the libraries say of a receiver that speaks something else.
+    let hint = if text.contains("InvalidContentType") {
+        "; it speaks no TLS: write http://, or --otlp-insecure"
+    } else if text.contains("frame with invalid size") {
+        "; it speaks no gRPC without TLS: is this its HTTP port (4318; gRPC's is 4317), or does it want https://?"
+    } else {
+        ""
+    };
+    text + hint
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::AsciiMetadataValue;
@@ -139,12 +141,24 @@ fn partial(rejected: i64, message: String) -> Partial {
 
 fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, String> {
     let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    let certificates = |path: &PathBuf| {
+        let pem = read(path)?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        match all {
+            Ok(all) if !all.is_empty() => Ok(pem),
+            _ => Err(format!("{}: no certificate in it (PEM)", path.display())),
+        }
+    };
     let mut config = match &files.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificates(ca)?)),
         None => ClientTlsConfig::new().with_native_roots(),
     };
     if let Some((certificate, key)) = &files.identity {
-        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        let secret = read(key)?;
+        if PrivateKeyDer::from_pem_slice(&secret).is_err() {
+            return Err(format!("{}: no private key in it (PEM)", key.display()));
+        }
+        config = config.identity(Identity::from_pem(certificates(certificate)?, secret));
     }
     Ok(config)
 }
@@ -305,5 +319,34 @@ mod tests {
         assert!(TokenFile::open(&path).is_err_and(|e| e.contains("No such file")));
         std::fs::write(&path, " \n").expect("write");
         assert!(TokenFile::open(&path).is_err_and(|e| e.ends_with("no token in it")));
+    }
+
+    #[test]
+    fn files_without_what_they_are_for_are_refused_at_the_start() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let made = rcgen::generate_simple_self_signed(["c".to_owned()]).expect("a certificate");
+        let (good, key) = (file("good", &made.cert.pem()), file("key", &made.signing_key.serialize_pem()));
+        let empty = file("empty", "");
+        let no_pem = file("no-pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+        let with = |ca: &Path, identity: Option<(&Path, &Path)>| {
+            let identity = identity.map(|(c, k)| (c.into(), k.into()));
+            tls(&TlsFiles { ca: Some(ca.into()), identity }).map(drop)
+        };
+        assert_eq!(with(&good, Some((&good, &key))), Ok(()));
+        for (ca, identity, wrong) in [
+            (&empty, None, "empty: no certificate"),
+            (&no_pem, None, "no-pem: no certificate"),
+            (&key, None, "key: no certificate"),
+            (&good, Some((&*empty, &*key)), "empty: no certificate"),
+            (&good, Some((&*good, &*good)), "good: no private key"),
+        ] {
+            let error = with(ca, identity).expect_err("refused");
+            assert!(error.contains(wrong), "{error}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Accounts and the agent's own numbers as Prometheus metrics.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::bounds;
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
 use crate::sinks::ledger::{Account, Ledger};
@@ -39,10 +41,7 @@ impl Collector for Workloads {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Copied, so that readings go on while this is written out.
         let accounts = lock(&self.0).accounts();
-        // Newest first: one replaced by another of the same name may still be kept, but is gone.
-        let mut seen = HashSet::new();
-        let named: Vec<(Labels<'_>, &Account)> =
-            accounts.iter().map(|a| (labels(a), a)).filter(|(labels, _)| seen.insert(*labels)).collect();
+        let named = named(&accounts);
         SOURCES.iter().try_for_each(|source| {
             family(&mut encoder, source.metric, |emit| {
                 for (labels, account) in &named {
@@ -51,6 +50,26 @@ impl Collector for Workloads {
             })
         })
     }
+}
+
+/// The labels of each account; no two have the same. One that is gone and whose labels its successor bears is left
+/// out, as the successor's series goes on from it. Of several that live (a container that is slow to end, and the one
+/// started in its place) all but the newest are told apart by their cgroup.
+fn named(accounts: &[Account]) -> Vec<(Labels<'_>, &Account)> {
+    let now = accounts.iter().map(|account| account.at).max();
+    let (mut seen, mut named) = (HashSet::new(), Vec::with_capacity(accounts.len()));
+    // Those that live come first, the newest before the others.
+    for account in accounts {
+        let mut labels = labels(account);
+        if !seen.insert(labels.clone()) {
+            labels[CGROUP].1 = bounds::name(&account.who.cgroup, bounds::NAME);
+            if Some(account.at) != now || !seen.insert(labels.clone()) {
+                continue;
+            }
+        }
+        named.push((labels, account));
+    }
+    named
 }
 
 #[derive(Debug)]
@@ -67,25 +86,29 @@ impl Collector for Agent {
 }
 
 /// The labels that say whom a sample is about; an empty one is left out.
-type Labels<'a> = [(&'static str, &'a str); 6];
+type Labels<'a> = [(&'static str, Cow<'a, str>); 6];
 
-const NO_LABELS: Labels<'static> = [("", ""); 6];
+/// Where in [`Labels`] the cgroup is.
+const CGROUP: usize = 3;
 
-/// Kubernetes' own names where there is a pod, else the cgroup and the unit.
+const NO_LABELS: Labels<'static> = [const { ("", Cow::Borrowed("")) }; 6];
+
+/// Kubernetes' own names where there is a pod, else the cgroup and the unit; the cgroup too of what a pod has beside its
+/// containers.
 fn labels(account: &Account) -> Labels<'_> {
     let who = &*account.who;
     let of_no_pod = who.pod.is_none() && who.pod_uid.is_none();
-    fn text(value: &Option<String>) -> &str {
-        value.as_deref().unwrap_or_default()
+    fn text(value: Option<&str>) -> Cow<'_, str> {
+        bounds::name(value.unwrap_or_default(), bounds::NAME)
     }
     [
-        ("namespace", text(&who.namespace)),
+        ("namespace", text(who.namespace.as_deref())),
         // Without the pod's name, its UID still tells it from others.
-        ("pod", who.pod.as_deref().unwrap_or(text(&who.pod_uid))),
-        ("container", who.container.as_deref().unwrap_or(text(&who.container_id))),
-        ("cgroup", if of_no_pod { &who.cgroup } else { "" }),
-        ("unit", if of_no_pod { text(&who.unit) } else { "" }),
-        ("kind", points::kind(who.kind)),
+        ("pod", text(who.pod.as_deref().or(who.pod_uid.as_deref()))),
+        ("container", text(who.container.as_deref().or(who.container_id.as_deref()))),
+        ("cgroup", text(who.told_by_path())),
+        ("unit", text(who.unit.as_deref().filter(|_| of_no_pod))),
+        ("kind", points::kind(who.kind).into()),
     ]
 }
 
@@ -144,7 +167,8 @@ struct AllLabels<'a> {
 impl EncodeLabelSet for AllLabels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         let own = self.names.iter().map(String::as_str).zip(self.values.iter().copied());
-        for label in self.who.iter().copied().chain(own).filter(|(_, value)| !value.is_empty()) {
+        let who = self.who.iter().map(|(name, value)| (*name, &**value));
+        for label in who.chain(own).filter(|(_, value)| !value.is_empty()) {
             label.encode(encoder.encode_label())?;
         }
         Ok(())
@@ -171,6 +195,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::attribution::{Workload, WorkloadKind};
     use crate::signals::{Severity, SignalType, Transition, Whisper};
     use crate::sinks::culprits::NAMED;
     use crate::sinks::testdata::{container, moment, reading, unit, whisper};
@@ -200,7 +225,7 @@ mod tests {
         }
         let text = text(ledger);
         let web = series(&text, "namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"");
-        assert_eq!(web.len(), 54, "{web:#?}");
+        assert_eq!(web.len(), 56, "{web:#?}");
     }
 
     #[test]
@@ -258,5 +283,48 @@ mod tests {
         let run = series(&text, "kernel_gossip_cpu_run_time_seconds_total");
         assert_eq!(run.len(), 1, "{run:?}");
         assert!(run[0].ends_with(" 4.0"), "the newer one: {run:?}");
+    }
+
+    fn changed(who: &Workload, change: impl FnOnce(&mut Workload)) -> Arc<Workload> {
+        let mut who = who.clone();
+        change(&mut who);
+        Arc::new(who)
+    }
+
+    /// Whatever the names are, no series is there twice, and none is left out.
+    #[test]
+    fn what_bears_one_name_is_told_apart() {
+        let web = container("shop", "web", "app");
+        let helper = |n: u32| {
+            changed(&web, |who| {
+                who.kind = WorkloadKind::Cgroup;
+                who.cgroup = format!("/kubepods.slice/pod/crio-conmon-{n}.scope");
+                (who.container, who.container_id) = (None, None);
+            })
+        };
+        let init =
+            |above: &str| changed(&unit("init.scope"), |who| who.cgroup = format!("{above}/init.scope"));
+        let all = [
+            web.clone(),
+            // Slow to end, while the one in its place runs.
+            changed(&web, |who| who.cgroup += "-again"),
+            helper(1),
+            helper(2),
+            helper(3),
+            init("/lxc/web"),
+            init("/machine.slice/machine-web.scope/payload"),
+        ];
+        let mut ledger = Ledger::new(moment(0), false);
+        ledger.observe(&reading(&all, 10));
+        let text = text(ledger);
+        let run = series(&text, "kernel_gossip_cpu_run_time_seconds_total");
+        assert_eq!(run.len(), all.len(), "{run:#?}");
+        // Of the first, five neighbours; the second is itself by another cgroup.
+        let neighbours = series(&text, "kernel_gossip_cpu_neighbour_time_seconds_total");
+        assert_eq!(neighbours.len(), all.len() - 1, "{neighbours:#?}");
+        let labels: HashSet<_> =
+            text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).collect();
+        let samples = text.lines().filter(|l| !l.starts_with('#')).count();
+        assert_eq!(labels.iter().map(|(labels, _)| labels).collect::<HashSet<_>>().len(), samples);
     }
 }

@@ -6,7 +6,7 @@ mod text;
 
 use std::fmt::{Debug, Write as _};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub use exposition::{BOUNDS, registry};
 
 use super::ledger::Ledger;
 use super::telemetry::{Loss, SelfStats};
+use crate::listen;
 use text::Format;
 
 /// Answers being made or read at one time: with 1,000 containers one takes some megabytes.
@@ -77,8 +78,7 @@ impl PrometheusSink {
             ErrorKind::AddrInUse => PrometheusError::InUse(address),
             _ => PrometheusError::Cannot(address, e),
         };
-        let listener = TcpListener::bind(address).map_err(cannot)?;
-        listener.set_nonblocking(true).map_err(cannot)?;
+        let listener = listen::tcp(address).map_err(cannot)?;
         let bound = listener.local_addr().map_err(cannot)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(cannot)?;
         let shared = Shared {

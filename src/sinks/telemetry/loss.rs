@@ -19,7 +19,7 @@ pub enum Loss {
     UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
     UnknownPath,
-    /// Readings of a cgroup without a path.
+    /// Cgroups that had numbers before their path was known.
     UnresolvedCgroup,
     /// Events without a pod's name because none was known in time.
     LateName,
@@ -39,7 +39,7 @@ pub enum Loss {
     BlameUntracked,
     /// Whispers the terminal did not show.
     TerminalDropped,
-    /// Workloads whose last numbers were not exported because too many went at once.
+    /// Workloads whose last numbers were not exported, or not on /metrics for a minute, because too many went at once.
     DepartedDropped,
     /// Scrapes refused because others were still being answered.
     ScrapeRefused,
@@ -135,6 +135,71 @@ impl Loss {
             Loss::TracesRejected => "traces_rejected",
             Loss::BirthDropped => "birth_dropped",
             Loss::BirthRecord => "birth_record",
+        }
+    }
+
+    /// Of a table that is full: what is missing now, and what to set. `None`: no table, or its owner tells.
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            Loss::SlotsExhausted => Some(
+                "more cgroups run than the CPU probe has counters for, the others have no wait, stalls and \
+                 neighbours: raise `agent.max_cgroups`",
+            ),
+            Loss::PairEvicted => Some(
+                "more pairs of cgroups keep each other waiting than the kernel's table holds, those with the least \
+                 wait begin again at zero: neighbours with little wait may go unnamed; there is no setting for it",
+            ),
+            Loss::CgroupDropped => Some(
+                "more cgroups than can be known (65536), the others have no numbers: fewer on this node, for \
+                 there is no setting for it",
+            ),
+            Loss::PairDropped => Some(
+                "more pairs of victim and culprit than can be known (65536), the others are not named; there is no \
+                 setting for it",
+            ),
+            Loss::SampleUntracked => Some(
+                "more workloads than are watched, nothing is said of the others: raise `agent.max_cgroups`",
+            ),
+            Loss::BlameUntracked => Some(
+                "a workload has more culprits than are kept (512), the others are not named; there is no setting for it",
+            ),
+            Loss::DepartedDropped => Some(
+                "more workloads ended at once than are kept (1024), the last numbers of the eldest are not \
+                 exported, or not on /metrics for a minute; there is no setting for it",
+            ),
+            Loss::BirthSegments => Some(
+                "more processes than the kernel's table holds took part in pods' starts: the certificates of these \
+                 starts say that they lack some; there is no setting for it",
+            ),
+            Loss::BirthDropped => Some(
+                "more pods start at once than are watched (1024), the others get no certificate; there is no setting for it",
+            ),
+            Loss::BirthRecord => Some(
+                "more records of pods' starts than are kept: certificates of these starts say that they lack some; \
+                 there is no setting for it",
+            ),
+            Loss::SwitchMissed
+            | Loss::StallUnjoined
+            | Loss::PairUnread
+            | Loss::CgroupEvent
+            | Loss::UnreadableCgroup
+            | Loss::UnknownPath
+            | Loss::UnresolvedCgroup
+            | Loss::LateName
+            | Loss::BundleMissed
+            | Loss::BirthEvents
+            | Loss::TerminalDropped
+            | Loss::ScrapeRefused
+            | Loss::TooLarge
+            | Loss::MetricsQueueFull
+            | Loss::EventsQueueFull
+            | Loss::MetricsRefused
+            | Loss::EventsRefused
+            | Loss::MetricsRejected
+            | Loss::EventsRejected
+            | Loss::TracesQueueFull
+            | Loss::TracesRefused
+            | Loss::TracesRejected => None,
         }
     }
 }

@@ -72,6 +72,7 @@ impl SelfStats {
         let Losses {
             slots_exhausted,
             blame_dropped_ns,
+            blame_unnamed_ns,
             switches_missed,
             stalls_unjoined,
             pairs_evicted,
@@ -111,7 +112,7 @@ impl SelfStats {
         latest.programs.clone_from(&reading.programs);
         latest.workloads = reading.samples.len();
         latest.pods = pods_known;
-        latest.blame_lost_ns = blame_dropped_ns;
+        latest.blame_lost_ns = blame_dropped_ns + blame_unnamed_ns;
     }
 
     /// Notes how long a reading took, from the kernel to the sinks.
@@ -160,14 +161,28 @@ impl SelfStats {
         self.map_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Sets what was lost for this reason so far.
+    /// Sets what was lost for this reason so far. The first time that it is a full table's, the log says so.
     pub fn set_lost(&self, why: Loss, total: u64) {
-        self.losses[why as usize].store(total, Ordering::Relaxed);
+        let before = self.losses[why as usize].swap(total, Ordering::Relaxed);
+        if before == 0 && total > 0 {
+            Self::tell(why);
+        }
     }
 
-    /// Counts one more loss.
+    /// Counts one more loss; the log, likewise.
     pub fn lost(&self, why: Loss) {
-        self.losses[why as usize].fetch_add(1, Ordering::Relaxed);
+        if self.losses[why as usize].fetch_add(1, Ordering::Relaxed) == 0 {
+            Self::tell(why);
+        }
+    }
+
+    fn tell(why: Loss) {
+        if let Some(advice) = why.advice() {
+            tracing::warn!(
+                "{advice} (said once; counted in kernel_gossip_agent_losses_total, reason=\"{}\")",
+                why.as_str()
+            );
+        }
     }
 
     /// How long ago the last reading was; `None` before the first.
@@ -336,5 +351,30 @@ mod tests {
         for (loss, total) in stats.losses() {
             assert_eq!(total, if elsewhere.contains(&loss) { 3 } else { 0 }, "{loss:?}");
         }
+    }
+
+    #[test]
+    fn a_table_that_is_full_says_so_once_with_what_to_set() {
+        crate::testlog::keep();
+        let said = |reason: &str| {
+            let lines = crate::testlog::lines_of_this_thread();
+            lines.into_iter().filter(|l| l.contains(&format!("reason=\"{reason}\""))).collect::<Vec<_>>()
+        };
+        let stats = SelfStats::default();
+        let mut reading = Attributed::default();
+        stats.observe(&reading);
+        assert_eq!(said("slots_exhausted"), [""; 0]);
+        (reading.losses.slots_exhausted, reading.losses.pairs_evicted) = (877, 8192);
+        stats.observe(&reading);
+        reading.losses.slots_exhausted = 73_118;
+        stats.observe(&reading);
+        let slots = said("slots_exhausted");
+        assert!(slots.len() == 1 && slots[0].contains("raise `agent.max_cgroups`"), "{slots:?}");
+        assert_eq!(said("pair_evicted").len(), 1);
+        // Losses that are no full table's are counted alone.
+        stats.set_lost(Loss::SwitchMissed, 5);
+        assert_eq!(said("switch_missed"), [""; 0]);
+        (0..3).for_each(|_| stats.lost(Loss::BirthDropped));
+        assert_eq!(said("birth_dropped").len(), 1);
     }
 }

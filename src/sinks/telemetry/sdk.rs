@@ -1,6 +1,7 @@
 //! [`SelfStats`] through the OpenTelemetry SDK, which keeps the time, the Resource and the data model; its
 //! exporter hands the result to the queue that all else goes through.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,21 +28,53 @@ use crate::sinks::points::Value;
 /// is flushed: it sends the last numbers.
 pub fn start(stats: &Arc<SelfStats>, sink: &Arc<OtlpSink>, node: Option<&str>) -> SdkMeterProvider {
     stats.watch(sink.clone());
-    let mut attributes = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
-    if let Some(node) = node {
-        // One agent a node: its node tells it from the others.
-        attributes.push(KeyValue::new("service.instance.id", node.to_owned()));
-        attributes.push(KeyValue::new(resource::NODE, node.to_owned()));
-    }
-    let mut resource = Resource::builder().with_attributes(attributes);
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-        resource = resource.with_service_name("kernel-gossip");
-    }
+    let (attributes, wrong) = identity(node, &|name| std::env::var(name).ok());
+    wrong.iter().for_each(|wrong| tracing::warn!("{wrong}"));
+    // After those that the SDK finds by itself, which reads the same variables in its own way.
+    let resource = Resource::builder()
+        .with_attributes(attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)));
     let reader = PeriodicReader::builder(ToQueue(sink.clone())).with_interval(sink.interval()).build();
     let provider = SdkMeterProvider::builder().with_resource(resource.build()).with_reader(reader).build();
     let meter = provider.meter(names::SCOPE);
     SELF_SOURCES.iter().for_each(|source| instrument(&meter, source, stats));
     provider
+}
+
+/// Who the agent is, in the order of what wins: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` (percent-encoded, as
+/// the specification has it; empty is not set), its own name and node. And what is wrong with the variables.
+fn identity(
+    node: Option<&str>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> (BTreeMap<String, String>, Vec<String>) {
+    const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+    let mut all = BTreeMap::from([
+        (resource::SERVICE.to_owned(), "kernel-gossip".to_owned()),
+        ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ]);
+    if let Some(node) = node {
+        // One agent a node: its node tells it from the others.
+        all.insert("service.instance.id".to_owned(), node.to_owned());
+        all.insert(resource::NODE.to_owned(), node.to_owned());
+    }
+    let mut wrong = Vec::new();
+    let set = env(ATTRIBUTES).unwrap_or_default();
+    for pair in set.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let decoded = |text: &str| {
+            let text = percent_encoding::percent_decode_str(text.trim()).decode_utf8().ok()?;
+            Some(text.into_owned())
+        };
+        match pair.split_once('=').and_then(|(key, value)| Some((decoded(key)?, decoded(value)?))) {
+            Some((key, value)) if !key.is_empty() => drop(all.insert(key, value)),
+            _ => wrong.push(format!(
+                "{ATTRIBUTES}: {:?} is left out: key=value is wanted, percent-encoded",
+                pair.chars().take(60).collect::<String>()
+            )),
+        }
+    }
+    if let Some(name) = env("OTEL_SERVICE_NAME").filter(|name| !name.trim().is_empty()) {
+        all.insert(resource::SERVICE.to_owned(), name.trim().to_owned());
+    }
+    (all, wrong)
 }
 
 /// Creates the instrument of one metric. It stays as long as the provider.
@@ -120,5 +153,34 @@ impl PushMetricExporter for ToQueue {
 
     fn temporality(&self) -> Temporality {
         Temporality::Cumulative
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(set: &[(&str, &str)]) -> (BTreeMap<String, String>, Vec<String>) {
+        let env = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        identity(Some("node-1"), &env)
+    }
+
+    #[test]
+    fn the_variables_say_who_the_agent_is() {
+        let (plain, wrong) = who(&[("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", " , ")]);
+        assert_eq!((plain["service.name"].as_str(), wrong.len()), ("kernel-gossip", 0), "empty is not set");
+        assert_eq!(plain["service.instance.id"], "node-1");
+        let set = "deployment.environment=a%20b,service.name=gossip-eu, service.instance.id = mine ,x=a=b";
+        let (told, wrong) = who(&[("OTEL_RESOURCE_ATTRIBUTES", set)]);
+        assert_eq!((told["deployment.environment"].as_str(), told["x"].as_str()), ("a b", "a=b"));
+        assert_eq!(
+            (told["service.name"].as_str(), told["service.instance.id"].as_str()),
+            ("gossip-eu", "mine")
+        );
+        assert_eq!(wrong, [""; 0]);
+        let (name, _) = who(&[("OTEL_RESOURCE_ATTRIBUTES", set), ("OTEL_SERVICE_NAME", "mine")]);
+        assert_eq!(name["service.name"], "mine");
+        let (some, wrong) = who(&[("OTEL_RESOURCE_ATTRIBUTES", "nonsense,a=%ff,=b,good=1")]);
+        assert_eq!((some["good"].as_str(), wrong.len()), ("1", 3), "{wrong:?}");
     }
 }

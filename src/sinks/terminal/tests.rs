@@ -72,6 +72,8 @@ fn contended() -> Whisper {
             wait_neighbour_seconds: Some(6.2),
             wait_own_seconds: Some(0.0),
             wait_unattributed_seconds: Some(0.1),
+            contended_seconds: None,
+            lost_cores: Some(0.62),
             neighbours: vec![
                 Neighbour { who: container("default", "noisy", "burner"), percent: 55.2 },
                 Neighbour { who: container("default", "small", "c"), percent: 6.8 },
@@ -93,11 +95,29 @@ fn text_says_who_and_what_in_one_line() {
     assert_eq!(
         lines(Output::Text, false, &[throttled(), contended()]),
         "2026-11-21T07:02:42Z critical repeated cpu_throttle shop/web-5d9c/app: throttled 80 % of the last 10.0 s: \
-         used 0.20 cores, wanted 1.00, limit 0.20; 99 stalls, 99 % of them within 125 ms; since \
+         used 0.20 cores, would have used at most 1.00, limit 0.20; 99 stalls, 99 % of them within 125 ms; since \
          2026-11-21T07:00:32Z, 2m 10s\n\
          2026-11-21T07:02:42Z warning  started  cpu_contention shop/web-5d9c/app: kept off the CPU 62 % of the last \
-         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores, wanted 1.00\n"
+         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores, would have used at most 1.00\n"
     );
+}
+
+/// Fifty threads that queue on one CPU: "621 %" and "wanted 6.3 cores" on 0.1.0.
+#[test]
+fn a_crowd_is_kept_off_no_longer_than_there_is_time() {
+    let mut crowd = contended();
+    crowd.evidence.wait_neighbour_seconds = Some(62.1);
+    (crowd.evidence.contended_seconds, crowd.evidence.lost_cores) = (Some(5.0), Some(0.5));
+    let text = lines(Output::Text, false, &[crowd.clone()]);
+    assert!(
+        text.contains(": kept off the CPU 50 % of the last 10.0 s, 12.4 threads at a time, by default/"),
+        "{text}"
+    );
+    assert!(text.ends_with(": used 0.38 cores, would have used at most 0.88\n"), "{text}");
+    // A kernel that cannot tell how many waited at a time.
+    crowd.evidence.contended_seconds = None;
+    let text = lines(Output::Text, false, &[crowd]);
+    assert!(text.contains(": kept off the CPU 100 % of the last 10.0 s by default/"), "{text}");
 }
 
 #[test]

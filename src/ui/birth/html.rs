@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{View, actor, again, axis, note, title, uncertain};
-use crate::api::{Actor, BirthOutcome};
+use crate::api::{Actor, BirthCost, BirthOutcome};
 use crate::birth::certificate::length;
+use crate::plain::plain;
 use crate::sinks::birth_text::{headline, slow};
 
 const WIDTH: f64 = 1100.0;
@@ -12,6 +13,8 @@ const WIDTH: f64 = 1100.0;
 const LABELS: f64 = 190.0;
 /// Right of them.
 const MARGIN: f64 = 200.0;
+/// Characters that fit there: of the widest some 7 units each.
+const LABEL: usize = 25;
 const ROW: f64 = 26.0;
 const TOP: f64 = 34.0;
 
@@ -112,9 +115,10 @@ fn bars(out: &mut String, view: &View) -> std::fmt::Result {
         let fill = colour(actor(&phase.name));
         writeln!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\"><title>{name}</title>{}</text>",
             LABELS - 8.0,
-            y + 13.0
+            y + 13.0,
+            escape(&short(&title(phase), LABEL))
         )?;
         writeln!(
             out,
@@ -140,15 +144,20 @@ fn grid(span: f64) -> f64 {
 }
 
 fn costs(out: &mut String, view: &View) -> std::fmt::Result {
-    if view.status.breakdown.is_empty() {
+    table(out, "Who did how much", &view.status.breakdown)?;
+    table(out, "Beside the birth, and not in its numbers", &view.status.beside)
+}
+
+fn table(out: &mut String, heading: &str, costs: &[BirthCost]) -> std::fmt::Result {
+    if costs.is_empty() {
         return Ok(());
     }
     writeln!(
         out,
-        "<h2>Who did how much</h2><table><tr><th>who<th>phase<th class=n>processes<th class=n>system calls<th class=n>on \
+        "<h2>{heading}</h2><table><tr><th>who<th>phase<th class=n>processes<th class=n>system calls<th class=n>on \
          CPU<th class=n>waiting for it<th class=n>page faults</tr>"
     )?;
-    for cost in &view.status.breakdown {
+    for cost in costs {
         let known = |n: Option<String>| n.unwrap_or_else(|| "–".into());
         writeln!(
             out,
@@ -187,6 +196,16 @@ fn timeline(out: &mut String, view: &View) -> std::fmt::Result {
     writeln!(out, "</table>")
 }
 
+/// Its beginning and its end, if it is longer.
+fn short(text: &str, most: usize) -> String {
+    let all: Vec<char> = text.chars().collect();
+    if all.len() <= most {
+        return text.to_owned();
+    }
+    let end = most / 3;
+    all[..most - 1 - end].iter().chain(&['…']).chain(&all[all.len() - end..]).collect()
+}
+
 fn colour(actor: Actor) -> &'static str {
     match actor {
         Actor::Scheduler => "#bf8700",
@@ -207,8 +226,8 @@ fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(plain(c)),
         }
     }
     out
@@ -217,7 +236,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BirthPhase, PodBirthCertificateStatus, Source};
+    use crate::api::{BirthFailure, BirthPhase, BirthStep, PodBirthCertificateStatus, Source};
 
     #[test]
     fn what_is_named_stays_text() {
@@ -229,9 +248,58 @@ mod tests {
             duration_ms: 2.0,
             uncertainty_ms: None,
         });
-        let html = page(&View { title: "<b>\"x\"".into(), pod: None, status });
+        let html = page(&View::new("<b>\"x\"", None, &status).expect("a view"));
         assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");
         assert!(!html.contains("http"), "nothing from elsewhere");
+    }
+
+    /// What containers may be called and their programs be given: 64 KiB of markup, of what a terminal obeys, of what turns
+    /// the order of reading.
+    #[test]
+    fn hostile_text_is_shown_and_does_nothing() {
+        let long = format!("'\"><img src=x onerror=alert(1)>{}", "x".repeat(64 << 10));
+        for text in ["<script>alert('1')</script>", "\u{1b}[2J\u{7}", "\u{202e}evitcani", "a\nb\u{85}", &long]
+        {
+            let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+            status.failure = Some(BirthFailure {
+                phase: text.into(),
+                container: Some(text.into()),
+                reason: text.into(),
+                message: Some(text.into()),
+            });
+            status.timeline.push(BirthStep {
+                timestamp_ms: 1.0,
+                actor: Actor::Container,
+                action: text.into(),
+                details: Some(text.into()),
+                uncertainty_ms: None,
+            });
+            let html = page(&View::new(text, None, &status).expect("a view"));
+            let hidden = |c: char| c != '\n' && crate::plain::is_hidden(c);
+            assert!(
+                !html.contains("<script") && !html.contains("<img") && !html.contains(hidden),
+                "{text:.40}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_told_where_it_is_pointed_at_and_fits_beside_the_bars() {
+        let name = "a".repeat(30) + &"b".repeat(33);
+        let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+        status.phases.push(BirthPhase {
+            name: "create".into(),
+            container: Some(name.clone()),
+            start_ms: 1.0,
+            duration_ms: 2.0,
+            uncertainty_ms: None,
+        });
+        let html = page(&View::new("x", None, &status).expect("a view"));
+        assert!(html.contains(&format!("<title>create {name}</title>")), "{html}");
+        assert!(
+            html.contains(&format!("</title>create {}…{}</text>", "a".repeat(9), "b".repeat(8))),
+            "{html}"
+        );
     }
 
     #[test]

@@ -19,11 +19,15 @@ use crate::kernel::birth::{Begun, Entry, Record};
 use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::plan;
+use crate::kernel::{CgroupChange, Hierarchy};
 
 /// A container that listens does so within this time of its program's start.
 const SETTLE: Duration = Duration::from_secs(2);
 /// From the runtime's start to the container's program; a slow disk is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Cgroups that are not told of at once are looked for so often.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is kept while none is started.
 const KEPT: Duration = Duration::from_secs(5);
@@ -68,17 +72,22 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>, known: K
     eprintln!("waiting for a container to be started; Ctrl-C ends it");
     let begun = Instant::now();
     let (mut log, mut records, mut found) = (Log::new(cpu_tree), Vec::new(), None);
-    let mut seen = None;
+    let (mut seen, mut read) = (None, None);
     loop {
         std::thread::sleep(Duration::from_millis(20));
+        // What is in a pod is not believed, and what is in a cgroup that is not known.
+        if read.is_none_or(|read: Instant| read.elapsed() >= READ_AGAIN) {
+            know(&mut log, &mut driver, cpu_tree);
+            read = Some(Instant::now());
+        }
         driver.read_births(&mut records);
         for record in records.drain(..) {
             log.add(record);
         }
         if found.is_none() {
-            let fresh = log.lives().filter(|l| Some(l.segment.id) > seen);
-            found = fresh.filter_map(|l| started(&l.hints)).next().map(|id| (id, Instant::now()));
-            seen = log.lives().map(|l| l.segment.id).max().or(seen);
+            found =
+                log.lives_after(seen).filter_map(|l| started(&l.hints)).next().map(|id| (id, Instant::now()));
+            seen = log.lives_after(seen).last().map(|l| l.segment.id).or(seen);
         }
         if found.is_none() {
             // What led to a container that is yet to be started.
@@ -92,6 +101,18 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>, known: K
         let story = Story::of(&log, &subject, 0, u64::MAX, |_| Named::default());
         let Some(outcome) = verdict(&story, *since) else { continue };
         return certify(&mut driver, &mut log, id, outcome, known);
+    }
+}
+
+/// Tells the log of the cgroups that there are.
+fn know(log: &mut Log, driver: &mut Driver<'_>, cpu_tree: u32) {
+    for change in &driver.read().changes {
+        let CgroupChange::Present { cgroup, path } = change else { continue };
+        match cgroup.hierarchy {
+            Hierarchy::Unified => log.know(0, cgroup.id, path),
+            Hierarchy::V1Cpu => log.know(cpu_tree, cgroup.id, path),
+            Hierarchy::V1Memory => {}
+        }
     }
 }
 
@@ -146,10 +167,11 @@ fn certify(
     let until = now();
     records.into_iter().for_each(|record| log.add(record));
     let lost = driver.birth_losses();
-    missing.extend(records_lost(lost.segments + lost.events + lost.cgroups + log.dropped));
+    let lost = lost.segments + lost.events + lost.cgroups + log.dropped;
+    missing.extend(records_lost(lost));
     let names = Bundles::new(&[]).look_up(id).ok();
     let name = names.and_then(|n| n.container.or(n.name));
-    let named = |_: &str| Named { name: name.clone(), sandbox: false, init: false };
+    let named = |_: &str| Named { name: name.clone(), ..Named::default() };
     let story = Story::of(log, &Subject::Container(id.to_owned()), 0, until.mono_ns, named);
     let begun = story.works.iter().map(|w| w.start_ns).min().unwrap_or(until.mono_ns);
     let zero = crate::kernel::Instant {
@@ -166,9 +188,10 @@ fn certify(
         outcome,
         failure,
         missing,
-        knows,
+        knows: Knows { whole: lost == 0, ..knows },
+        settle: SETTLE,
     };
     let (status, _) = certificate::birth(&input);
     let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
-    Ok(View { title: format!("container {shown}"), pod: None, status })
+    View::new(&format!("container {shown}"), None, &status)
 }

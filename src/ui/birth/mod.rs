@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Config};
-use serde::Serialize;
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
 
 use crate::api::{
     Actor, BirthPhase, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec,
@@ -21,6 +21,8 @@ use crate::api::{
 };
 use crate::attribution::watch;
 use crate::birth::certificate::image_of;
+use crate::kubeconfig;
+use crate::plain::Plain;
 
 /// Whose birth, from where, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,18 +59,32 @@ pub enum Format {
     Json,
 }
 
-/// A certificate and what it is called.
+/// A certificate and what it is called, with every text in it plain: whoever may write the object must not write on the
+/// screen of who reads it.
 #[derive(Clone, Debug)]
 pub struct View {
     /// `web in namespace shop, on node n1`.
-    pub title: String,
+    title: String,
     /// The pod; `None` for a container without Kubernetes.
-    pub pod: Option<PodOf>,
-    pub status: PodBirthCertificateStatus,
+    pod: Option<PodOf>,
+    status: PodBirthCertificateStatus,
+}
+
+impl View {
+    /// # Errors
+    /// The certificate has a number that is none.
+    pub fn new(title: &str, pod: Option<PodOf>, status: &PodBirthCertificateStatus) -> Result<View> {
+        let plain = |error| anyhow::Error::from(error).context("the certificate cannot be shown");
+        Ok(View {
+            title: Plain(title).to_string(),
+            pod: pod.map(|pod| crate::plain::all(&pod)).transpose().map_err(plain)?,
+            status: crate::plain::all(status).map_err(plain)?,
+        })
+    }
 }
 
 /// The pod that was born.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodOf {
     namespace: String,
@@ -149,7 +165,7 @@ async fn of_pod(args: &BirthArgs, pod: &str) -> Result<View> {
     };
     let Some(status) = there.status else { bail!("the certificate {name} says nothing yet: try again") };
     let title = format!("{pod} in namespace {namespace}, on {}", there.spec.node_name);
-    Ok(View { title, pod: Some(PodOf { namespace, spec: there.spec }), status })
+    View::new(&title, Some(PodOf { namespace, spec: there.spec }), &status)
 }
 
 /// Waits for the object and its status.
@@ -175,7 +191,8 @@ async fn default_namespace(args: &BirthArgs, client: &Client) -> String {
     if args.kubeconfig.is_some() {
         return client.default_namespace().to_owned();
     }
-    Config::infer().await.map_or_else(|_| client.default_namespace().to_owned(), |c| c.default_namespace)
+    let found = kubeconfig::find(None).await;
+    found.map_or_else(|_| client.default_namespace().to_owned(), |(_, config)| config.default_namespace)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,12 +1,13 @@
 //! The waterfall in a terminal.
 
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Display, Formatter};
 
 use anstyle::{AnsiColor, Style};
 
 use super::{View, actor, again, axis, note, title, uncertain};
-use crate::api::{Actor, BirthOutcome, BirthPhase};
+use crate::api::{Actor, BirthCost, BirthOutcome, BirthPhase};
 use crate::birth::certificate::length;
+use crate::plain::Plain;
 use crate::sinks::birth_text::{headline, slow};
 
 /// A certificate as text of so many columns.
@@ -46,8 +47,13 @@ impl Waterfall<'_> {
     fn head(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = &self.view.status;
         let bold = self.style(Style::new().bold());
-        write!(f, "{bold}{}{bold:#}: ", Plain(&self.view.title))?;
         let total = status.total.as_deref().unwrap_or("an unknown time");
+        let after = 24 + total.chars().count();
+        let title = wrapped(&self.view.title, self.width.saturating_sub(after).max(20));
+        for (n, line) in title.iter().enumerate() {
+            write!(f, "{}{bold}{}{bold:#}", if n > 0 { "\n" } else { "" }, Plain(line))?;
+        }
+        write!(f, ": ")?;
         match status.outcome {
             Some(BirthOutcome::Complete) | None => writeln!(f, "born in {bold}{}{bold:#}", Plain(total))?,
             Some(outcome) => {
@@ -58,14 +64,8 @@ impl Waterfall<'_> {
         if let Some(failure) = &status.failure {
             let of = failure.container.as_ref().map(|c| format!(" of {c}")).unwrap_or_default();
             let why = failure.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default();
-            writeln!(
-                f,
-                "  in phase {}{}: {}{}",
-                failure.phase,
-                Plain(&of),
-                Plain(&failure.reason),
-                Plain(&why)
-            )?;
+            let text = format!("in phase {}{of}: {}{why}", failure.phase, failure.reason);
+            self.lines(f, "  ", &text)?;
         }
         let headline = status.kernel_stats.as_ref().map(headline).unwrap_or_default();
         if !headline.is_empty() {
@@ -78,19 +78,27 @@ impl Waterfall<'_> {
         Ok(())
     }
 
+    /// Text in as many lines as it takes, each with this before it.
+    fn lines(&self, f: &mut Formatter<'_>, before: &str, text: &str) -> fmt::Result {
+        let columns = self.width.saturating_sub(before.len()).max(20);
+        wrapped(text, columns).iter().try_for_each(|line| writeln!(f, "{before}{}", Plain(line)))
+    }
+
     fn phases(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = &self.view.status;
         if status.phases.is_empty() {
             return Ok(());
         }
-        let name = status.phases.iter().map(|p| title(p).chars().count()).max().unwrap_or(0).clamp(9, 32);
-        // Beside the bar: the name, the start, the length and the blanks between.
-        let bar = self.width.saturating_sub(name + 2 + 9 + 10 + 2).clamp(20, 100);
+        let longest = status.phases.iter().map(|p| title(p).chars().count()).max().unwrap_or(0);
+        let name = longest.clamp(9, 32.min(self.width / 4));
+        let notes = status.phases.iter().map(|p| note(status, p).chars().count()).max().unwrap_or(0);
+        // Beside the bar: the name, the start, the length and the blanks between, and what there is to say.
+        let bar = self.width.saturating_sub(name + 1 + 9 + 1 + 9 + 2 + notes + 1).clamp(8, 100);
         let (from, to) = axis(status);
         writeln!(f, "\n{:name$} {:>9} {:>9}", "phase", "at", "took")?;
         for phase in &status.phases {
             let style = self.of(actor(&phase.name));
-            let shown: String = title(phase).chars().take(name).collect();
+            let shown = fitting(&title(phase), name);
             write!(f, "{style}{:name$}{style:#} ", Plain(&shown).to_string())?;
             write!(f, "{:>9} {:>9}  ", short(phase.start_ms), short(phase.duration_ms))?;
             let (before, within) = place(phase, from, to, bar);
@@ -101,22 +109,33 @@ impl Waterfall<'_> {
 
     fn costs(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = &self.view.status;
-        if status.breakdown.is_empty() {
+        let some = status.missing.iter().any(|m| m.part == "records");
+        let known = if some { "at least this much, as records were lost" } else { "" };
+        self.table(f, known, &status.breakdown)?;
+        self.table(f, "beside the birth, and not in its numbers", &status.beside)
+    }
+
+    fn table(&self, f: &mut Formatter<'_>, heading: &str, costs: &[BirthCost]) -> fmt::Result {
+        if costs.is_empty() {
             return Ok(());
+        }
+        writeln!(f)?;
+        if !heading.is_empty() {
+            writeln!(f, "{heading}")?;
         }
         writeln!(
             f,
-            "\n{:<10} {:<10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "{:<9} {:<8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "who", "phase", "processes", "syscalls", "on CPU", "waiting", "read", "written"
         )?;
-        for cost in &status.breakdown {
+        for cost in costs {
             let style = self.of(cost.actor);
             let known = |n: Option<String>| n.unwrap_or_else(|| "-".into());
             writeln!(
                 f,
-                "{style}{:<10}{style:#} {:<10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+                "{style}{:<9}{style:#} {:<8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
                 cost.actor.as_str(),
-                Plain(&cost.phase).to_string(),
+                fitting(&cost.phase, 8),
                 cost.processes,
                 known(cost.syscalls.map(|n| n.to_string())),
                 known(cost.cpu_ms.map(length)),
@@ -138,15 +157,19 @@ impl Waterfall<'_> {
         for step in &status.timeline {
             let style = self.of(step.actor);
             write!(f, "{:>9}  {style}{:<9}{style:#} ", short(step.timestamp_ms), step.actor.as_str())?;
-            write!(f, "{}{}", Plain(&step.action), uncertain(step.uncertainty_ms))?;
+            // Beside it: the time, who did it, and the blanks between.
+            let columns = self.width.saturating_sub(21);
+            let uncertain = uncertain(step.uncertainty_ms);
+            let action = fitting(&step.action, columns.saturating_sub(uncertain.chars().count()));
+            write!(f, "{}{uncertain}", Plain(&action))?;
             if let Some(details) = &step.details {
-                let used = 21 + step.action.chars().count();
-                let room = self.width.saturating_sub(used + 2).max(24);
-                let shown: String = match details.chars().count() {
-                    n if n > room => details.chars().take(room - 1).chain(['…']).collect(),
-                    _ => details.clone(),
-                };
-                write!(f, "  {dim}{}{dim:#}", Plain(&shown))?;
+                let room = columns.saturating_sub(action.chars().count() + uncertain.chars().count() + 2);
+                // Where little is left of the line they have one of their own.
+                if room < details.chars().count() && room < 24 {
+                    write!(f, "\n{:21}{dim}{}{dim:#}", "", Plain(&fitting(details, columns)))?;
+                } else {
+                    write!(f, "  {dim}{}{dim:#}", Plain(&fitting(details, room)))?;
+                }
             }
             writeln!(f)?;
         }
@@ -156,10 +179,12 @@ impl Waterfall<'_> {
     fn tail(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let status = &self.view.status;
         for restart in &status.restarts {
-            writeln!(f, "\n{}", Plain(&again(restart)))?;
+            writeln!(f)?;
+            self.lines(f, "", &again(restart))?;
         }
         for part in &status.missing {
-            writeln!(f, "\nnot known: {}: {}", Plain(&part.part), Plain(&part.why))?;
+            writeln!(f)?;
+            self.lines(f, "", &format!("not known: {}: {}", part.part, part.why))?;
         }
         if let Some(trace) = &status.trace_id {
             writeln!(f, "\ntrace {}", Plain(trace))?;
@@ -201,13 +226,40 @@ fn bytes(n: i64) -> String {
     }
 }
 
-/// Text as a terminal may have it: whoever names a container must not write on the screen.
-struct Plain<'a>(&'a str);
-
-impl Display for Plain<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| f.write_char(if c.is_control() { '\u{fffd}' } else { c }))
+/// Its beginning, if it is longer than so many columns.
+fn fitting(text: &str, columns: usize) -> String {
+    match text.chars().count() {
+        n if n > columns => text.chars().take(columns.saturating_sub(1)).chain(['…']).collect(),
+        _ => text.to_owned(),
     }
+}
+
+/// Lines of at most so many columns, broken between words; a word that is longer is broken itself.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let chars: Vec<char> = word.chars().collect();
+        let blank = usize::from(used > 0);
+        if used + blank + chars.len() > columns && used > 0 {
+            lines.push(String::new());
+            used = 0;
+        }
+        for (n, part) in chars.chunks(columns.max(1)).enumerate() {
+            if n > 0 {
+                lines.push(String::new());
+                used = 0;
+            }
+            let Some(line) = lines.last_mut() else { continue };
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.extend(part);
+            used += part.len();
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -251,7 +303,7 @@ mod tests {
         let (severity, phase) = (Severity::Warning, "image".to_owned());
         status.slow = Some(SlowPhase { severity, phase, took_ms: 360_000.0, usual_ms: 900.0 });
         status.restarts.push(ContainerRestart { container: "web".into(), ..ContainerRestart::default() });
-        let view = View { title: "a".into(), pod: None, status };
+        let view = View::new("a", None, &status).expect("a view");
         let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
         let html = super::super::html::page(&view);
         for told in ["slow, warning: image took 360.0 s, usually 900 ms", "web was started again"] {
@@ -263,8 +315,67 @@ mod tests {
     fn names_do_not_write_on_the_screen() {
         let mut status = PodBirthCertificateStatus::of(Source::Kernel);
         status.phases.push(phase(0.0, 5.0));
-        let view = View { title: "a\u{7}b".into(), pod: None, status };
+        let failure = crate::birth::failure::failure(crate::birth::Phase::Listen, None, "x", None);
+        // Whoever may write the object may write anything there.
+        status.failure = Some(crate::api::BirthFailure { phase: "li\u{1b}[2Jsten".into(), ..failure });
+        status.outcome = Some(BirthOutcome::Failed);
+        let view = View::new("a\u{7}b\u{202e}", None, &status).expect("a view");
         let text = Waterfall { view: &view, width: 80, colour: false }.to_string();
-        assert!(!text.contains(['\u{1b}', '\u{7}']), "{text}");
+        assert!(
+            !text.contains(['\u{1b}', '\u{7}', '\u{202e}']) && text.contains("li\u{fffd}[2Jsten"),
+            "{text}"
+        );
+        let html = super::super::html::page(&view);
+        assert!(!html.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{html}");
+    }
+
+    #[test]
+    fn eighty_columns_hold() {
+        use crate::api::{BirthStep, MissingPart};
+        let long = "n".repeat(63);
+        let mut status = PodBirthCertificateStatus::of(Source::Kernel);
+        status.total = Some("567 ms".into());
+        for (name, container) in [("cgroup", None), ("listen", Some(long.clone())), ("ready", None)] {
+            let (start_ms, duration_ms) = (100.0, 99_000.0);
+            let uncertainty_ms = Some(350.0);
+            status.phases.push(BirthPhase {
+                name: name.into(),
+                container,
+                start_ms,
+                duration_ms,
+                uncertainty_ms,
+            });
+        }
+        let cost: BirthCost = serde_json::from_value(serde_json::json!({
+            "actor": "container", "phase": "network", "processes": 123_456, "syscalls": 123_456_789,
+            "cpuMs": 99_999.0, "waitMs": 99_999.0, "readBytes": 99_999_999, "writtenBytes": 99_999_999,
+        }))
+        .expect("a part");
+        status.breakdown = vec![cost.clone()];
+        status.beside = vec![cost];
+        for details in [None, Some("short".to_owned()), Some(long.repeat(3))] {
+            for action in ["is made".to_owned(), format!("{long} is started by something else")] {
+                status.timeline.push(BirthStep {
+                    timestamp_ms: 99_999.0,
+                    actor: Actor::Container,
+                    action,
+                    details: details.clone(),
+                    uncertainty_ms: Some(350.0),
+                });
+            }
+        }
+        let why = format!("{long} {long} and something more that is not known of it");
+        status.missing.push(MissingPart { part: "records".into(), why: why.clone() });
+        status.failure =
+            Some(crate::birth::failure::failure(crate::birth::Phase::Listen, Some(&long), "x", Some(why)));
+        status.outcome = Some(BirthOutcome::Failed);
+        let title = format!("{long} in namespace {long}, on node-of-some-length");
+        let view = View::new(&title, None, &status).expect("a view");
+        for width in [60, 80, 100, 160] {
+            let text = Waterfall { view: &view, width, colour: false }.to_string();
+            let least = width.max(80);
+            let wide: Vec<&str> = text.lines().filter(|l| l.chars().count() > least).collect();
+            assert!(wide.is_empty(), "{width}: {wide:#?}");
+        }
     }
 }

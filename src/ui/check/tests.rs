@@ -7,7 +7,15 @@ fn told(host: &str, unknown_shapes: &[String]) -> String {
     let path = format!("{}/tests/fixtures/hosts/{host}.json", env!("CARGO_MANIFEST_DIR"));
     let facts = serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("facts");
     let mut out = Vec::new();
-    write_text(&mut out, &facts, &plan(&facts), unknown_shapes).expect("a vector takes it");
+    let runtime = Directory { runtime: "containerd", path: "/run/containerd/x".into(), error: None };
+    let found = Found {
+        facts: &facts,
+        plan: &plan(&facts),
+        programs: &[],
+        runtimes: &[runtime],
+        unknown_cgroup_shapes: unknown_shapes,
+    };
+    write_text(&mut out, &found).expect("a vector takes it");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -24,6 +32,7 @@ BPF allowed  tp_btf, raw_tracepoint, iter/cgroup, rstat_flush, iter/task, ring_b
 BPF refused  tracepoint: attach: failed to attach BPF program: No such file or directory (os error 2)
 BPF refused  read_kernel: load: Invalid argument (os error 22)
 BPF refused  kprobe: attach: failed to attach BPF program: Operation not permitted (os error 1)
+runtime      containerd: /run/containerd/x
 
 ✓ cpu        working      scheduler's typed tracepoints
 ~ cgroups    degraded     files, new ones by walking the trees
@@ -76,7 +85,64 @@ fn a_host_with_nothing_to_read_is_told_so() {
     let mut facts: Facts = serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("facts");
     facts.cgroups.unified = None;
     let mut out = Vec::new();
-    write_text(&mut out, &facts, &plan(&facts), &[]).expect("a vector takes it");
+    let found = Found {
+        facts: &facts,
+        plan: &plan(&facts),
+        programs: &[],
+        runtimes: &[],
+        unknown_cgroup_shapes: &[],
+    };
+    write_text(&mut out, &found).expect("a vector takes it");
     let text = String::from_utf8(out).expect("UTF-8");
     assert!(text.ends_with("The agent cannot run here: there is nothing for it to read.\n"), "{text}");
+}
+
+#[test]
+fn a_program_that_does_not_load_is_told_with_what_to_do() {
+    let path = format!("{}/tests/fixtures/hosts/debian-6.12-v2.json", env!("CARGO_MANIFEST_DIR"));
+    let facts: Facts = serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("facts");
+    let programs = [
+        Rehearsal { probe: "births".into(), error: None, what_to_do: None },
+        Rehearsal {
+            probe: "cpu".into(),
+            error: Some("cpu probe: cannot load the programs: Argument list too long (os error 7)".into()),
+            what_to_do: Some("report it".into()),
+        },
+    ];
+    let found = Found {
+        facts: &facts,
+        plan: &plan(&facts),
+        programs: &programs,
+        runtimes: &[],
+        unknown_cgroup_shapes: &[],
+    };
+    let mut out = Vec::new();
+    write_text(&mut out, &found).expect("a vector takes it");
+    let text = String::from_utf8(out).expect("UTF-8");
+    for line in [
+        "loaded       births\n",
+        "✗ cpu        does not load: this part is missing in the agent\n    cpu probe: cannot load the programs: \
+         Argument list too long (os error 7)\n      -> report it\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn directories_of_runtimes_that_are_missing_or_closed_are_told_with_what_to_do() {
+    let told = |runtimes: &[Directory], confined: Option<&str>| {
+        let mut out = Vec::new();
+        write_runtimes(&mut out, runtimes, confined).expect("a vector takes it");
+        String::from_utf8(out).expect("UTF-8")
+    };
+    let directory = |error: Option<&str>| Directory {
+        runtime: "containerd",
+        path: "/run/containerd/x".into(),
+        error: error.map(str::to_owned),
+    };
+    assert_eq!(told(&[directory(None)], Some("container_t")), "");
+    assert!(told(&[], None).contains("--runtime-root"));
+    let closed = [directory(Some("Permission denied (os error 13)"))];
+    assert!(told(&closed, Some("container_t")).contains("spc_t"));
+    assert!(!told(&closed, None).contains("SELinux"));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kernel_gossip::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
-use kernel_gossip::reconciler::report::{ContainerFacts, Evidence, PodFacts};
+use kernel_gossip::reconciler::report::{ContainerFacts, Evidence, Owner, PodFacts};
 use kernel_gossip::reconciler::resize::ANNOTATION;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -210,7 +210,11 @@ fn facts(pod: &Pod, limit: f64) -> PodFacts {
         name: pod.name_any(),
         uid: pod.uid().unwrap(),
         node: pod.spec.as_ref().unwrap().node_name.clone().unwrap(),
-        owner: pod.owner_references().first().map(|o| (o.kind.clone(), o.name.clone())),
+        owner: pod.owner_references().first().map(|o| Owner {
+            api_version: o.api_version.clone(),
+            kind: o.kind.clone(),
+            name: o.name.clone(),
+        }),
         containers: vec![ContainerFacts {
             name: "app".into(),
             cpu_limit_cores: Some(limit),

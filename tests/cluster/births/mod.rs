@@ -1,6 +1,7 @@
 //! Births on the test bed's node: containerd, runc, the kubelet and CNI plugins at work, the agent and the reconciler
 //! as processes, and the certificates read from the API server.
 
+mod beside;
 mod cost;
 pub mod trace;
 mod waves;

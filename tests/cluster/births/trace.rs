@@ -1,5 +1,7 @@
 //! A birth's trace, read back from a real Jaeger.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::bed::process::Running;
@@ -84,15 +86,30 @@ fn the_trace_of_a_birth_is_the_pods_uid() {
     for phase in phases {
         let container = phase["container"].as_str().map(|c| format!(" {c}")).unwrap_or_default();
         let span = named(&format!("{}{container}", phase["name"].as_str().unwrap()));
-        assert_eq!(span["parentSpanId"], root["spanId"]);
         let took = (ns(span, "endTimeUnixNano") - ns(span, "startTimeUnixNano")) as f64 / 1e6;
         assert!((took - phase["durationMs"].as_f64().unwrap()).abs() < 0.01, "{phase}: {took}");
+        if phase["name"] == "scheduled" {
+            // It was waited for before the birth.
+            assert!(span["parentSpanId"].as_str().is_none_or(str::is_empty), "{span}");
+            assert!(ns(span, "endTimeUnixNano") <= begin + 1_000_000, "{span}");
+            continue;
+        }
+        assert_eq!(span["parentSpanId"], root["spanId"]);
         assert!(begin <= ns(span, "startTimeUnixNano") && ns(span, "endTimeUnixNano") <= end, "{phase}");
     }
     // A plugin lies within the network's phase, in time and in the tree.
     let (bridge, network) = (named("cni bridge"), named("network"));
     assert_eq!(bridge["parentSpanId"], network["spanId"]);
     assert!(ns(network, "startTimeUnixNano") <= ns(bridge, "startTimeUnixNano"));
+    // Each lies within its parent, and has a name of its own.
+    let ids: BTreeMap<&str, &Value> = spans.iter().map(|s| (s["spanId"].as_str().unwrap(), s)).collect();
+    assert_eq!(ids.len(), spans.len(), "{spans:?}");
+    for span in &spans {
+        let Some(parent) = span["parentSpanId"].as_str().and_then(|id| ids.get(id)) else { continue };
+        let (from, to) = (ns(parent, "startTimeUnixNano"), ns(parent, "endTimeUnixNano"));
+        let (start, end) = (ns(span, "startTimeUnixNano"), ns(span, "endTimeUnixNano"));
+        assert!(from <= start && end <= to, "{span} is not within {parent}");
+    }
     let said = bed.said(&name);
     let programs = said["kernel_gossip.birth.certificate"]["kernelStats"]["programs"].as_i64().unwrap();
     assert_eq!(

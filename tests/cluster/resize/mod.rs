@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kernel_gossip::api::{Remediation, RemediationState as State, ResourceStep};
 use kernel_gossip::quantity;
 use kernel_gossip::reconciler::recommend::{Kind, recommend};
-use kernel_gossip::reconciler::report::Evidence;
+use kernel_gossip::reconciler::report::{Evidence, NodeFacts};
 use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};
 use kernel_gossip::testlog;
 use kube::{Api, Client};
@@ -51,7 +51,7 @@ impl Executor {
     }
 
     async fn report(&self, evidence: &Evidence) {
-        let recommendation = recommend(evidence, None);
+        let recommendation = recommend(evidence, NodeFacts::default());
         let case = Case { evidence: evidence.clone(), recommendation, standing: self.standing.clone() };
         self.cases.send(case).await.unwrap();
     }
@@ -349,7 +349,7 @@ async fn pods_that_must_be_left_alone_are() {
     let name = namespace.get("pods", "{.items[0].metadata.name}");
     let container = Container::of(&pods(&namespace).await, &name).await;
     let throttled = container.throttled().await;
-    assert_eq!(recommend(&throttled, None).kind, Kind::RaiseLimit);
+    assert_eq!(recommend(&throttled, NodeFacts::default()).kind, Kind::RaiseLimit);
 
     let mut executor = Executor::start(options()).await;
     let hpa = json!({

@@ -14,7 +14,7 @@ use kernel_gossip::reconciler::ingest::certificate::Certified;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, decode};
 use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
 use kernel_gossip::reconciler::metrics_api::Silence;
-use kernel_gossip::reconciler::report::{PodFacts, Report};
+use kernel_gossip::reconciler::report::{NodeFacts, PodFacts, Report};
 use kernel_gossip::signals::{SignalType, Whisper};
 use kernel_gossip::sinks::names::birth::CERTIFICATE as BIRTH_CERTIFICATE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -67,8 +67,12 @@ impl Downstream {
             node: "n1".into(),
             ..Default::default()
         };
-        let said =
-            Said { report, pod: Arc::new(pod), metrics: Err(Silence::NotAsked), node_cores: Some(2.0) };
+        let said = Said {
+            report,
+            pod: Arc::new(pod),
+            metrics: Err(Silence::NotAsked),
+            node: NodeFacts { cpu_cores: Some(2.0), resizes: Some(true) },
+        };
         self.desired.say(&said, self.now);
         let key = PodKey { namespace: said.pod.namespace.clone(), pod: said.pod.name.clone() };
         if let Some(Want::Apply { object, .. }) = self.desired.want(&key, self.now) {

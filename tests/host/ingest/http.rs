@@ -169,6 +169,26 @@ async fn otlp_over_http_says_what_is_wrong() {
     assert!(s.through.try_recv().is_err());
 }
 
+/// A sender over HTTP that has the path wrong must not take its data for delivered.
+#[tokio::test]
+async fn what_is_not_served_over_http_is_not_found() {
+    let mut s = services(false);
+    for path in ["/", "/v1/log", "/v1/logs/", "/v1/metrics", "/v1/traces", "/x"] {
+        for headers in [&[PROTOBUF][..], &[JSON], &[]] {
+            let (status, line) = ask(&s.otlp, post(path, headers, "x")).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+            assert!(line.contains("/v1/logs"), "{line}");
+        }
+    }
+    // By gRPC the answer is gRPC's own.
+    let metrics = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    let mut request = post(metrics, &[("content-type", "application/grpc"), ("te", "trailers")], "");
+    request.extensions_mut().insert(VerifiedPeer);
+    let answer = s.otlp.clone().oneshot(request).await.unwrap();
+    assert_eq!((answer.status(), &answer.headers()["grpc-status"]), (StatusCode::OK, &"12".parse().unwrap()));
+    assert!(s.through.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn the_webhook_says_what_is_wrong() {
     let mut s = services(true);

@@ -3,7 +3,7 @@
 use kernel_gossip::api::{BirthOutcome, PodBirthCertificateStatus, Severity, SignalKind, SlowPhase, Source};
 use kernel_gossip::reconciler::ingest::Reason;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, RECORDS_MAX, decode};
-use kernel_gossip::signals::{SignalType, Transition, Whisper};
+use kernel_gossip::signals::{HistoryPoint, SignalType, Transition, Whisper};
 use kernel_gossip::sinks::event::AttrValue;
 use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -74,6 +74,7 @@ fn what_an_agent_says_arrives_whole() {
         (e.wait_neighbour_seconds, e.wait_own_seconds)
     );
     assert_eq!(c.wait_unattributed_seconds, e.wait_unattributed_seconds);
+    assert_eq!(c.contended_seconds, e.contended_seconds);
     let [n] = r.neighbours.as_slice() else { panic!() };
     assert_eq!(
         (n.name.as_str(), n.namespace.as_str(), n.pod.as_str(), n.percent),
@@ -170,12 +171,6 @@ fn what_cannot_be_true_is_refused_and_named() {
         (attr::DEMAND, Some(1e300.into()), Reason::BadField),
         (attr::STALLS, Some(AttrValue::Int(-1)), Reason::BadField),
         (attr::PERIODS, Some(1.5.into()), Reason::BadField),
-        (attr::NEIGHBOUR_NAMES, Some(AttrValue::StrArray(vec![])), Reason::BadField),
-        (attr::NEIGHBOUR_NAMES, Some(AttrValue::StrArray(vec!["a\nb".into()])), Reason::BadField),
-        (attr::NEIGHBOUR_NAMES, Some(AttrValue::StrArray(vec!["x".repeat(513)])), Reason::BadField),
-        (attr::NEIGHBOUR_PERCENTS, Some(AttrValue::DoubleArray(vec![nan])), Reason::BadField),
-        (attr::HISTORY_TIME, Some(AttrValue::IntArray(vec![1, 2, 3])), Reason::BadField),
-        (attr::HISTORY_CPU_USAGE, Some("x".into()), Reason::BadField),
     ];
     for (name, value, reason) in cases {
         let out = decoded(&changed(name, value.clone()));
@@ -183,6 +178,70 @@ fn what_cannot_be_true_is_refused_and_named() {
         assert_eq!(refusal.reason, *reason, "{name} {value:?}: {refusal}");
         let line = refusal.to_string();
         assert!(line.contains(name) && !line.contains('\n') && line.len() < 700, "{line}");
+    }
+}
+
+/// Who the neighbours are and what was before decorates a whisper: wrong, it is left out and counted, and the whisper is
+/// taken.
+#[test]
+fn what_only_decorates_never_refuses_a_report() {
+    let cases: &[(&'static str, AttrValue)] = &[
+        (attr::NEIGHBOUR_NAMES, AttrValue::StrArray(vec![])),
+        (attr::NEIGHBOUR_NAMES, AttrValue::StrArray(vec![String::new()])),
+        (attr::NEIGHBOUR_NAMES, AttrValue::IntArray(vec![1])),
+        (attr::NEIGHBOUR_NAMESPACES, AttrValue::StrArray(vec!["../kube-system".into()])),
+        (attr::NEIGHBOUR_PERCENTS, AttrValue::DoubleArray(vec![f64::NAN])),
+        (attr::HISTORY_TIME, AttrValue::IntArray(vec![1, 2, 3])),
+        (attr::HISTORY_CPU_USAGE, "x".into()),
+    ];
+    for (name, value) in cases {
+        let out = decoded(&changed(name, Some(value.clone())));
+        assert!(out.refused.is_empty(), "{name} {value:?}: {:?}", out.refused);
+        let [report] = out.reports.as_slice() else { panic!("{name} {value:?}: {out:?}") };
+        let [left_out] = out.left_out.as_slice() else { panic!("{name} {value:?}: {out:?}") };
+        let line = left_out.to_string();
+        assert!(line.contains("kernel_gossip.") && !line.contains('\n') && line.len() < 700, "{line}");
+        let neighbours = name.contains("neighbour");
+        assert_eq!(
+            (report.neighbours.is_empty(), report.history.is_empty()),
+            (neighbours, !neighbours),
+            "{name}"
+        );
+    }
+}
+
+/// Whatever a neighbour's cgroup is called (Docker in a pod in kind makes 564 bytes), and however the agent reads, the
+/// reconciler takes what it says.
+#[test]
+fn a_neighbours_name_does_not_silence_a_whisper() {
+    let path = |part: &str| format!("/{part}/{}/{}", "2".repeat(250), "3".repeat(250));
+    for part in ["1".repeat(250), "a\tb\u{1b}[31m".into(), "x".repeat(64 << 10), "\u{202e}\u{e9}".repeat(300)]
+    {
+        let mut w = whisper();
+        let mut who = container("x", "x", "x", "x").as_ref().clone();
+        (who.namespace, who.pod, who.pod_uid, who.container, who.container_id) =
+            (None, None, None, None, None);
+        who.cgroup = path(&part);
+        w.evidence.neighbours[0].who = std::sync::Arc::new(who);
+        // Two minutes at ten readings a second.
+        let first = w.history[0];
+        w.history = (0..1200)
+            .map(|i| HistoryPoint { unix_ns: first.unix_ns + i * 100_000_000 / 2, ..first })
+            .collect();
+        let out = decoded(&event(&w, "n1"));
+        assert!(out.refused.is_empty() && out.left_out.is_empty(), "{:?} {:?}", out.refused, out.left_out);
+        let [n] = out.reports[0].neighbours.as_slice() else { panic!("{out:?}") };
+        assert!(
+            n.name.len() <= 512 && n.name.ends_with("33") && !n.name.chars().any(char::is_control),
+            "{}",
+            n.name
+        );
+        assert_eq!(out.reports[0].history.len(), 600);
+        // An agent of another version, which cuts nothing.
+        let uncut = AttrValue::StrArray(vec![path(&part)]);
+        let out = decoded(&changed(attr::NEIGHBOUR_NAMES, Some(uncut)));
+        let [n] = out.reports[0].neighbours.as_slice() else { panic!("{out:?}") };
+        assert!(n.name.len() <= 512 && out.refused.is_empty());
     }
 }
 
@@ -210,7 +269,9 @@ fn a_history_that_falls_back_begins_anew() {
     let out = decoded(&event(&w, "n1"));
     assert_eq!(out.reports[0].history, w.history[100..]);
     w.history[110].unix_ns = w.history[109].unix_ns;
-    assert_eq!(decoded(&event(&w, "n1")).refused.len(), 1, "time must rise");
+    let out = decoded(&event(&w, "n1"));
+    assert_eq!((out.reports.len(), out.left_out.len()), (1, 1), "time must rise");
+    assert!(out.reports[0].history.is_empty());
     let w = Whisper { history: vec![], ..whisper() };
     assert!(decoded(&event(&w, "n1")).reports[0].history.is_empty());
 }

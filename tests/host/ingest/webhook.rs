@@ -110,6 +110,42 @@ fn a_mild_throttling_is_a_warning_unless_said_otherwise() {
     assert_eq!(taken(&b).severity, Severity::Critical);
 }
 
+/// What kernels and tools have for "no limit" is no limit, and no reason to refuse the report.
+#[test]
+fn no_limit_is_said_in_many_ways() {
+    let limits = [
+        (json!(2000), Some(2000)),
+        (json!(9_223_372_036_854_771_712_i64), None),
+        (json!(9_223_372_036_854_710_272_i64), None),
+        (json!(i64::MAX), None),
+        (json!(u64::MAX), None),
+        (json!(-1), None),
+        (Value::Null, None),
+    ];
+    for (said, wanted) in limits {
+        let mut body = memory();
+        body["memory_limit_bytes"] = said.clone();
+        let memory = taken(&body).numbers.memory.expect("numbers");
+        assert_eq!((memory.limit_bytes, memory.usage_bytes), (wanted, Some(1000)), "{said}");
+    }
+}
+
+/// A text decides nothing: it is made fit to be shown.
+#[test]
+fn a_text_that_is_too_long_or_hidden_is_cut() {
+    let mut body = network();
+    body["reason"] = json!(format!("a\n\u{1b}[31m{}", "x".repeat(1000)));
+    let reason = taken(&body).numbers.network.and_then(|n| n.reason).expect("a reason");
+    assert!(
+        reason.len() <= 256 && reason.starts_with("a \u{fffd}[31mx") && reason.ends_with('…'),
+        "{reason}"
+    );
+    let mut body = creation();
+    body["timeline"][1]["details"] = json!("y".repeat(10_000));
+    let Ok(Event::Birth(birth)) = parse(body.to_string().as_bytes(), now()) else { panic!("not taken") };
+    assert_eq!(birth.timeline[1].details.as_deref().map(str::len), Some(512));
+}
+
 #[test]
 fn refusals_name_the_field() {
     let long = "x".repeat(5000);
@@ -134,7 +170,9 @@ fn refusals_name_the_field() {
         (memory(), "pressure_percentage", json!(101), "pressure_percentage", Reason::BadField),
         (memory(), "memory_limit_bytes", json!(-5), "memory_limit_bytes", Reason::BadField),
         (network(), "drop_percentage", json!(1000), "drop_percentage", Reason::BadField),
-        (network(), "reason", json!("a\nb"), "reason", Reason::BadField),
+        (network(), "reason", json!(7), "", Reason::BadField),
+        (memory(), "memory_limit_bytes", json!(1.5), "memory_limit_bytes", Reason::BadField),
+        (memory(), "memory_limit_bytes", json!(1i64 << 51), "memory_limit_bytes", Reason::BadField),
         (creation(), "mounts", json!(-1), "mounts", Reason::BadField),
         (creation(), "total_duration_ms", json!(1e12), "total_duration_ms", Reason::BadField),
         (

@@ -141,8 +141,10 @@ fn stalls_equal_cpu_stat(hook: Hook) {
         assert!(ours.stall_wall <= ours.stall_sum, "{name}: {ours:?}");
         assert!(ours.stall_full <= ours.stall_wall, "{name}: {ours:?}");
         assert_eq!(ours.stall_histogram.count(), ours.stalls, "{name}");
-        // What the kernel does not tell of is no fault of the probe.
-        let lost = Losses { switches_missed: 0, ..reader.losses };
+        // What the kernel does not tell of is no fault of the probe, and of a wait through many stalls some has no name.
+        let unnamed = seconds(reader.losses.blame_unnamed_ns);
+        assert!(unnamed <= 0.01 * seconds(ours.wait), "{name}: {unnamed} s without a name, {ours:?}");
+        let lost = Losses { switches_missed: 0, blame_unnamed_ns: 0, ..reader.losses };
         assert_eq!(lost, Losses::default(), "{name}");
     }
 }
@@ -198,7 +200,9 @@ fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
         })
         .expect("a window in which it was stopped for 80 % and the parts are the whole");
     if options(Hook::TpBtf).atomics {
-        assert_eq!(last.stall_full, last.stall_wall, "one thread: stopped is stopped everywhere");
+        // One thread: stopped is stopped everywhere, but for what it still does in the kernel once it is.
+        let (full, wall) = (seconds(last.stall_full), seconds(last.stall_wall));
+        assert!(full <= wall && full >= 0.999 * wall, "{full} of {wall} s");
     }
 }
 

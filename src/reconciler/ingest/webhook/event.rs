@@ -10,10 +10,13 @@ use crate::api::{
     Actor, BirthStep, CpuNumbers, KernelStats, MemoryNumbers, NetworkNumbers, Severity, SignalEvidence,
     SignalKind, Source,
 };
+use crate::bounds;
 use crate::reconciler::report::Report;
 
 /// Above this share of the window a reported throttling is critical, unless the sender says.
 const CRITICAL_PERCENT: f64 = 50.0;
+/// Why packets were dropped, in a sender's words.
+const REASON_MAX: usize = 256;
 /// Steps of a reported birth.
 const STEPS_MAX: usize = 512;
 
@@ -89,7 +92,7 @@ struct MemoryPressure {
     container_name: String,
     pressure_percentage: f64,
     memory_usage_bytes: Option<i64>,
-    memory_limit_bytes: Option<i64>,
+    memory_limit_bytes: Option<serde_json::Number>,
     working_set_bytes: Option<i64>,
     refaults: Option<i64>,
     period_seconds: f64,
@@ -178,7 +181,7 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
             let memory = MemoryNumbers {
                 pressure_percent: Some(check::percent("pressure_percentage", b.pressure_percentage)?),
                 usage_bytes: optional("memory_usage_bytes", b.memory_usage_bytes, check::count)?,
-                limit_bytes: optional("memory_limit_bytes", b.memory_limit_bytes, check::count)?,
+                limit_bytes: limit("memory_limit_bytes", b.memory_limit_bytes)?,
                 working_set_bytes: optional("working_set_bytes", b.working_set_bytes, check::count)?,
                 refaults: optional("refaults", b.refaults, check::count)?,
                 ..Default::default()
@@ -198,12 +201,7 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
                     b.retransmit_percentage,
                     check::percent,
                 )?,
-                reason: b
-                    .reason
-                    .as_deref()
-                    .map(|r| check::text("reason", r, 256))
-                    .transpose()?
-                    .map(str::to_owned),
+                reason: b.reason.as_deref().map(|r| bounds::sentence(r, REASON_MAX).into_owned()),
             };
             if network == NetworkNumbers::default() {
                 let why = "or drop_percentage, retransmit_percentage, reason: one of them is needed";
@@ -297,12 +295,11 @@ fn birth(b: PodCreation, now: Timestamp) -> Result<Event, Refusal> {
         if s.action.is_empty() {
             return Err(check::bad("timeline.action", "must not be empty"));
         }
-        let details = s.details.map(|d| check::text("timeline.details", &d, 512).map(str::to_owned));
         Ok(BirthStep {
             timestamp_ms: s.timestamp_ms,
             actor: s.actor,
-            action: check::text("timeline.action", &s.action, 128)?.to_owned(),
-            details: details.transpose()?,
+            action: bounds::sentence(&s.action, bounds::ACTION).into_owned(),
+            details: s.details.map(|d| bounds::sentence(&d, bounds::SENTENCE).into_owned()),
             uncertainty_ms: None,
         })
     });
@@ -317,6 +314,23 @@ fn birth(b: PodCreation, now: Timestamp) -> Result<Event, Refusal> {
         stats,
         timeline,
     })))
+}
+
+/// A limit in bytes; none where it is what the kernel has for "no limit": cgroup v1 the greatest number of pages
+/// (9223372036854771712 where a page has 4 KiB, less where it has 64), others the greatest number there is, or -1.
+fn limit(field: &'static str, value: Option<serde_json::Number>) -> Result<Option<i64>, Refusal> {
+    const LARGEST_PAGE: i64 = 64 << 10;
+    let Some(value) = value else { return Ok(None) };
+    match value.as_i64() {
+        Some(-1) => Ok(None),
+        Some(bytes) if bytes >= i64::MAX - LARGEST_PAGE => Ok(None),
+        Some(bytes) => check::count(field, bytes).map(Some),
+        None if value.is_u64() => Ok(None),
+        None => Err(check::bad(
+            field,
+            format!("must be a whole number of bytes, is {}", check::shown(&value.to_string())),
+        )),
+    }
 }
 
 fn optional<T>(

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -70,7 +71,7 @@ fn raise(cores: f64) -> Recommendation {
         from: None,
         to: Some(ResourceStep { cpu_limit_cores: Some(cores), ..ResourceStep::default() }),
         text: String::new(),
-        command: None,
+        commands: Vec::new(),
     }
 }
 
@@ -411,5 +412,28 @@ proptest! {
             prop_assert!(max.is_none_or(|max| to <= max));
             prop_assert!(hard.is_none_or(|hard| to - 200 <= (hard - used).max(0)));
         }
+    }
+}
+
+/// Whoever owns the owner is told from its name, as for a Deployment: a CronJob's Job, a DeploymentConfig's
+/// ReplicationController, a Rollout's ReplicaSet.
+#[test]
+fn an_autoscaler_of_the_owners_owner_refuses_too() {
+    for (kind, owner, above, refused) in [
+        ("Job", "nightly-29000000", "nightly", true),
+        ("ReplicationController", "dcr-3", "dcr", true),
+        ("ReplicaSet", "web-5d9c", "web", true),
+        ("StatefulSet", "db-main", "db", false),
+    ] {
+        let mut pod = Pod::default();
+        pod.metadata.owner_references = Some(vec![OwnerReference {
+            kind: kind.into(),
+            name: owner.into(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]);
+        let called: Vec<&str> = names(&pod).collect();
+        assert!(called.contains(&owner), "{kind}");
+        assert_eq!(called.contains(&above), refused, "{kind}");
     }
 }

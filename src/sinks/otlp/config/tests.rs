@@ -125,6 +125,59 @@ fn headers_are_decoded_and_never_shown() {
 }
 
 #[test]
+fn what_the_standard_variables_switch_off_is_not_sent() {
+    let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:1";
+    assert!(config(&[endpoint, "OTEL_SDK_DISABLED=True"]).expect("good").is_none());
+    assert!(config(&[endpoint, "OTEL_SDK_DISABLED=false"]).expect("good").is_some());
+    let only_events = some(&[endpoint, "OTEL_METRICS_EXPORTER=none", "OTEL_TRACES_EXPORTER= None "]);
+    assert!(only_events.metrics.is_none() && only_events.traces.is_none() && only_events.events.is_some());
+    let otlp = some(&[endpoint, "OTEL_METRICS_EXPORTER=otlp"]);
+    assert!(otlp.metrics.is_some());
+    // A flag for the one kind says it after all.
+    let flag = some(&["OTEL_METRICS_EXPORTER=none", "--otlp-metrics-endpoint=http://m:1"]);
+    assert!(flag.metrics.is_some() && flag.events.is_none());
+}
+
+/// Flags and variables, as [`config`] takes them.
+fn told(settings: &[&str]) -> String {
+    let (flags, variables): (Vec<&str>, Vec<&str>) = settings.iter().partition(|s| s.starts_with('-'));
+    let flags = Flags::try_parse_from(std::iter::once("x").chain(flags)).expect("flags");
+    let variables: HashMap<_, _> = variables.iter().map(|v| v.split_once('=').expect("NAME=value")).collect();
+    remarks(&flags.otlp, |name| variables.get(name).map(|v| (*v).to_owned())).join("\n")
+}
+
+#[test]
+fn what_is_set_and_not_done_is_told() {
+    let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:1";
+    for (settings, expected) in [
+        (&[endpoint, "OTEL_SDK_DISABLED=true"][..], "OTEL_SDK_DISABLED is true: nothing is sent"),
+        (&["OTEL_TRACES_EXPORTER=none"], "OTEL_TRACES_EXPORTER is none: traces are not sent"),
+        (&["OTEL_LOGS_EXPORTER=otlp,console"], "otlp and none alone are known"),
+        (&[endpoint, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"], "cumulative all the same"),
+        (
+            &[endpoint, "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=explicit_bucket_histogram"],
+            "is not used",
+        ),
+        (&[endpoint, "HTTPS_PROXY=http://p:3128"], "HTTPS_PROXY is set, and not used for OTLP"),
+        (&[endpoint, "OTEL_METRIC_EXPORT_INTERVAL=60"], "every 60 ms (OTEL_METRIC_EXPORT_INTERVAL)"),
+        (&[endpoint, "--otlp-interval=15"], "every 15 ms (--otlp-interval)"),
+    ] {
+        let told = told(settings);
+        assert!(told.contains(expected) && told.lines().count() == 1, "{settings:?}: {told}");
+    }
+    let silent = [
+        endpoint,
+        "OTEL_METRICS_EXPORTER=otlp",
+        "OTEL_SDK_DISABLED=",
+        "OTEL_METRIC_EXPORT_INTERVAL=60000",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=Cumulative",
+        "HTTPS_PROXY=",
+    ];
+    assert_eq!(told(&silent), "");
+    assert_eq!(told(&["HTTPS_PROXY=http://p:3128"]), "", "nothing is sent anywhere");
+}
+
+#[test]
 fn what_cannot_be_used_is_refused_by_its_name() {
     let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:1";
     for (settings, expected) in [
@@ -155,6 +208,14 @@ fn what_cannot_be_used_is_refused_by_its_name() {
         (
             &["--otlp-endpoint=https://c:1", "--otlp-client-key=/key"],
             "--otlp-client-key: needs the client's certificate too",
+        ),
+        (
+            &["--otlp-endpoint=http://c:4317/v1/metrics"],
+            "--otlp-endpoint: \"http://c:4317/v1/metrics\": gRPC knows no path",
+        ),
+        (
+            &["OTEL_EXPORTER_OTLP_ENDPOINT=https://c/p/x?y"],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: \"https://c/p/x?y\": gRPC knows",
         ),
         (&[endpoint, "--otlp-queue=1000"], "--otlp-queue: at least 1048576"),
     ] {

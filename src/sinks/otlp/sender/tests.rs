@@ -88,3 +88,14 @@ fn an_exhausted_receiver_is_asked_again_only_when_it_says_so() {
     assert!(worth_another(&status));
     assert_eq!(retry_after(&status), wait);
 }
+
+/// The hosts' answers, as the libraries hand them on (docs of reports: opentelemetry-java#4048, opentelemetry.io#2861).
+#[test]
+fn a_receiver_that_speaks_something_else_is_told_as_that() {
+    let no_grpc =
+        Status::unavailable("h2 protocol error: http2 error: connection error: frame with invalid size");
+    assert!(describe(&no_grpc).contains("HTTP port (4318"), "{}", describe(&no_grpc));
+    let no_tls = Status::unavailable("received corrupt message of type InvalidContentType");
+    assert!(describe(&no_tls).contains("--otlp-insecure"), "{}", describe(&no_tls));
+    assert!(!describe(&Status::unavailable("gone")).contains(';'));
+}

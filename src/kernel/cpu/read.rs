@@ -1,0 +1,235 @@
+//! A reading: the counters of every cgroup, added up over the CPUs it ran on, and who is to blame.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use libbpf_rs::MapCore;
+
+use super::skel::types::{blame_key, cpu_state, pair};
+use super::{BLAME_ENTRIES, CpuProbe, SharedArray};
+use crate::kernel::clock;
+use crate::kernel::{Blame, CpuCounters, CpuReading, Log2Histogram, Losses};
+
+/// A field of an entry that BPF programs write meanwhile.
+macro_rules! field {
+    ($array:expr, $entry:expr, $field:ident) => {
+        // SAFETY: within a mapping, and aligned as the kernel aligns array values; volatile, as BPF programs write meanwhile.
+        unsafe { (&raw const (*$array.at($entry)).$field).read_volatile() }
+    };
+}
+pub(super) use field;
+
+/// Tries to read the counters of a cgroup on a CPU and the run in progress there at one moment.
+const TRIES: usize = 4;
+
+/// Whose counters a pair's are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whom {
+    pub slot: u32,
+    pub cpu: u32,
+}
+
+impl Whom {
+    /// `None`: the pair is free.
+    pub fn of(word: u64) -> Option<Whom> {
+        Some(Whom { slot: (word >> 32) as u32, cpu: (word as u32).checked_sub(1)? })
+    }
+}
+
+impl CpuProbe<'_> {
+    /// Appends the counters of every cgroup seen, and who is to blame; sets the probe's losses.
+    pub fn read(&mut self, cpu: &mut Vec<CpuReading>, blame: &mut Vec<Blame>, losses: &mut Losses) {
+        let now = clock::now();
+        for (cpu, run) in self.runs.iter_mut().enumerate() {
+            let start = running(&self.cpus, cpu).start;
+            if run.0 != start {
+                *run = (start, now);
+            }
+        }
+        let first = cpu.len();
+        self.places.fill((0, 0));
+        for number in 1..self.pairs.len() {
+            let Some(whom) = Whom::of(self.pair_of_whom.get(number)) else {
+                continue;
+            };
+            let id = self.slots.first_word(whom.slot as usize);
+            if id == 0 || self.recycling.is_dying(whom.slot) {
+                continue;
+            }
+            let victim = self.key(id);
+            let one = self.pair_now(number as u32, whom.cpu as usize, now);
+            let (place, longest) = &mut self.places[whom.slot as usize];
+            if *place == 0 {
+                let counters = self.recycling.retired(whom.slot);
+                cpu.push(CpuReading { cgroup: victim, counters });
+                *place = (cpu.len() - first) as u32;
+            }
+            let sum = &mut cpu[first + *place as usize - 1].counters;
+            add(sum, &one);
+            *longest = (*longest).max(one.stall_sum);
+            self.recycling.saw(number as u32, one.switches);
+            for (&culprit, &ns) in one.culprits.iter().zip(&one.blamed) {
+                let culprit = self.slots.first_word(culprit as usize);
+                if culprit != 0 {
+                    blame.push(Blame { victim, culprit: self.key(culprit), ns, table: false });
+                }
+            }
+        }
+        for (slot, &(place, longest)) in self.places.iter().enumerate().filter(|(_, (place, _))| *place != 0)
+        {
+            let sum = &mut cpu[first + place as usize - 1].counters;
+            sum.unattributed = sum.wait.saturating_sub(sum.throttle + sum.neighbour + sum.own);
+            // The queues' clock may be slower by parts in a million: what was told once stays.
+            sum.run = sum.run.max(self.told_run[slot]);
+            self.told_run[slot] = sum.run;
+            sum.stall_full = field!(self.slots, slot, stall_full);
+            sum.stall_wall =
+                if self.options.atomics { field!(self.slots, slot, stall_wall) } else { longest };
+            sum.stall_histogram = Log2Histogram { counts: field!(self.slots, slot, stall_lengths) };
+        }
+        self.retired_blame(blame);
+        self.read_blame(blame);
+        self.read_losses(losses);
+        self.recycle(now);
+    }
+
+    fn read_losses(&self, losses: &mut Losses) {
+        losses.slots_exhausted = 0;
+        losses.blame_dropped_ns = 0;
+        losses.blame_unnamed_ns = 0;
+        losses.switches_missed = 0;
+        losses.stalls_unjoined = 0;
+        losses.pairs_evicted = self.pairs_evicted;
+        losses.pairs_unread = self.pairs_unread;
+        for i in 0..self.cpus.len() {
+            let lost = field!(self.cpus, i, losses);
+            losses.slots_exhausted += lost.slots_exhausted;
+            losses.blame_dropped_ns += lost.blame_dropped;
+            losses.blame_unnamed_ns += lost.blame_unnamed;
+            losses.switches_missed += lost.switches_missed;
+            losses.stalls_unjoined += lost.stalls_unjoined;
+        }
+    }
+
+    /// The counters of a pair with the run in progress on its CPU: from when it was first read, as the queues' clock is no
+    /// other's and cannot be asked. What it lacks, at most an interval, comes with its end.
+    pub(super) fn pair_now(&self, number: u32, cpu: usize, now: u64) -> pair {
+        for _ in 0..TRIES {
+            let before = running(&self.cpus, cpu);
+            let mut one = self.pairs.get(number as usize);
+            if running(&self.cpus, cpu) == before {
+                let (start, seen) = self.runs[cpu];
+                if before.pair == number && before.start == start {
+                    one.run += now.saturating_sub(seen);
+                }
+                return one;
+            }
+        }
+        self.pairs.get(number as usize)
+    }
+
+    /// Reads the blame table, a system call for all of it.
+    fn read_blame(&mut self, out: &mut Vec<Blame>) {
+        let mut position = 0u32; // where a hash map's batches go on
+        let mut found = 0usize;
+        loop {
+            let mut count = BLAME_ENTRIES - found as u32;
+            if count == 0 {
+                break;
+            }
+            let first = found == 0;
+            // SAFETY: keys and values have room for `count` entries past `found`; the map's key and
+            // value sizes are those of blame_key and u64; `position` is the kernel's own cursor.
+            let result = unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.skel.maps.blame.as_fd().as_raw_fd(),
+                    if first { std::ptr::null_mut() } else { (&raw mut position).cast() },
+                    (&raw mut position).cast(),
+                    self.blame_keys[found..].as_mut_ptr().cast(),
+                    self.blame_values[found..].as_mut_ptr().cast(),
+                    &raw mut count,
+                    std::ptr::null(),
+                )
+            };
+            found += count as usize;
+            let last = result == -libc::ENOENT;
+            self.pairs_unread += u64::from(result != 0 && !last);
+            if result != 0 || count == 0 {
+                break;
+            }
+        }
+        for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
+            let victim = self.slots.first_word(key.victim as usize);
+            let culprit = self.slots.first_word(key.culprit as usize);
+            if victim != 0 && culprit != 0 && !self.recycling.is_dying(key.victim) {
+                let (victim, culprit) = (self.key(victim), self.key(culprit));
+                out.push(Blame { victim, culprit, ns: *ns, table: true });
+            }
+        }
+        // Room for new pairs: the least of the old ones go. A pair that comes back starts from zero.
+        if found > BLAME_ENTRIES as usize * 3 / 4 {
+            let mut sorted = self.blame_values[..found].to_vec();
+            let (_, median, _) = sorted.select_nth_unstable(found / 2);
+            let median = *median;
+            self.pairs_evicted += self.forget_blame(found, |_, ns| ns <= median);
+        }
+    }
+
+    /// Deletes pairs among the `found` last read; how many. Failing is harmless: the table stays fuller.
+    pub(super) fn forget_blame(&self, found: usize, which: impl Fn(&blame_key, u64) -> bool) -> u64 {
+        let mut forgotten = 0;
+        for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
+            if which(key, *ns) {
+                let mut bytes = [0; 8];
+                bytes[..4].copy_from_slice(&key.victim.to_ne_bytes());
+                bytes[4..].copy_from_slice(&key.culprit.to_ne_bytes());
+                forgotten += u64::from(self.skel.maps.blame.delete(&bytes).is_ok());
+            }
+        }
+        forgotten
+    }
+}
+
+/// The run in progress on a CPU.
+fn running(cpus: &SharedArray<cpu_state>, cpu: usize) -> Running {
+    let start = field!(cpus, cpu, start);
+    if start != 0 {
+        return Running { start, pair: field!(cpus, cpu, pair) };
+    }
+    Running { start: field!(cpus, cpu, primed_start), pair: field!(cpus, cpu, primed_pair) }
+}
+
+/// A run in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Running {
+    start: u64,
+    /// 0: nobody's that is known.
+    pair: u32,
+}
+
+/// Adds what a cgroup did on one CPU.
+pub(super) fn add(sum: &mut CpuCounters, one: &pair) {
+    sum.run += one.run;
+    sum.wait += one.wait;
+    sum.throttle += one.throttle;
+    sum.neighbour += one.neighbour;
+    sum.own += one.own;
+    sum.switches += one.switches;
+    sum.stalls += one.stalls;
+    sum.stall_sum += one.stall_sum;
+    sum.waited += one.waited;
+    sum.interrupted += one.taken.saturating_sub(one.stolen);
+    sum.stolen += one.stolen;
+    sum.wait_histogram.add(&Log2Histogram { counts: one.waits });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_says_whose_counters_they_are() {
+        assert_eq!(Whom::of(0), None);
+        assert_eq!(Whom::of(7 << 32 | 1), Some(Whom { slot: 7, cpu: 0 }));
+        assert_eq!(Whom::of(4096 << 32 | 512), Some(Whom { slot: 4096, cpu: 511 }));
+    }
+}

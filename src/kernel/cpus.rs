@@ -1,0 +1,69 @@
+//! How many CPUs the machine runs on now.
+
+use std::time::Duration;
+
+use super::clock::Every;
+
+/// CPUs come and go seldom.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
+/// The number of CPUs that are online, looked up now and then.
+#[derive(Debug)]
+pub struct Online {
+    count: u32,
+    look: Every,
+}
+
+impl Default for Online {
+    fn default() -> Self {
+        Online { count: 0, look: Every::new(LOOK_EVERY) }
+    }
+}
+
+impl Online {
+    /// How many there are at `now` (CLOCK_MONOTONIC, ns); 0 where the kernel does not say.
+    pub fn count(&mut self, now: u64) -> u32 {
+        if self.look.due(now) {
+            // The machine's, whatever this process may run on: sched_getaffinity says that of a container.
+            let list = std::fs::read_to_string(ONLINE).ok();
+            self.count = list.and_then(|list| number(&list)).unwrap_or(0);
+        }
+        self.count
+    }
+}
+
+/// How many are in a list such as `0-3,8`; `None` for what is no such list.
+fn number(list: &str) -> Option<u32> {
+    let mut count = 0u32;
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cpus() {
+        for (list, count) in [("0\n", 1), ("0-3\n", 4), ("0-3,8-11\n", 8), ("0,2,4-5", 4), ("0-4095", 4096)] {
+            assert_eq!(number(list), Some(count), "{list}");
+        }
+        for bad in ["", "\n", "3-0", "a", "0-", "-1", "0,,1", "0-4294967295"] {
+            assert_eq!(number(bad), None, "{bad}");
+        }
+    }
+
+    /// The oracle is coreutils' `nproc --all`, which asks for the CPUs that are configured, and those that run threads.
+    #[test]
+    fn this_machines_are_counted() {
+        let configured = std::process::Command::new("nproc").arg("--all").output().expect("nproc");
+        let configured: u32 = String::from_utf8_lossy(&configured.stdout).trim().parse().expect("a number");
+        let online = Online::default().count(1);
+        assert!((1..=configured).contains(&online), "{online} of {configured}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Loads and attaches the very programs that will run, and lets go of them: that small ones of their kind load says
+//! what a host allows, not that the verifier takes these, or that their maps fit.
+
+use std::error::Error;
+use std::mem::MaybeUninit;
+
+use serde::{Deserialize, Serialize};
+
+use super::birth::{Recorder, RecorderError};
+use super::cgroups;
+use super::cpu::CpuProbe;
+use super::driver::DriverOptions;
+
+/// What became of the programs of one probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// `cpu`, `cgroup iterator`, `cgroup tracepoints`, `births`.
+    pub probe: String,
+    /// Why it does not load or attach, with its errno; `None`: it does.
+    pub error: Option<String>,
+    /// What the owner of the host can do about it.
+    pub what_to_do: Option<String>,
+}
+
+impl Rehearsal {
+    fn of<E: Error + 'static>(probe: &str, outcome: Result<(), E>) -> Rehearsal {
+        let error = outcome.err().map(|error| chain(&error));
+        let what_to_do = error.as_deref().map(|error| what_to_do(error).to_owned());
+        Rehearsal { probe: probe.to_owned(), error, what_to_do }
+    }
+}
+
+/// Tries what these options ask for, one after the other. libbpf's own messages are held back meanwhile.
+#[must_use]
+pub fn rehearse(options: DriverOptions) -> Vec<Rehearsal> {
+    let printer = libbpf_rs::set_print(None);
+    let mut all = Vec::new();
+    if let Some(cpu) = options.cpu {
+        let mut storage = MaybeUninit::uninit();
+        all.push(Rehearsal::of("cpu", CpuProbe::load(&mut storage, cpu).map(drop)));
+    }
+    if let Some(iterator) = cgroups::try_iterator(&options.roots, options.sampler) {
+        all.push(Rehearsal::of("cgroup iterator", iterator));
+    }
+    if let Some(tracepoints) = cgroups::try_tracepoints(options.sampler) {
+        all.push(Rehearsal::of("cgroup tracepoints", tracepoints));
+    }
+    if let Some(births) = options.births {
+        let mut storage = MaybeUninit::uninit();
+        let recorded = Recorder::load(&mut storage, births).and_then(|mut recorder| {
+            recorder.start()?;
+            recorder.stop(&mut Vec::new());
+            Ok::<(), RecorderError>(())
+        });
+        all.push(Rehearsal::of("births", recorded));
+    }
+    libbpf_rs::set_print(printer);
+    all
+}
+
+/// The error with its causes, each said once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// What may help, by errno.
+const ADVICE: [(i32, &str); 5] = [
+    (
+        libc::E2BIG,
+        "the kernel's verifier gave up on its length, which this agent should not let happen: report it with the output of \
+         `kernel-gossip check --output json`",
+    ),
+    (libc::EMFILE, "let it open more files (systemd: LimitNOFILE=, container runtime: nofile)"),
+    (libc::ENOMEM, "give it more memory (in a pod: resources.limits.memory), or lower `agent.max_cgroups`"),
+    (libc::EPERM, FORBIDDEN),
+    (libc::EACCES, FORBIDDEN),
+];
+const FORBIDDEN: &str = "see whether a security module forbids it, and the kernel's log; before 5.11 maps are locked memory: \
+                         raise the limit (systemd: LimitMEMLOCK=infinity)";
+const ELSE: &str = "see the kernel's log; if it says nothing, report it with the output of `kernel-gossip check --output json`";
+
+/// By the errno in the text: libbpf gives it no other way.
+fn what_to_do(error: &str) -> &'static str {
+    let known = ADVICE.iter().find(|(errno, _)| error.contains(&format!("(os error {errno})")));
+    known.map_or(ELSE, |(_, advice)| advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cpu probe: cannot load the programs")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn an_error_is_said_with_its_errno_and_what_to_do() {
+        for (errno, advice) in [
+            (libc::E2BIG, "report it"),
+            (libc::EMFILE, "LimitNOFILE"),
+            (libc::ENOMEM, "max_cgroups"),
+            (libc::EPERM, "security module"),
+            (libc::EINVAL, "kernel's log"),
+        ] {
+            let failed = Rehearsal::of("cpu", Err(Outer(io::Error::from_raw_os_error(errno))));
+            let error = failed.error.expect("an error");
+            assert!(error.starts_with("cpu probe: cannot load the programs: "), "{error}");
+            assert!(error.ends_with(&format!("(os error {errno})")), "{error}");
+            assert!(failed.what_to_do.is_some_and(|what| what.contains(advice)), "{error}");
+        }
+        let fine = Rehearsal::of("cpu", Ok::<(), Outer>(()));
+        assert_eq!((fine.error, fine.what_to_do), (None, None));
+    }
+}

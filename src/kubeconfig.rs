@@ -1,0 +1,189 @@
+//! The way to the API server, found as kubectl finds it: agent, `check`, `birth` and reconciler ask here, and nowhere
+//! else.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use hyper_util::client::proxy::matcher::Matcher;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where the way to the API server is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The one named, `$KUBECONFIG` or `~/.kube/config`.
+    Kubeconfig,
+    /// The service account of the pod this runs in.
+    ServiceAccount,
+}
+
+/// Why there is no way to an API server.
+#[derive(Debug, Error)]
+pub enum Unusable {
+    /// Nothing says where one is.
+    #[error("no Kubernetes here: no kubeconfig and no service account")]
+    NoCluster,
+    #[error("kubeconfig {}: {reason}", .path.display())]
+    Kubeconfig { path: PathBuf, reason: String },
+    #[error("the pod's service account: {0}")]
+    ServiceAccount(String),
+}
+
+/// The kubeconfig given, else the files of `$KUBECONFIG` that are there, else `~/.kube/config`, else the pod's service
+/// account. Sends nothing.
+///
+/// # Errors
+/// [`Unusable`].
+pub async fn find(given: Option<&Path>) -> Result<(Source, Config), Unusable> {
+    let told = env::var_os("KUBECONFIG").unwrap_or_default();
+    let named: Vec<PathBuf> = match given {
+        Some(path) => vec![path.into()],
+        // A file that is not there is passed over.
+        None => {
+            env::split_paths(&told).filter(|path| !path.as_os_str().is_empty() && path.exists()).collect()
+        }
+    };
+    let home = || env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists());
+    let (paths, at_home) = match named.is_empty() && told.is_empty() {
+        true => (Vec::from_iter(home()), true),
+        false => (named, false),
+    };
+    if !paths.is_empty() {
+        let name = env::join_paths(&paths).unwrap_or_default().into();
+        match read(&paths).await {
+            Ok(config) => return Ok((Source::Kubeconfig, config)),
+            // Nobody asked for this one, and in a pod there is another way.
+            Err(_) if at_home && in_pod() => {}
+            Err(reason) => return Err(Unusable::Kubeconfig { path: name, reason }),
+        }
+    }
+    match Config::incluster() {
+        Ok(config) => Ok((Source::ServiceAccount, config)),
+        Err(error) if in_pod() => Err(Unusable::ServiceAccount(chain(error))),
+        Err(_) if !told.is_empty() => {
+            Err(Unusable::Kubeconfig { path: told.into(), reason: "there is no such file".into() })
+        }
+        Err(_) => Err(Unusable::NoCluster),
+    }
+}
+
+/// A client by this configuration. Sends nothing yet, but may run a plugin that the kubeconfig names.
+///
+/// # Errors
+/// One line that says why there is none, and of a plugin that cannot be run which it is and where to get it.
+pub fn client(config: Config) -> Result<Client, String> {
+    let exec = config.auth_info.exec.clone();
+    Client::try_from(config).map_err(|error| {
+        let auth = matches!(error, kube::Error::Auth(_));
+        let mut text = chain(error);
+        if let Some(exec) = exec.filter(|_| auth) {
+            let command = exec.command.unwrap_or_default();
+            text = format!("the kubeconfig's plugin {command:?} gives no credentials: {text}");
+            if let Some(hint) = exec.install_hint {
+                let hint: Vec<&str> = hint.split_whitespace().collect();
+                text = format!("{text} ({})", hint.join(" "));
+            }
+        }
+        text
+    })
+}
+
+fn in_pod() -> bool {
+    env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+async fn read(paths: &[PathBuf]) -> Result<Config, String> {
+    let merged = paths
+        .iter()
+        .try_fold(Kubeconfig::default(), |all, path| {
+            Kubeconfig::read_from(path).and_then(|one| all.merge(one))
+        })
+        .map_err(chain)?;
+    // What the file says of a proxy goes before the environment; both are settled here.
+    let options = KubeConfigOptions::default();
+    let own = own_proxy(&merged);
+    let mut config = Config::from_custom_kubeconfig(merged, &options).await.map_err(chain)?;
+    if own.is_none() {
+        config.proxy_url = proxy(&config.cluster_url, &|name| env::var(name).ok())?;
+    }
+    Ok(config)
+}
+
+/// The `proxy-url` of the current context's cluster.
+fn own_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_deref()?;
+    let context = kubeconfig.contexts.iter().find(|c| c.name == current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|c| c.name == context.cluster)?.cluster.as_ref()?;
+    cluster.proxy_url.clone().filter(|url| !url.is_empty())
+}
+
+/// The proxy that the environment names for this server, if `NO_PROXY` does not except it.
+fn proxy(server: &http::Uri, env: &dyn Fn(&str) -> Option<String>) -> Result<Option<http::Uri>, String> {
+    let first = |names: [&str; 2]| names.into_iter().find_map(|name| env(name).filter(|v| !v.is_empty()));
+    let url = match server.scheme_str() {
+        Some("http") => first(["HTTP_PROXY", "http_proxy"]),
+        _ => first(["HTTPS_PROXY", "https_proxy"]),
+    };
+    let Some(url) = url else { return Ok(None) };
+    let except = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    // The matcher takes that for every name, and for no address.
+    if except.split(',').any(|one| one.trim() == "*") {
+        return Ok(None);
+    }
+    let full = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+    // It may hold a password.
+    let proxy = full.parse().map_err(|_| "HTTPS_PROXY (or HTTP_PROXY) is no URL".to_owned())?;
+    if Matcher::builder().all(url.as_str()).no(except).build().intercept(server).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(proxy))
+}
+
+/// An error with its causes, each once, on one line.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environments_proxy_is_used_unless_excepted() {
+        let ask = |server: &str, set: &[(&str, &str)]| {
+            let env = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            proxy(&server.parse().expect("a URL"), &env).expect("good").map(|url| url.to_string())
+        };
+        let server = "https://10.1.2.3:6443/";
+        assert_eq!(ask(server, &[]), None);
+        let proxied = Some("http://127.0.0.1:9/".to_owned());
+        assert_eq!(ask(server, &[("HTTPS_PROXY", "http://127.0.0.1:9")]), proxied);
+        assert_eq!(ask(server, &[("https_proxy", "127.0.0.1:9")]), proxied);
+        assert_eq!(ask(server, &[("HTTP_PROXY", "http://127.0.0.1:9")]), None, "of another scheme");
+        for except in ["*", "10.1.2.3", "10.0.0.0/8", "a.example,10.1.2.3,"] {
+            assert_eq!(
+                ask(server, &[("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", except)]),
+                None,
+                "{except}"
+            );
+        }
+        for (host, through) in [("api.corp.example", false), ("api.other.example", true)] {
+            let set = [("HTTPS_PROXY", "http://127.0.0.1:9"), ("no_proxy", ".corp.example")];
+            assert_eq!(ask(&format!("https://{host}/"), &set).is_some(), through, "{host}");
+        }
+        let env = |name: &str| (name == "HTTPS_PROXY").then(|| "http://a b/".to_owned());
+        assert!(proxy(&server.parse().expect("a URL"), &env).is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! The probe against the reference.
+
+mod progress;
+mod random;
+mod shapes;
