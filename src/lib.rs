@@ -4,7 +4,7 @@
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
-//! [`bounds`] says how long what others name may be, [`plain`] makes their text fit to be shown, [`quantity`] reads what
+//! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
 //! Kubernetes calls one, [`kubeconfig`] finds the API server, [`listen`] opens ports and [`shell`] writes commands, for both.
 
 pub mod agent;

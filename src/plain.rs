@@ -30,7 +30,7 @@ pub fn plain(c: char) -> char {
     }
 }
 
-/// It is none that a reader sees as it is: [`plain`] has another in its place.
+/// It is none that a reader sees as it is: [`plain()`] has another in its place.
 pub fn is_hidden(c: char) -> bool {
     plain(c) != c
 }
