@@ -41,7 +41,8 @@ struct {
 	__type(value, struct mark);
 } marks SEC(".maps");
 
-/* What a task had waited, in all, when it was last switched out or moved: who it is over DELAY_BITS of the time, in one word, as two tasks of one entry may be written by two CPUs. Used where the run queue keeps no sum. */
+/* What a task had waited, in all, when it was last switched in or moved: who it is over DELAY_BITS of the time, in one word,
+ * as two tasks of one entry may be written by two CPUs. Used where the run queue keeps no sum. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1 << TASK_BITS);
@@ -175,7 +176,7 @@ static __noinline __u32 find_pair(__u64 cgroup, __u32 cpu)
 	return made.pair;
 }
 
-/* Fills in `to`, from this CPU's cache where it is there. */
+/* Makes it c->last, from this CPU's cache where it is there. */
 static __always_inline void look_up(struct cpu_state *c, __u32 cpu, __u64 cgroup)
 {
 	struct known *known = &c->known[cgroup & (KNOWN - 1)];

@@ -29,8 +29,8 @@ static __always_inline void note_wait(struct how how, struct cpu_state *c, struc
 	mark->barred = is_realtime(how, task) && budget_is_used_up(how, task, FIELD(how, cfs_rq, rq));
 }
 
-/* Notes what a task has waited, with what the kernel is about to add; returns how much of it is new since it was last noted: of one that never ran all of it, of
- * another that was not noted 0. */
+/* Notes what a task has waited, with what the kernel is about to add; returns how much of it is new since it was last
+ * noted: of one that never ran all of it, of another that was not noted 0. */
 static __always_inline __u64 note_task_delay(struct how how, struct task_struct *task, __u64 more)
 {
 	__u32 pid = FIELD(how, task, pid), key = place_of(pid);

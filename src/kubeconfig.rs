@@ -10,6 +10,8 @@ use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::causes::chain;
+
 /// Where the way to the API server is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,7 +64,7 @@ pub async fn find(given: Option<&Path>) -> Result<(Source, Config), Unusable> {
     }
     match Config::incluster() {
         Ok(config) => Ok((Source::ServiceAccount, config)),
-        Err(error) if in_pod() => Err(Unusable::ServiceAccount(chain(error))),
+        Err(error) if in_pod() => Err(Unusable::ServiceAccount(one_line(&error))),
         Err(_) if !told.is_empty() => {
             Err(Unusable::Kubeconfig { path: told.into(), reason: "there is no such file".into() })
         }
@@ -78,7 +80,7 @@ pub fn client(config: Config) -> Result<Client, String> {
     let exec = config.auth_info.exec.clone();
     Client::try_from(config).map_err(|error| {
         let auth = matches!(error, kube::Error::Auth(_));
-        let mut text = chain(error);
+        let mut text = one_line(&error);
         if let Some(exec) = exec.filter(|_| auth) {
             let command = exec.command.unwrap_or_default();
             text = format!("the kubeconfig's plugin {command:?} gives no credentials: {text}");
@@ -101,11 +103,11 @@ async fn read(paths: &[PathBuf]) -> Result<Config, String> {
         .try_fold(Kubeconfig::default(), |all, path| {
             Kubeconfig::read_from(path).and_then(|one| all.merge(one))
         })
-        .map_err(chain)?;
+        .map_err(|e| one_line(&e))?;
     // What the file says of a proxy goes before the environment; both are settled here.
     let options = KubeConfigOptions::default();
     let own = own_proxy(&merged);
-    let mut config = Config::from_custom_kubeconfig(merged, &options).await.map_err(chain)?;
+    let mut config = Config::from_custom_kubeconfig(merged, &options).await.map_err(|e| one_line(&e))?;
     if own.is_none() {
         config.proxy_url = proxy(&config.cluster_url, &|name| env::var(name).ok())?;
     }
@@ -142,18 +144,9 @@ fn proxy(server: &http::Uri, env: &dyn Fn(&str) -> Option<String>) -> Result<Opt
     Ok(Some(proxy))
 }
 
-/// An error with its causes, each once, on one line.
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
+/// An error with its causes, on one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    chain(error).replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod api;
 pub mod attribution;
 pub mod birth;
 pub mod bounds;
+pub mod causes;
 pub mod config;
 pub mod kernel;
 pub mod kubeconfig;

@@ -33,15 +33,26 @@ impl Online {
     }
 }
 
-/// How many are in a list such as `0-3,8`; `None` for what is no such list.
-fn number(list: &str) -> Option<u32> {
-    let mut count = 0u32;
-    for part in list.trim().split(',') {
+/// The ranges of a list such as `0-3,8`, each `None` if it is none.
+fn ranges(list: &str) -> impl Iterator<Item = Option<(u32, u32)>> {
+    list.trim().split(',').map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
-    }
-    Some(count)
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some((first, last))
+    })
+}
+
+/// How many are in such a list; `None` for what is none.
+fn number(list: &str) -> Option<u32> {
+    ranges(list).try_fold(0u32, |count, range| {
+        let (first, last) = range?;
+        count.checked_add((last - first).checked_add(1)?)
+    })
+}
+
+/// The highest number and one, of a list as in `/sys/devices/system/cpu/possible` (`0-3,8-11`); `None` if it is not one.
+pub(super) fn cpus_of(list: &str) -> Option<u32> {
+    ranges(list).try_fold(0u32, |most, range| Some(most.max(range?.1.checked_add(1)?)))
 }
 
 #[cfg(test)]
@@ -55,6 +66,16 @@ mod tests {
         }
         for bad in ["", "\n", "3-0", "a", "0-", "-1", "0,,1", "0-4294967295"] {
             assert_eq!(number(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_counted_by_their_numbers() {
+        for (list, cpus) in [("0\n", 1), ("0-1\n", 2), ("0-3,8-11\n", 12), ("0,2,5", 6), ("0-4095", 4096)] {
+            assert_eq!(cpus_of(list), Some(cpus), "{list}");
+        }
+        for list in ["", "\n", "0-", "all", "0-4294967295"] {
+            assert_eq!(cpus_of(list), None, "{list}");
         }
     }
 

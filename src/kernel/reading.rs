@@ -148,8 +148,8 @@ pub struct Losses {
     pub blame_dropped_ns: u64,
     /// Blame (ns) on neighbours whose names the history of who ran no longer has.
     pub blame_unnamed_ns: u64,
-    /// Switches from one task to another that the kernel did not tell of; the wait before and the run after
-    /// each are in no figure. Expected to be 0; some kernels of virtual machines leave some out.
+    /// Switches from one task to another that the kernel did not tell of; where two follow each other, a wait and a run are
+    /// in no figure. Expected to be 0; some kernels of virtual machines leave some out.
     pub switches_missed: u64,
     /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
     pub stalls_unjoined: u64,

@@ -10,6 +10,7 @@ use super::birth::{Recorder, RecorderError};
 use super::cgroups;
 use super::cpu::CpuProbe;
 use super::driver::DriverOptions;
+use crate::causes::chain;
 
 /// What became of the programs of one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,21 +57,6 @@ pub fn rehearse(options: DriverOptions) -> Vec<Rehearsal> {
     }
     libbpf_rs::set_print(printer);
     all
-}
-
-/// The error with its causes, each said once.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// What may help, by errno.

@@ -14,6 +14,7 @@ use libbpf_rs::{Iter, Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
 use super::cost;
+use super::cpus::cpus_of;
 pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{CgroupKey, CpuCounters, Hierarchy, ProgramCost};
@@ -213,7 +214,7 @@ impl<'obj> CpuProbe<'obj> {
 /// are left out.
 fn possible_cpus() -> Result<u32, CpuError> {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    match room::cpus_of(&list) {
+    match cpus_of(&list) {
         Some(cpus) => Ok(cpus),
         None => libbpf_rs::num_possible_cpus().map(|n| n as u32).map_err(bpf("count the CPUs")),
     }

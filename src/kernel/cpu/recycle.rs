@@ -11,8 +11,6 @@ use super::{CgroupKey, CpuCounters, CpuProbe};
 use crate::kernel::Blame;
 
 const SECOND: u64 = 1_000_000_000;
-/// Cgroups a CPU keeps at hand.
-const KNOWN: usize = 16;
 /// A cgroup that was not stalled for so long is no longer watched for gaps between its runs, ns.
 const UNLIMITED_AFTER: u64 = 60 * SECOND;
 /// What share of the pairs may be in use before idle ones are given to others, and how long idle: ns.
@@ -31,7 +29,7 @@ pub(super) struct Recycling {
     blamed: HashMap<(u32, u32), u64>,
     /// By pair: its switches and since when they are so many.
     idle: Vec<(u64, u64)>,
-    /// Limited slots: their stalls, and since when they are so many.
+    /// Limited slots: their throttled time by the wall, and since when it is so much.
     limited: HashMap<u32, (u64, u64)>,
     used: u32,
     now: u64,
@@ -126,7 +124,7 @@ impl CpuProbe<'_> {
             let _ =
                 AtomicU32::from_ptr(place).compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
         };
-        for i in 0..KNOWN {
+        for i in 0..field!(self.cpus, whom.cpu as usize, known).len() {
             // SAFETY: as above.
             forget(unsafe { &raw mut (*cpu).known[i].pair });
         }

@@ -39,12 +39,6 @@ impl Room {
     }
 }
 
-/// The highest CPU number and one, of a list as in `/sys/devices/system/cpu/possible` (`0-3,8-11`); `None` if it is not one.
-pub fn cpus_of(list: &str) -> Option<u32> {
-    let last = list.trim().rsplit([',', '-']).next()?;
-    last.parse::<u32>().ok()?.checked_add(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,15 +55,5 @@ mod tests {
         let large = Room::of(DEFAULT_CGROUPS, 128).bytes();
         // With what does not depend on either, 20 MB at most: tests/kernel/cpu.rs asks the kernel.
         assert!(large < 15_000_000, "{large} bytes, for 1,000 cgroups on 128 CPUs");
-    }
-
-    #[test]
-    fn cpus_are_counted_by_their_numbers() {
-        for (list, cpus) in [("0\n", 1), ("0-1\n", 2), ("0-3,8-11\n", 12), ("0,2,5", 6), ("0-4095", 4096)] {
-            assert_eq!(cpus_of(list), Some(cpus), "{list}");
-        }
-        for list in ["", "\n", "0-", "all", "0-4294967295"] {
-            assert_eq!(cpus_of(list), None, "{list}");
-        }
     }
 }

@@ -11,7 +11,8 @@ use tonic::{Code, Status};
 use super::config::Retry;
 use super::encode::{MAX_REQUEST, Request};
 use super::queue::{Lane, Queue};
-use super::transport::{Partial, Receiver, chain, retry_after};
+use super::transport::{Partial, Receiver, retry_after};
+use crate::causes::chain;
 use crate::sinks::lock;
 
 /// A receiver that asks to wait longer is asked again after this.

@@ -23,6 +23,7 @@ use tonic::{Code, Request, Status};
 
 use super::config::{Signal, TlsFiles};
 use super::queue::Lane;
+use crate::causes::chain;
 use crate::sinks::lock;
 
 /// What a receiver did not accept of a request it took.
@@ -161,20 +162,6 @@ fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, String> {
         config = config.identity(Identity::from_pem(certificates(certificate)?, secret));
     }
     Ok(config)
-}
-
-/// An error with its causes, each once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A bearer token in a file that someone else renews (a projected service-account token).
