@@ -104,7 +104,7 @@ static __always_inline void missed_switch(struct how how, struct cpu_state *c, _
 	p->switches++;
 	if (c->counted != c->slot) {
 		leave(how, c, since_when);
-		enter(how, c, p, c->slot, since_when);
+		enter(how, c, p, c->slot, p->looked, since_when);
 	}
 	wait = waited_before(how, c, rq, prev);
 	if (!wait || wait > since_when)
@@ -120,7 +120,7 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 	__u64 now = FIELD(how, rq, clock), task_clock = FIELD(how, rq, clock_task);
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
-	__u64 cgroup, queued, open;
+	__u64 cgroup, queued, open, looked;
 	struct pair *p = NULL;
 	__u32 ran;
 
@@ -174,10 +174,11 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 		return 0;
 	}
 	p->switches++;
+	looked = p->looked;
 	settle_stall(how, c, p, cpu, c->pair, cfs_rq, queued, now);
 	if (c->counted != c->slot) {
 		leave(how, c, now);
-		enter(how, c, p, c->slot, now);
+		enter(how, c, p, c->slot, looked, now);
 	}
 	if (queued < now) {
 		open = stalled_since(how, cfs_rq, now);

@@ -12,52 +12,77 @@
 #include "hist.h"
 
 #define LOCK_TRIES 1024 /* some 3 us; to join a stall takes one */
+#define PLACE_BITS 5 /* an entry of a list */
 #define MIN_GAP 10000 /* ns; shorter ones are not kept: where they follow each other, the cgroup runs */
 #define MAX_LENGTH (1ULL << 36) /* ns, 69 s: what is older is of no use, and a product of two fits a word */
 
-/* How much of [start, end) an interval has. */
+/* How much of [start, end) an interval has. Without a branch: join_stall() asks it 200 times. */
 static __always_inline __u64 shared_with(struct stretch *i, __u64 start, __u64 end)
 {
-	__u64 length = i->end - i->start, part = overlap(i->start, i->end, start, end);
+	__u64 length = i->end - i->start, part = overlap(i->start, i->end, start, end), scaled, whole;
 
-	if (!part || i->ns >= length)
-		return part;
-	return part * (i->ns >> 8) / ((length >> 8) + 1);
+	scaled = part * (i->ns >> 8) / ((length >> 8) + 1);
+	whole = ~((__s64)(i->ns - length) >> 63); /* all of it counts */
+	barrier_var(whole);
+	return scaled + ((part - scaled) & whole);
 }
 
-/* Adds an interval to a list that has no place left: the two eldest become one. */
+static __always_inline __u64 difference(__u64 a, __u64 b)
+{
+	return since(a, b) + since(b, a);
+}
+
+/* What is lost if two that follow each other become one: by how much it may be wrong, by the parts of each that count and the
+ * time between them, over the square of how long ago that was. What is asked about is seldom old. */
+static __always_inline __u64 blurred(struct stretch *a, struct stretch *b, __u64 now)
+{
+	__u64 between = since(b->start, a->end) >> 6, first = (a->end - a->start) >> 6, second = (b->end - b->start) >> 6;
+	__u64 age = (since(now, b->end) >> 14) + 64, n = a->ns >> 6, m = b->ns >> 6, wrong;
+
+	wrong = later(difference(n * (second + between), m * first), difference(n * second, m * (first + between)));
+	return (earlier(wrong / (first + between + second + 1), 1 << 30) << 24) / (age * age);
+}
+
+/* Adds an interval to a list, in the order of their starts. If there is no place left, the two that say least apart become one:
+ * of runs of 40 us in turn, say, rather than a long one beside them. */
 static __always_inline void put(struct stretch *list, int places, __u64 start, __u64 end, __u64 ns)
 {
-	struct stretch *first = &list[0], *second = &list[1];
+	__u64 least = list[places - 1].end ? 1ULL << 62 : places - 1, now = later(end, list[places - 1].end), cost;
+	struct stretch *one, *two;
+	__u32 free, from;
 	int i;
 
-	for (i = 0; i < places; i++) {
-		if (!list[i].end) {
-			list[i].start = start;
-			list[i].end = end;
-			list[i].ns = ns;
+	for (i = 0; i < places - 1; i++) {
+		cost = (1 + blurred(&list[i], &list[i + 1], now)) << PLACE_BITS;
+		least = earlier(least, (cost & -(__u64) !!list[i].end) | i);
+	}
+	free = least & ((1 << PLACE_BITS) - 1);
+	barrier_var(free);
+	if (free > places - 1)
+		return;
+	one = &list[free];
+	barrier_var(one); /* else it is reckoned from where the bound is not known */
+	two = free < places - 1 ? one + 1 : one;
+	if (one->end && later(one->end, two->end) - one->start < MAX_LENGTH) {
+		two->start = earlier(two->start, one->start);
+		two->end = later(two->end, one->end);
+		two->ns += one->ns;
+	}
+	for (i = 0; i < places - 1; i++) {
+		from = i + (i >= free);
+		barrier_var(from);
+		if (from > places - 1)
 			return;
-		}
+		list[i] = list[from];
 	}
-	if (second->end < first->end) {
-		first = &list[1];
-		second = &list[0];
+	for (i = places - 1; i > 0; i--) {
+		if (list[i - 1].start <= start)
+			break;
+		list[i] = list[i - 1];
 	}
-	for (i = 2; i < places; i++) {
-		if (list[i].end < first->end) {
-			second = first;
-			first = &list[i];
-		} else if (list[i].end < second->end) {
-			second = &list[i];
-		}
-	}
-	if (second->end - first->start < MAX_LENGTH) {
-		second->start = earlier(first->start, second->start);
-		second->ns += first->ns;
-	}
-	first->start = start;
-	first->end = end;
-	first->ns = ns;
+	list[i].start = start;
+	list[i].end = end;
+	list[i].ns = ns;
 }
 
 static __always_inline bool locked(struct slot_all *s)
@@ -88,7 +113,7 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 		return 1;
 	if (!locked(s))
 		return 0;
-	for (k = 0; k < JOINED; k++)
+	for (k = 0; k < GAPS; k++)
 		full += shared_with(&s->gaps[k], start, end);
 	for (i = 0; i < JOINED; i++) {
 		from = later(s->stalls[i].start, start);
@@ -97,7 +122,7 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 		if (!part)
 			continue;
 		ns = since(ns, part);
-		for (k = 0; k < JOINED; k++)
+		for (k = 0; k < GAPS; k++)
 			full = since(full, shared_with(&s->gaps[k], from, to));
 	}
 	s->stall_wall += ns;
@@ -133,7 +158,7 @@ __noinline int join_gap(__u32 slot, __u64 start, __u64 end, __u64 ns)
 			part = part * (ns >> 8) / (((end - start) >> 8) + 1);
 		s->stall_full += part;
 	}
-	put(s->gaps, JOINED, start, end, ns);
+	put(s->gaps, GAPS, start, end, ns);
 	unlock(s);
 	return 1;
 }
@@ -263,19 +288,21 @@ static __always_inline void limit(struct how how, struct cpu_state *c, struct pa
 	s = slot_at(c->slot);
 	if (!s)
 		return;
-	s->last_out = now;
+	/* Whether others run it was not kept track of until now. */
+	s->last_out = s->limited ? now : 0;
 	s->limited = 1;
 	p->tracked = 1;
 }
 
-/* This CPU begins to run a cgroup; whether any does matters for one that is limited. */
-static __always_inline void enter(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 now)
+/* This CPU begins to run a cgroup; whether any does matters for one that is limited.
+ * looked: when it did so before. */
+static __always_inline void enter(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 looked, __u64 now)
 {
 	struct slot_all *s;
 	__u64 out;
 
-	/* Another CPU may have seen that it is. */
-	if (!how.cas || (!p->tracked && (p->switches & 7) != 1))
+	/* Another CPU may have seen that it is: asked at every eighth switch, and once in a millisecond. */
+	if (!how.cas || (!p->tracked && (p->switches & 7) != 1 && !((now ^ looked) >> 20)))
 		return;
 	s = slot_at(slot);
 	if (!s)

@@ -9,6 +9,7 @@
 #define LATE 4
 #define RECENT 6
 #define JOINED 12
+#define GAPS 15
 #define OWNERS 6
 #define RUNS 32 /* a power of two */
 #define TIERS 4
@@ -88,7 +89,7 @@ struct slot_all {
 	__u32 lock; /* of what follows */
 	__u32 pad;
 	struct stretch stalls[JOINED]; /* on any CPU, joined */
-	struct stretch gaps[JOINED]; /* no CPU ran it */
+	struct stretch gaps[GAPS]; /* no CPU ran it */
 	__u64 stall_lengths[HIST_BUCKETS];
 };
 

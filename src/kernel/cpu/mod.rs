@@ -13,11 +13,11 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
-use super::cost;
 use super::cpus::cpus_of;
 pub use super::plan::Hook;
 use super::shared::{ShareError, SharedArray, Wire};
 use super::{CgroupKey, CpuCounters, Hierarchy, ProgramCost};
+use super::{clock, cost};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
 skeleton!(skel, "cpu");
@@ -84,8 +84,10 @@ pub struct CpuProbe<'obj> {
     slots: SharedArray<slot_all>,
     pairs: SharedArray<pair>,
     pair_of_whom: SharedArray<u64>,
-    /// By CPU: the beginning of the run in progress as last read, and when it was first read (CLOCK_MONOTONIC, ns).
-    runs: Vec<(u64, u64)>,
+    /// By CPU: the run in progress.
+    runs: Vec<read::Run>,
+    /// When the last reading was, CLOCK_MONOTONIC in ns; before the first one, when the probe was loaded.
+    last_read: u64,
     /// By slot: where in the reading under way its cgroup is, and the longest of its CPUs' stalls.
     places: Vec<(u32, u64)>,
     /// By slot: the run time last told, with what is known of runs in progress.
@@ -154,7 +156,8 @@ impl<'obj> CpuProbe<'obj> {
             links: Vec::new(),
             names: Vec::new(),
             options,
-            runs: vec![(0, 0); room.cpus as usize],
+            runs: vec![read::Run::default(); room.cpus as usize],
+            last_read: clock::now(),
             places: vec![(0, 0); room.slots as usize],
             told_run: vec![0; room.slots as usize],
             recycling: recycle::Recycling::new(&room),

@@ -39,12 +39,7 @@ impl CpuProbe<'_> {
     /// Appends the counters of every cgroup seen, and who is to blame; sets the probe's losses.
     pub fn read(&mut self, cpu: &mut Vec<CpuReading>, blame: &mut Vec<Blame>, losses: &mut Losses) {
         let now = clock::now();
-        for (cpu, run) in self.runs.iter_mut().enumerate() {
-            let start = running(&self.cpus, cpu).start;
-            if run.0 != start {
-                *run = (start, now);
-            }
-        }
+        self.see_runs(now);
         let first = cpu.len();
         self.places.fill((0, 0));
         for number in 1..self.pairs.len() {
@@ -92,6 +87,23 @@ impl CpuProbe<'_> {
         self.recycle(now);
     }
 
+    /// Takes note of the runs in progress. The queues' clock is no other's and cannot be asked, but it is one for all CPUs, and on
+    /// the one that reads a run began just now: the latest beginning is the time by that clock, or a little less. From there on
+    /// CLOCK_MONOTONIC, which may go at another pace (in a guest), says how long a run has gone on.
+    fn see_runs(&mut self, now: u64) {
+        let begun = |cpu| running(&self.cpus, cpu).start;
+        let latest = (0..self.cpus.len()).map(begun).max().unwrap_or_default();
+        // One that was not there at the last reading began after it.
+        let most = now.saturating_sub(self.last_read);
+        for (cpu, run) in self.runs.iter_mut().enumerate() {
+            let start = running(&self.cpus, cpu).start;
+            if run.start != start {
+                *run = Run { start, seen: now, before: latest.saturating_sub(start).min(most) };
+            }
+        }
+        self.last_read = now;
+    }
+
     fn read_losses(&self, losses: &mut Losses) {
         losses.slots_exhausted = 0;
         losses.blame_dropped_ns = 0;
@@ -110,16 +122,15 @@ impl CpuProbe<'_> {
         }
     }
 
-    /// The counters of a pair with the run in progress on its CPU: from when it was first read, as the queues' clock is no
-    /// other's and cannot be asked. What it lacks, at most an interval, comes with its end.
+    /// The counters of a pair with the run in progress on its CPU, as far as it is known. What it lacks comes with its end.
     pub(super) fn pair_now(&self, number: u32, cpu: usize, now: u64) -> pair {
         for _ in 0..TRIES {
             let before = running(&self.cpus, cpu);
             let mut one = self.pairs.get(number as usize);
             if running(&self.cpus, cpu) == before {
-                let (start, seen) = self.runs[cpu];
-                if before.pair == number && before.start == start {
-                    one.run += now.saturating_sub(seen);
+                let run = self.runs[cpu];
+                if before.pair == number && before.start == run.start {
+                    one.run += run.before + now.saturating_sub(run.seen);
                 }
                 return one;
             }
@@ -196,6 +207,17 @@ fn running(cpus: &SharedArray<cpu_state>, cpu: usize) -> Running {
         return Running { start, pair: field!(cpus, cpu, pair) };
     }
     Running { start: field!(cpus, cpu, primed_start), pair: field!(cpus, cpu, primed_pair) }
+}
+
+/// What a reading first saw of a run in progress, ns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    /// By the queues' clock.
+    start: u64,
+    /// By CLOCK_MONOTONIC.
+    seen: u64,
+    /// How long it had gone on then.
+    before: u64,
 }
 
 /// A run in progress.
