@@ -9,7 +9,7 @@
 #define LATE 4
 #define RECENT 6
 #define JOINED 12
-#define GAPS 15
+#define GAPS 14
 #define OWNERS 6
 #define RUNS 32 /* a power of two */
 #define TIERS 4
