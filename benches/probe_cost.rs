@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use kernel_gossip::kernel::Hook;
 use kernel_gossip::kernel::baseline::Baseline;
-use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, Hook, REST};
+use kernel_gossip::kernel::cpu::{CpuOptions, CpuProbe, REST};
 use kernel_gossip::kernel::{Hierarchy, ProgramCost};
 
 #[path = "../tests/bed/mod.rs"]

@@ -9,14 +9,14 @@ use std::time::Duration;
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
-use super::birth::{BirthLosses, CgroupMade, Record, Recorder, RecorderOptions};
-use super::cgroups::{self, CgroupSampler, Roots, SamplerOptions};
+use super::cgroups::{self, CgroupSampler, Made, Roots, SamplerOptions};
 use super::clock::{self, Every};
 use super::cpu::{self, CpuOptions, CpuProbe};
 use super::cpus::Online;
 use super::facts::Facts;
 use super::plan::Plan;
-use super::{CgroupChange, CgroupKey, Instant, Reading};
+use super::recorder::{By, CgroupMade, Record, Recorder, RecorderOptions};
+use super::{BirthLosses, CgroupChange, CgroupKey, Reading};
 
 /// Between two looks for cgroups that lived and died unseen.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -83,7 +83,7 @@ pub struct Driver<'obj> {
     births: Option<Recorder<'obj>>,
     /// Cgroups are told of when they are made, recorder or not.
     told: bool,
-    made: Vec<CgroupMade>,
+    made: Vec<Made>,
     reading: Reading,
     cpus: Online,
     sweep: Every,
@@ -161,9 +161,15 @@ impl<'obj> Driver<'obj> {
             recorder.drain(out);
         }
         let recorder = self.births.as_ref();
-        out.extend(self.made.drain(..).map(|mut made| {
-            made.by.segment = recorder.and_then(|r| r.segment_at(made.by.tgid, made.by.at_ns));
-            Record::CgroupMade(made)
+        out.extend(self.made.drain(..).map(|made| {
+            let Made { at_ns, tgid, comm, hierarchy_id, cgroup, path } = made;
+            let segment = recorder.and_then(|r| r.segment_at(tgid, at_ns));
+            Record::CgroupMade(CgroupMade {
+                by: By { at_ns, segment, tgid, comm },
+                hierarchy_id,
+                cgroup,
+                path,
+            })
         }));
         out[first..].sort_by_key(Record::at_ns);
     }
@@ -177,7 +183,7 @@ impl<'obj> Driver<'obj> {
     /// Reads everything. The reading is the driver's own and filled anew by the next call.
     pub fn read(&mut self) -> &Reading {
         let r = &mut self.reading;
-        r.at = now();
+        r.at = clock::instant();
         r.cpus = self.cpus.count(r.at.mono_ns);
         r.changes.clear();
         r.cpu.clear();
@@ -214,9 +220,4 @@ impl<'obj> Driver<'obj> {
         }
         &self.reading
     }
-}
-
-/// This moment in both clocks.
-pub fn now() -> Instant {
-    Instant { mono_ns: clock::now(), unix_ns: clock::read(libc::CLOCK_REALTIME) }
 }

@@ -15,21 +15,22 @@ macro_rules! skeleton {
 }
 
 pub mod baseline;
-pub mod birth;
-pub mod cgroups;
 pub mod clock;
 pub mod cost;
-pub mod cpu;
 mod cpus;
 pub mod driver;
 pub mod facts;
 pub mod hist;
+pub mod hook;
 #[cfg(test)]
 mod other_kernels;
 pub mod plan;
+pub mod probes;
 pub mod reading;
 pub mod rehearsal;
 mod shared;
 
 pub use hist::Log2Histogram;
+pub use hook::Hook;
+pub use probes::{cgroups, cpu, recorder};
 pub use reading::*;

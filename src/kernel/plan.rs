@@ -10,9 +10,9 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use super::Hierarchy;
-use super::birth::Entry;
 use super::facts::{CgroupVersion, Configuration, Facts, Pressure, Root};
+use super::recorder::Entry;
+use super::{Hierarchy, Hook};
 
 /// What becomes of one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,16 +35,6 @@ pub struct Shortfall {
     pub cause: String,
     /// What the owner of the host can do about it.
     pub what_to_do: String,
-}
-
-/// A tracepoint's entry, in order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// Typed tracepoints: the cheapest.
-    TpBtf,
-    /// Raw tracepoints, where typed ones cannot be attached.
-    RawTracepoint,
 }
 
 /// Which of the kernel's clocks tells how long a cgroup was throttled on one CPU.
@@ -367,15 +357,6 @@ fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {
         Shortfall::new(why, "make the API server reachable from here; the agent goes on asking")
     });
     Verdict::of(hook, how.into_iter().collect())
-}
-
-impl Display for Hook {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Hook::TpBtf => "typed tracepoints",
-            Hook::RawTracepoint => "raw tracepoints",
-        })
-    }
 }
 
 impl Display for CpuHook {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
-use super::birth::BirthLosses;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
@@ -163,6 +162,24 @@ pub struct Losses {
     pub unreadable_cgroups: u64,
     /// What recordings of births lack.
     pub births: BirthLosses,
+}
+
+/// What a recorder lost, cumulative since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BirthLosses {
+    /// Segments nothing is known of because there was no room for them.
+    pub segments: u64,
+    /// Events that did not fit the ring buffer.
+    pub events: u64,
+    /// Cgroups that were made and not kept, because there were too many or their path too long.
+    pub cgroups: u64,
+}
+
+impl BirthLosses {
+    /// Nothing was lost.
+    pub fn none(&self) -> bool {
+        *self == BirthLosses::default()
+    }
 }
 
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.

@@ -6,10 +6,10 @@ use std::mem::MaybeUninit;
 
 use serde::{Deserialize, Serialize};
 
-use super::birth::{Recorder, RecorderError};
 use super::cgroups;
 use super::cpu::CpuProbe;
 use super::driver::DriverOptions;
+use super::recorder::{Recorder, RecorderError};
 use crate::causes::chain;
 
 /// What became of the programs of one probe.

@@ -7,14 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::culprits::Culprits;
+use super::culprits::{Culprits, SLOTS};
 use super::whisper::Neighbour;
 use crate::attribution::{Sample, Workload};
 use crate::kernel::{CpuCounters, Instant, Log2Histogram};
-
-/// Samples kept per window. With the spacing of [`Window::advance`] they always reach back one whole
-/// window, whatever the interval.
-pub const SLOTS: usize = 16;
 
 /// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
+use kernel_gossip::kernel::Hook;
 use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::clock;
-use kernel_gossip::kernel::cpu::Hook;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
 

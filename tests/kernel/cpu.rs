@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
-use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, DEFAULT_CGROUPS, Hook, REST};
+use kernel_gossip::kernel::Hook;
+use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, DEFAULT_CGROUPS, REST};
 use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Losses};
 use procfs::KernelVersion;
 

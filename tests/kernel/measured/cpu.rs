@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::Hook;
 use kernel_gossip::kernel::{Blame, CpuCounters, Log2Histogram, Losses};
 use procfs::KernelVersion;
 

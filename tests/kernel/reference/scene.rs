@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::Hook;
 use kernel_gossip::kernel::{Blame, CpuCounters, Losses};
 use procfs::process::Process;
 

@@ -24,10 +24,8 @@ use tracing::warn;
 
 pub use roots::Roots;
 
-use super::birth::{By, CgroupMade};
-use super::clock::Every;
-use super::cpu::Hook;
-use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
+use crate::kernel::clock::Every;
+use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Losses, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::{Iterator, IteratorError};
@@ -63,6 +61,22 @@ impl Default for Storage {
     }
 }
 
+/// A cgroup was made, in any tree: also in those that are not sampled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The process that made it.
+    pub tgid: u32,
+    pub comm: String,
+    /// The tree's number, as in /proc/cgroups; 0 is v2.
+    pub hierarchy_id: u32,
+    /// kernfs id within that tree.
+    pub cgroup: u64,
+    /// Relative to the tree's root.
+    pub path: String,
+}
+
 struct Known {
     path: String,
     files: CgroupFiles,
@@ -85,7 +99,7 @@ pub struct CgroupSampler<'obj> {
     /// That the iterator leaves cgroups out was told.
     incomplete_told: bool,
     /// Cgroups of all trees that were made; `None`: nobody asks.
-    made: Option<Vec<CgroupMade>>,
+    made: Option<Vec<Made>>,
     /// Those there was no room for.
     made_lost: u64,
     /// Changes told of by events that were taken between two samples.
@@ -140,7 +154,7 @@ impl<'obj> CgroupSampler<'obj> {
     }
 
     /// Appends the cgroups that were made since the last call, in all trees.
-    pub fn take_made(&mut self, made: &mut Vec<CgroupMade>) {
+    pub fn take_made(&mut self, made: &mut Vec<Made>) {
         let mut pending = std::mem::take(&mut self.pending);
         self.take_events(&mut pending);
         self.pending = pending;
@@ -224,8 +238,10 @@ impl<'obj> CgroupSampler<'obj> {
         let lost = source.drain(|event| {
             if let (Some(made), true) = (made.as_mut(), event.made) {
                 match &event.path {
-                    Some(path) if made.len() < MAX_MADE => made.push(CgroupMade {
-                        by: By { at_ns: event.at_ns, segment: None, tgid: event.tgid, comm: event.comm },
+                    Some(path) if made.len() < MAX_MADE => made.push(Made {
+                        at_ns: event.at_ns,
+                        tgid: event.tgid,
+                        comm: event.comm,
                         hierarchy_id: event.hierarchy,
                         cgroup: event.id,
                         path: path.clone(),

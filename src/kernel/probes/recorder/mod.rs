@@ -24,9 +24,8 @@ use tracing::warn;
 
 pub use record::*;
 
-use super::driver::now;
-use super::shared::{ShareError, SharedArray};
-use super::{Hierarchy, ProgramCost, cost};
+use crate::kernel::shared::{ShareError, SharedArray};
+use crate::kernel::{BirthLosses, Hierarchy, ProgramCost, clock, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 skeleton!(skel, "birth");
@@ -429,7 +428,7 @@ impl<'obj> Recorder<'obj> {
         // Who deletes it from the map, ends it: it may exit just now.
         if self.skel.maps.slot_of_process.delete(&key.0.to_ne_bytes()).is_ok() {
             self.unfollow(key.0);
-            self.close(key, slot, now().mono_ns, End::Stopped, Place::default(), out);
+            self.close(key, slot, clock::now(), End::Stopped, Place::default(), out);
         }
     }
 

@@ -13,11 +13,10 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
-use super::cost;
-use super::cpus::cpus_of;
-pub use super::plan::Hook;
-use super::shared::{ShareError, SharedArray, Wire};
-use super::{CgroupKey, CpuCounters, Hierarchy, ProgramCost};
+use crate::kernel::cost;
+use crate::kernel::cpus::cpus_of;
+use crate::kernel::shared::{ShareError, SharedArray, Wire};
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, ProgramCost};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
 skeleton!(skel, "cpu");
