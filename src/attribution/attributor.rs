@@ -14,7 +14,7 @@ use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
 use super::unresolved::Unresolved;
 use super::workload::{Attributed, NamedBlame, Sample, Workload};
-use crate::kernel::{CpuCounters, Hierarchy, Reading};
+use crate::kernel::{Counter, CpuCounters, Hierarchy, Reading};
 
 /// How an [`Attributor`] finds names, and how much it remembers.
 #[derive(Clone, Debug)]
@@ -270,7 +270,8 @@ impl Attributor {
             };
             match self.cgroups[key].place(self.reading, self.booking.len()) {
                 None => self.booking.push((key, cpu.counters)),
-                Some(place) => account::add_slot(&mut self.booking[place].1, &cpu.counters),
+                // The counters of another slot of the same cgroup.
+                Some(place) => self.booking[place].1.add(&cpu.counters),
             }
         }
         for (key, counters) in &self.booking {

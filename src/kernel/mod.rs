@@ -17,6 +17,7 @@ macro_rules! skeleton {
 pub mod baseline;
 pub mod clock;
 pub mod cost;
+pub(crate) mod counters;
 mod cpus;
 pub mod driver;
 pub mod facts;
@@ -30,6 +31,7 @@ pub mod reading;
 pub mod rehearsal;
 mod shared;
 
+pub use counters::Counter;
 pub use hist::Log2Histogram;
 pub use hook::Hook;
 pub use probes::{cgroups, cpu, recorder};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
+use super::counters::counters;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
@@ -36,44 +37,45 @@ pub struct Instant {
     pub unix_ns: u64,
 }
 
-/// What the scheduler did to a cgroup's tasks since the agent first saw the cgroup. All times in ns,
-/// summed over CPUs unless said otherwise. `wait` = `throttle + neighbour + own + unattributed`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CpuCounters {
-    /// Time on a CPU.
-    pub run: u64,
-    /// Time runnable but not running (run-queue wait).
-    pub wait: u64,
-    /// The part of `wait` in which the run queue was throttled by a CPU quota.
-    pub throttle: u64,
-    /// The part of `wait` in which another cgroup ran on the CPU.
-    pub neighbour: u64,
-    /// The part of `wait` in which another task of the same cgroup ran on the CPU.
-    pub own: u64,
-    /// The rest of `wait`: nobody is to blame. The CPU was idle on its way to the task, or a real-time or deadline budget was
-    /// used up.
-    pub unattributed: u64,
-    /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
-    /// neighbour waits that ended, summed over CPUs. At most `neighbour`.
-    pub waited: u64,
-    /// The part of `run` that interrupts took (CONFIG_IRQ_TIME_ACCOUNTING; 0 without).
-    pub interrupted: u64,
-    /// The part of `run` that the hypervisor took (CONFIG_PARAVIRT_TIME_ACCOUNTING; 0 without).
-    pub stolen: u64,
-    /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
-    pub stalls: u64,
-    /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
-    pub stall_sum: u64,
-    /// Throttled time, wall: union of the stalls over CPUs.
-    pub stall_wall: u64,
-    /// The part of `stall_wall` in which no CPU ran the cgroup.
-    pub stall_full: u64,
-    /// Switch-ins: how many waits were counted.
-    pub switches: u64,
-    /// Run-queue waits by length.
-    pub wait_histogram: Log2Histogram,
-    /// Stalls by length.
-    pub stall_histogram: Log2Histogram,
+counters! {
+    /// What the scheduler did to a cgroup's tasks since the agent first saw the cgroup. All times in ns,
+    /// summed over CPUs unless said otherwise. `wait` = `throttle + neighbour + own + unattributed`.
+    pub struct CpuCounters {
+        /// Time on a CPU.
+        pub run: u64,
+        /// Time runnable but not running (run-queue wait).
+        pub wait: u64,
+        /// The part of `wait` in which the run queue was throttled by a CPU quota.
+        pub throttle: u64,
+        /// The part of `wait` in which another cgroup ran on the CPU.
+        pub neighbour: u64,
+        /// The part of `wait` in which another task of the same cgroup ran on the CPU.
+        pub own: u64,
+        /// The rest of `wait`: nobody is to blame. The CPU was idle on its way to the task, or a real-time or deadline budget was
+        /// used up.
+        pub unattributed: u64,
+        /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
+        /// neighbour waits that ended, summed over CPUs. At most `neighbour`.
+        pub waited: u64,
+        /// The part of `run` that interrupts took (CONFIG_IRQ_TIME_ACCOUNTING; 0 without).
+        pub interrupted: u64,
+        /// The part of `run` that the hypervisor took (CONFIG_PARAVIRT_TIME_ACCOUNTING; 0 without).
+        pub stolen: u64,
+        /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
+        pub stalls: u64,
+        /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
+        pub stall_sum: u64,
+        /// Throttled time, wall: union of the stalls over CPUs.
+        pub stall_wall: u64,
+        /// The part of `stall_wall` in which no CPU ran the cgroup.
+        pub stall_full: u64,
+        /// Switch-ins: how many waits were counted.
+        pub switches: u64,
+        /// Run-queue waits by length.
+        pub wait_histogram: Log2Histogram,
+        /// Stalls by length.
+        pub stall_histogram: Log2Histogram,
+    }
 }
 
 /// The CPU probe's counters of one cgroup.

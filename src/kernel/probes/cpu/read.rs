@@ -7,7 +7,7 @@ use libbpf_rs::MapCore;
 use super::skel::types::{blame_key, cpu_state, pair};
 use super::{BLAME_ENTRIES, CpuProbe, SharedArray};
 use crate::kernel::clock;
-use crate::kernel::{Blame, CpuCounters, CpuReading, Log2Histogram, Losses};
+use crate::kernel::{Blame, Counter, CpuCounters, CpuReading, Log2Histogram, Losses};
 
 /// A field of an entry that BPF programs write meanwhile.
 macro_rules! field {
