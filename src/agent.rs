@@ -333,7 +333,7 @@ impl Sampler {
     fn wait(&mut self, driver: &mut Driver<'_>, next: Instant, stopped: &PipeReader) -> bool {
         // SAFETY: the driver's descriptors are open as long as it lives, which is longer than this list.
         let births: Vec<BorrowedFd<'static>> =
-            driver.births_fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+            driver.fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
         loop {
             let left = next.saturating_duration_since(Instant::now());
             let patience = self.births.as_ref().and_then(Watcher::patience);

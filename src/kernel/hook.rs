@@ -4,6 +4,10 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Facts;
+use super::refusal;
+use super::verdict::Shortfall;
+
 /// A tracepoint's entry, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,5 +24,40 @@ impl Display for Hook {
             Hook::TpBtf => "typed tracepoints",
             Hook::RawTracepoint => "raw tracepoints",
         })
+    }
+}
+
+impl Hook {
+    /// The best entry there is for programs that read scheduler and cgroup types. Raw tracepoints are given
+    /// untyped pointers, which only the helper can read.
+    pub fn best(facts: &Facts) -> Option<Hook> {
+        let trials = &facts.trials;
+        if facts.btf.error.is_some() || refusal::locked_memory(facts).is_some() {
+            None
+        } else if trials.tp_btf.works() {
+            Some(Hook::TpBtf)
+        } else if trials.raw_tracepoint.works() && trials.read_kernel.works() {
+            Some(Hook::RawTracepoint)
+        } else {
+            None
+        }
+    }
+
+    /// How new cgroups are told of at once.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn of_new_cgroups(facts: &Facts) -> Result<Hook, Shortfall> {
+        let trials = &facts.trials;
+        // The path is read through a pointer that has no type.
+        match Hook::best(facts).filter(|_| trials.read_kernel.works()) {
+            None => Err(refusal::of(facts, &trials.read_kernel)),
+            Some(_) if !trials.ring_buffer.works() => Err(refusal::of(facts, &trials.ring_buffer)),
+            Some(_) if !facts.btf.cgroup_tracepoints => Err(Shortfall::new(
+                "this kernel has no cgroup tracepoints",
+                "use a kernel with them (CONFIG_TRACEPOINTS)",
+            )),
+            Some(hook) => Ok(hook),
+        }
     }
 }

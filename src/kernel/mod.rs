@@ -26,13 +26,17 @@ pub mod hook;
 #[cfg(test)]
 mod other_kernels;
 pub mod plan;
+pub mod probe;
 pub mod probes;
 pub mod reading;
+mod refusal;
 pub mod rehearsal;
 mod shared;
+pub mod verdict;
 
 pub use counters::Counter;
 pub use hist::Log2Histogram;
 pub use hook::Hook;
+pub use probe::{Kind, Probe};
 pub use probes::{cgroups, cpu, recorder};
 pub use reading::*;

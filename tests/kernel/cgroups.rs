@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
 use kernel_gossip::kernel::Hook;
-use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
+use kernel_gossip::kernel::cgroups::{CgroupSampler, Options, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::clock;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
@@ -298,7 +298,8 @@ fn cgroups_whose_names_are_no_text_are_read_too() {
 fn lost_events_are_counted_without_births_too() {
     let mut storage = driver::Storage::default();
     let sampler = SamplerOptions { iterator: false, tracepoints: Some(Hook::TpBtf), max_cgroups: 1024 };
-    let options = DriverOptions { roots: Roots::find(None), sampler, cpu: None, births: None };
+    let cgroups = Some(Options { roots: Roots::find(None), sampler });
+    let options = DriverOptions { cpu: None, cgroups, births: None };
     let mut driver = Driver::start(&mut storage, options);
     assert_eq!(driver.read().losses.cgroup_events, 0);
     let parent = Cgroup::new("many");

@@ -1,6 +1,19 @@
-//! The probes: one module each, with what it loads, what it reads and what it loses. What two of them need is beside this
-//! folder; nothing in here knows pods, workloads or another probe.
+//! The probes: one module each, with its plan, what it loads, what it reads and what it loses. What two of them need is beside
+//! this folder; nothing in here knows pods, workloads or another probe.
 
 pub mod cgroups;
 pub mod cpu;
 pub mod recorder;
+
+pub use cgroups::Cgroups;
+pub use cpu::Cpu;
+pub use recorder::Births;
+
+/// Writes what `$each` makes of the list of probes: their name in the plan, and their [`Kind`](super::probe::Kind). They are
+/// planned, told of, loaded and read in this order.
+macro_rules! probes {
+    ($each:ident) => {
+        $each! { cpu: Cpu, cgroups: Cgroups, births: Births }
+    };
+}
+pub(crate) use probes;

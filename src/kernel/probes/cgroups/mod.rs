@@ -7,6 +7,7 @@ mod files;
 mod iterator;
 pub mod name;
 mod parse;
+mod plan;
 mod roots;
 
 use foldhash::HashMap;
@@ -22,10 +23,15 @@ use std::time::Duration;
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
+pub use plan::CgroupsHook;
 pub use roots::Roots;
 
 use crate::kernel::clock::Every;
-use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Losses, StatReading};
+use crate::kernel::facts::Facts;
+use crate::kernel::probe::{Kind, LoadError, Probe};
+use crate::kernel::rehearsal::Rehearsal;
+use crate::kernel::verdict::Verdict;
+use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Losses, Reading, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::{Iterator, IteratorError};
@@ -37,6 +43,65 @@ const WALK_EVERY: Duration = Duration::from_secs(60);
 
 /// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
 const MAX_MADE: usize = 8192;
+
+/// The kernel's own numbers of each cgroup: CPU time, throttling, pressure.
+pub struct Cgroups;
+
+/// What to sample, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub roots: Roots,
+    pub sampler: SamplerOptions,
+}
+
+impl Kind for Cgroups {
+    type Hook = CgroupsHook;
+    type Options = Options;
+    type Storage = Storage;
+    type Loaded<'obj> = CgroupSampler<'obj>;
+
+    const WITHOUT: &'static str = "no cgroups";
+
+    fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
+        plan::plan(facts)
+    }
+
+    /// Files remain where there is nothing else.
+    fn options(facts: &Facts, hook: Option<&CgroupsHook>, max_cgroups: u32) -> Option<Options> {
+        let iterator = hook.is_some_and(|hook| hook.iterator);
+        let tracepoints = hook.and_then(|hook| hook.tracepoints);
+        let sampler = SamplerOptions { iterator, tracepoints, max_cgroups };
+        Some(Options { roots: Roots::from(&facts.cgroups), sampler })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: Options) -> Result<CgroupSampler<'obj>, LoadError> {
+        Ok(CgroupSampler::new(storage, options.roots, options.sampler))
+    }
+
+    fn rehearse(options: Options) -> Vec<Rehearsal> {
+        let iterator = try_iterator(&options.roots, options.sampler);
+        let tracepoints = try_tracepoints(options.sampler);
+        let iterator = iterator.map(|outcome| Rehearsal::of("cgroup iterator", outcome));
+        iterator
+            .into_iter()
+            .chain(tracepoints.map(|outcome| Rehearsal::of("cgroup tracepoints", outcome)))
+            .collect()
+    }
+}
+
+impl Probe for CgroupSampler<'_> {
+    fn find(&mut self, r: &mut Reading) {
+        self.sample(r.at.mono_ns, &mut r.changes, &mut r.stats, &mut r.losses);
+        r.losses.births.cgroups = self.made_lost();
+    }
+
+    /// What there is was read as it was found.
+    fn read(&mut self, _reading: &mut Reading) {}
+
+    fn fd(&self) -> Option<RawFd> {
+        self.made.as_ref().and_then(|_| self.changes_fd())
+    }
+}
 
 /// What to load; the plan says.
 #[derive(Clone, Copy, Debug)]
@@ -376,14 +441,14 @@ fn load_changes(
 }
 
 /// Loads the iterator, runs it once and lets go of it; `None`: it is not what the options ask for.
-pub fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
+fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
     let mut storage = MaybeUninit::uninit();
     let loaded = load_iterator(&mut storage, roots, options)?;
     Some(loaded.and_then(|mut iterator| Ok(iterator.run(|_| {}).map(drop)?)))
 }
 
 /// Attaches to the tracepoints and lets go of them; `None`: they are not what the options ask for.
-pub fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
+fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
     let mut storage = MaybeUninit::uninit();
     Some(load_changes(&mut storage, options)?.map(drop))
 }

@@ -1,6 +1,7 @@
 //! The CPU probe: loads and attaches `bpf/cpu.bpf.c` (here), reads its maps (`read`), and gives the room of what is gone or
 //! idle to others (`recycle`).
 
+mod plan;
 mod read;
 mod recycle;
 mod room;
@@ -15,8 +16,13 @@ use tracing::debug;
 
 use crate::kernel::cost;
 use crate::kernel::cpus::cpus_of;
+use crate::kernel::facts::Facts;
+use crate::kernel::probe::{Kind, LoadError, Probe};
+use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
-use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, ProgramCost};
+use crate::kernel::verdict::Verdict;
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, ProgramCost, Reading};
+pub use plan::{CpuHook, ThrottleClock};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
 skeleton!(skel, "cpu");
@@ -31,6 +37,65 @@ unsafe impl Wire for pair {}
 unsafe impl Wire for slot_all {}
 // SAFETY: as above.
 unsafe impl Wire for u64 {}
+
+/// Run-queue wait and its parts, stalls, neighbours.
+pub struct Cpu;
+
+impl Kind for Cpu {
+    type Hook = CpuHook;
+    type Options = CpuOptions;
+    type Storage = Storage;
+    type Loaded<'obj> = CpuProbe<'obj>;
+
+    const WITHOUT: &'static str = "no run-queue wait, no stalls, no neighbours";
+
+    fn plan(facts: &Facts) -> Verdict<CpuHook> {
+        plan::plan(facts)
+    }
+
+    fn options(facts: &Facts, hook: Option<&CpuHook>, max_cgroups: u32) -> Option<CpuOptions> {
+        hook.map(|hook| CpuOptions {
+            hook: hook.hook,
+            atomics: hook.atomics,
+            prime: facts.trials.iter_task.works(),
+            hierarchy: hook.hierarchy,
+            max_cgroups,
+            rest: REST,
+        })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: CpuOptions) -> Result<CpuProbe<'obj>, LoadError> {
+        Ok(CpuProbe::load(&mut storage.0, options)?)
+    }
+
+    fn rehearse(options: CpuOptions) -> Vec<Rehearsal> {
+        let mut storage = MaybeUninit::uninit();
+        vec![Rehearsal::of("cpu", CpuProbe::load(&mut storage, options).map(drop))]
+    }
+}
+
+/// Room for the BPF object.
+pub struct Storage(MaybeUninit<OpenObject>);
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage(MaybeUninit::uninit())
+    }
+}
+
+impl Probe for CpuProbe<'_> {
+    fn read(&mut self, reading: &mut Reading) {
+        self.read(&mut reading.cpu, &mut reading.blame, &mut reading.losses);
+    }
+
+    fn costs(&self, out: &mut Vec<ProgramCost>) {
+        self.costs(out);
+    }
+
+    fn forget(&mut self, cgroup: CgroupKey) {
+        self.forget(cgroup);
+    }
+}
 
 /// Pairs of victim and culprit kept at a time, of those that have no place beside the victim's counters.
 const BLAME_ENTRIES: u32 = 16 * 1024;

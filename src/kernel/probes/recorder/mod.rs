@@ -5,11 +5,13 @@
 //! milliseconds; they were loaded before.
 
 mod event;
+mod plan;
 pub mod record;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,13 +21,17 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut, RingBuffer, RingBufferBuilder,
 };
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+pub use plan::{BirthsHook, Entry};
 pub use record::*;
 
+use crate::kernel::facts::Facts;
+use crate::kernel::probe::{Kind, LoadError, Probe};
+use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::shared::{ShareError, SharedArray};
-use crate::kernel::{BirthLosses, Hierarchy, ProgramCost, clock, cost};
+use crate::kernel::verdict::Verdict;
+use crate::kernel::{BirthLosses, Hierarchy, ProgramCost, Reading, clock, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 skeleton!(skel, "birth");
@@ -35,17 +41,65 @@ use skel::{BirthProgs, BirthSkel, BirthSkelBuilder, OpenBirthProgs};
 /// Segments that ended, remembered so that a fact told late finds who did it.
 const REMEMBERED: usize = 4096;
 
-/// Which of the programs run; the plan says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Entry {
-    /// Typed tracepoints.
-    TpBtf,
-    /// Raw tracepoints, where typed ones cannot be attached.
-    RawTracepoint,
-    /// Typed tracepoints without the helpers that read memory (lockdown=confidentiality): no names, arguments or
-    /// environment, no mounts, no writes to cgroup files, and of netfilter the replaced tables alone.
-    Bare,
+/// What the start of a pod costs.
+pub struct Births;
+
+impl Kind for Births {
+    type Hook = BirthsHook;
+    type Options = RecorderOptions;
+    type Storage = Storage;
+    type Loaded<'obj> = Recorder<'obj>;
+
+    const WITHOUT: &'static str = "births without numbers";
+
+    fn plan(facts: &Facts) -> Verdict<BirthsHook> {
+        plan::plan(facts)
+    }
+
+    fn options(facts: &Facts, hook: Option<&BirthsHook>, _max_cgroups: u32) -> Option<RecorderOptions> {
+        hook.map(|hook| RecorderOptions {
+            tally: hook.tally,
+            ..RecorderOptions::new(hook.entry, facts.cgroups.cpu)
+        })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: RecorderOptions) -> Result<Recorder<'obj>, LoadError> {
+        Ok(Recorder::load(&mut storage.0, options)?)
+    }
+
+    fn rehearse(options: RecorderOptions) -> Vec<Rehearsal> {
+        let mut storage = MaybeUninit::uninit();
+        let recorded = Recorder::load(&mut storage, options).and_then(|mut recorder| {
+            recorder.start()?;
+            recorder.stop(&mut Vec::new());
+            Ok::<(), RecorderError>(())
+        });
+        vec![Rehearsal::of("births", recorded)]
+    }
+}
+
+/// Room for the BPF object.
+pub struct Storage(MaybeUninit<OpenObject>);
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage(MaybeUninit::uninit())
+    }
+}
+
+/// What was recorded is asked for by [`Recorder::drain`], between readings.
+impl Probe for Recorder<'_> {
+    fn read(&mut self, reading: &mut Reading) {
+        reading.losses.births = BirthLosses { cgroups: reading.losses.births.cgroups, ..self.losses() };
+    }
+
+    fn costs(&self, out: &mut Vec<ProgramCost>) {
+        self.costs(out);
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.fd())
+    }
 }
 
 /// How to load the recorder.
