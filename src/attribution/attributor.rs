@@ -352,7 +352,8 @@ impl Attributor {
         let out = &mut self.out;
         out.at = reading.at;
         out.cpus = reading.cpus;
-        out.losses = reading.losses;
+        out.losses.clone_from(&reading.losses);
+        out.blame_lost_ns = reading.blame_lost_ns;
         out.attribution.unknown_shapes = self.unknown.count;
         out.attribution.unresolved_ids = self.unresolved.count();
         out.attribution.cgroups_dropped = self.tree.dropped;

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::cgroups::{CgroupSampler, Made};
+use super::cgroups::Made;
 use super::clock::{self, Every};
 use super::cpus::Online;
 use super::facts::Facts;
 use super::plan::Plan;
 use super::probe::{Kind, Probe};
 use super::probes::{Births, Cgroups, Cpu, probes};
-use super::recorder::{By, CgroupMade, Record, Recorder};
+use super::recorder::{BirthLosses, By, CgroupMade, Record, Recorder};
 use super::rehearsal::Rehearsal;
-use super::{BirthLosses, CgroupChange, CgroupKey, Reading};
+use super::{CgroupChange, CgroupKey, Reading};
 
 /// Between two looks for cgroups that lived and died unseen.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -153,7 +153,7 @@ impl<'obj> Driver<'obj> {
     /// What was lost of births so far.
     pub fn birth_losses(&self) -> BirthLosses {
         let recorder = self.probes.births.as_ref().map(Recorder::losses).unwrap_or_default();
-        let cgroups = self.probes.cgroups.as_ref().map_or(0, CgroupSampler::made_lost);
+        let cgroups = self.probes.cgroups.as_ref().map_or(0, |sampler| sampler.losses().made);
         BirthLosses { cgroups, ..recorder }
     }
 
@@ -167,10 +167,12 @@ impl<'obj> Driver<'obj> {
         r.blame.clear();
         r.stats.clear();
         r.programs.clear();
+        r.losses.clear();
         probes.each_mut().for_each(|probe| probe.find(r));
         // What is gone is read a last time before it is forgotten.
         for probe in probes.each_mut() {
             probe.read(r);
+            probe.losses(&mut r.losses);
             probe.costs(&mut r.programs);
         }
         for change in &r.changes {

@@ -1,5 +1,5 @@
 //! From what a host allows to what runs there: pure, so that it is tested over the recorded facts of
-//! many hosts (`tests/fixtures/hosts/`).
+//! many hosts (`tests/fixtures/hosts/`). What each probe needs is in its own module ([`super::probes`]).
 
 mod summary;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::facts::Facts;
 use super::rehearsal::Rehearsal;
 use super::verdict::Verdict;
-use super::{CgroupKey, ProgramCost, Reading};
+use super::{CgroupKey, Loss, Lost, ProgramCost, Reading};
 
 /// A probe that could not be loaded: what the kernel refused, with its errno.
 pub type LoadError = Box<dyn Error + Send + Sync>;
@@ -22,6 +22,9 @@ pub trait Kind {
     type Storage: Default;
     /// The loaded probe.
     type Loaded<'obj>: Probe;
+
+    /// The reasons for which it loses something.
+    const LOSSES: &'static [Loss];
 
     /// What there is not if it does not load, for the log.
     const WITHOUT: &'static str;
@@ -45,15 +48,18 @@ pub trait Kind {
     fn rehearse(options: Self::Options) -> Vec<Rehearsal>;
 }
 
-/// A loaded probe. All of it is called on the sampler's thread, the first three once an interval: nothing of them allocates
+/// A loaded probe. All of it is called on the sampler's thread, the first four once an interval: nothing of them allocates
 /// once the vectors of the reading have their size, and none is called for each cgroup or event, so that calls by way of
 /// `dyn` cost nothing that could be measured.
 pub trait Probe {
     /// Tells which cgroups came and went. Every probe is asked before any is read.
     fn find(&mut self, _reading: &mut Reading) {}
 
-    /// Appends what it has counted, and sets what it has lost.
+    /// Appends what it has counted.
     fn read(&mut self, reading: &mut Reading);
+
+    /// Appends what it has lost so far.
+    fn losses(&self, out: &mut Vec<Lost>);
 
     /// Appends what its programs cost so far (zero unless `kernel.bpf_stats_enabled` is set).
     fn costs(&self, _out: &mut Vec<ProgramCost>) {}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
 use super::counters::counters;
+use super::loss::Lost;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
@@ -140,50 +141,6 @@ pub enum CgroupChange {
     Gone { cgroup: CgroupKey },
 }
 
-/// What was lost, cumulative: every loss is counted where it happens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Switches not counted because every slot for cgroups was taken.
-    pub slots_exhausted: u64,
-    /// Blame (ns) not recorded because the table of victim and culprit was full.
-    pub blame_dropped_ns: u64,
-    /// Blame (ns) on neighbours whose names the history of who ran no longer has.
-    pub blame_unnamed_ns: u64,
-    /// Switches from one task to another that the kernel did not tell of; where two follow each other, a wait and a run are
-    /// in no figure. Expected to be 0; some kernels of virtual machines leave some out.
-    pub switches_missed: u64,
-    /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
-    pub stalls_unjoined: u64,
-    /// Pairs of victim and culprit taken out of the kernel's table to make room: they begin again at zero.
-    pub pairs_evicted: u64,
-    /// Readings in which not all pairs of victim and culprit could be read.
-    pub pairs_unread: u64,
-    /// Cgroups made or removed of which the kernel could not tell at once; the trees are walked for them.
-    pub cgroup_events: u64,
-    /// Cgroups that could not be read (file or iterator error), other than by having died.
-    pub unreadable_cgroups: u64,
-    /// What recordings of births lack.
-    pub births: BirthLosses,
-}
-
-/// What a recorder lost, cumulative since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BirthLosses {
-    /// Segments nothing is known of because there was no room for them.
-    pub segments: u64,
-    /// Events that did not fit the ring buffer.
-    pub events: u64,
-    /// Cgroups that were made and not kept, because there were too many or their path too long.
-    pub cgroups: u64,
-}
-
-impl BirthLosses {
-    /// Nothing was lost.
-    pub fn none(&self) -> bool {
-        *self == BirthLosses::default()
-    }
-}
-
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramCost {
@@ -204,6 +161,9 @@ pub struct Reading {
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,
     pub stats: Vec<StatReading>,
-    pub losses: Losses,
+    /// What was lost so far; of one reason there may be several, which add up.
+    pub losses: Vec<Lost>,
+    /// Blame that has no name, ns: it did not fit its table, or the history no longer has it.
+    pub blame_lost_ns: u64,
     pub programs: Vec<ProgramCost>,
 }

@@ -10,13 +10,13 @@ use crate::bed::births::{ended, options, record, segments};
 use crate::bed::cgroup::Cgroup;
 use crate::bed::stats::StatsEnabled;
 use crate::bed::{emulated, until};
+use kernel_gossip::kernel::CgroupChange;
 use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage};
 use kernel_gossip::kernel::facts::{Facts, FactsOptions};
 use kernel_gossip::kernel::plan::plan;
 use kernel_gossip::kernel::recorder::{
-    Begun, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
+    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
 };
-use kernel_gossip::kernel::{BirthLosses, CgroupChange};
 
 /// One recording at a time: the others' processes would fill the room.
 pub fn alone() -> MutexGuard<'static, ()> {

@@ -9,6 +9,8 @@ pub use cgroups::Cgroups;
 pub use cpu::Cpu;
 pub use recorder::Births;
 
+use super::{Kind, Loss};
+
 /// Writes what `$each` makes of the list of probes: their name in the plan, and their [`Kind`](super::probe::Kind). They are
 /// planned, told of, loaded and read in this order.
 macro_rules! probes {
@@ -17,3 +19,13 @@ macro_rules! probes {
     };
 }
 pub(crate) use probes;
+
+macro_rules! losses {
+    ($($field:ident: $probe:ident),+) => {
+        /// The reasons for which any probe loses something, loaded or not. Some of two probes are the same.
+        pub fn losses() -> impl Iterator<Item = Loss> {
+            [$($probe::LOSSES),+].into_iter().flatten().copied()
+        }
+    };
+}
+probes!(losses);

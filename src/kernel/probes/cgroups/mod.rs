@@ -1,10 +1,13 @@
 //! The cgroups of this host: which there are, and what the kernel keeps for each by itself (cpu.stat,
 //! pressure). By the programs of `bpf/cgroups.bpf.c` where they load, from files otherwise; both give
 //! the same numbers.
+//!
+//! Inside belongs what is known of a cgroup by its directory; whose it is, `attribution` says.
 
 mod changes;
 mod files;
 mod iterator;
+mod losses;
 pub mod name;
 mod parse;
 mod plan;
@@ -23,6 +26,7 @@ use std::time::Duration;
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
+pub use losses::CgroupLosses;
 pub use plan::CgroupsHook;
 pub use roots::Roots;
 
@@ -31,7 +35,7 @@ use crate::kernel::facts::Facts;
 use crate::kernel::probe::{Kind, LoadError, Probe};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::Verdict;
-use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Losses, Reading, StatReading};
+use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Loss, Lost, Reading, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::{Iterator, IteratorError};
@@ -60,6 +64,7 @@ impl Kind for Cgroups {
     type Storage = Storage;
     type Loaded<'obj> = CgroupSampler<'obj>;
 
+    const LOSSES: &'static [Loss] = losses::LOSSES;
     const WITHOUT: &'static str = "no cgroups";
 
     fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
@@ -91,12 +96,15 @@ impl Kind for Cgroups {
 
 impl Probe for CgroupSampler<'_> {
     fn find(&mut self, r: &mut Reading) {
-        self.sample(r.at.mono_ns, &mut r.changes, &mut r.stats, &mut r.losses);
-        r.losses.births.cgroups = self.made_lost();
+        self.sample(r.at.mono_ns, &mut r.changes, &mut r.stats);
     }
 
     /// What there is was read as it was found.
     fn read(&mut self, _reading: &mut Reading) {}
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
+    }
 
     fn fd(&self) -> Option<RawFd> {
         self.made.as_ref().and_then(|_| self.changes_fd())
@@ -228,20 +236,9 @@ impl<'obj> CgroupSampler<'obj> {
         }
     }
 
-    /// Cgroups whose making was told of, and that [`take_made`](Self::take_made) had no room for, since loading.
-    pub fn made_lost(&self) -> u64 {
-        self.made_lost
-    }
-
     /// Appends which cgroups came and went since the last call, and the numbers of all there are at `now`
     /// (CLOCK_MONOTONIC, ns).
-    pub fn sample(
-        &mut self,
-        now: u64,
-        changes: &mut Vec<CgroupChange>,
-        stats: &mut Vec<StatReading>,
-        losses: &mut Losses,
-    ) {
+    pub fn sample(&mut self, now: u64, changes: &mut Vec<CgroupChange>, stats: &mut Vec<StatReading>) {
         self.readings += 1;
         changes.append(&mut self.pending);
         self.take_events(changes);
@@ -256,8 +253,15 @@ impl<'obj> CgroupSampler<'obj> {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
         self.sample_files(now, stats);
-        losses.unreadable_cgroups = self.unreadable;
-        losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
+    }
+
+    /// What was lost so far.
+    pub fn losses(&self) -> CgroupLosses {
+        CgroupLosses {
+            cgroup_events: self.changes.as_ref().map_or(0, Changes::lost),
+            unreadable_cgroups: self.unreadable,
+            made: self.made_lost,
+        }
     }
 
     /// Appends what the iterator reads; true if it visited every cgroup of the v2 tree.

@@ -1,6 +1,9 @@
 //! The CPU probe: loads and attaches `bpf/cpu.bpf.c` (here), reads its maps (`read`), and gives the room of what is gone or
 //! idle to others (`recycle`).
+//!
+//! Inside belongs what is about these maps alone; what a wait is split into is decided in `bpf/`, what is done with it right of here.
 
+mod losses;
 mod plan;
 mod read;
 mod recycle;
@@ -21,7 +24,8 @@ use crate::kernel::probe::{Kind, LoadError, Probe};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::verdict::Verdict;
-use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, ProgramCost, Reading};
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Loss, Lost, ProgramCost, Reading};
+pub use losses::CpuLosses;
 pub use plan::{CpuHook, ThrottleClock};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
@@ -47,6 +51,7 @@ impl Kind for Cpu {
     type Storage = Storage;
     type Loaded<'obj> = CpuProbe<'obj>;
 
+    const LOSSES: &'static [Loss] = losses::LOSSES;
     const WITHOUT: &'static str = "no run-queue wait, no stalls, no neighbours";
 
     fn plan(facts: &Facts) -> Verdict<CpuHook> {
@@ -85,7 +90,12 @@ impl Default for Storage {
 
 impl Probe for CpuProbe<'_> {
     fn read(&mut self, reading: &mut Reading) {
-        self.read(&mut reading.cpu, &mut reading.blame, &mut reading.losses);
+        self.read(&mut reading.cpu, &mut reading.blame);
+        reading.blame_lost_ns = self.losses().blame_ns();
+    }
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
     }
 
     fn costs(&self, out: &mut Vec<ProgramCost>) {

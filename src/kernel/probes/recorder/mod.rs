@@ -3,8 +3,11 @@
 //!
 //! Between recordings none of its programs is attached. [`Recorder::start`] attaches them, which takes some
 //! milliseconds; they were loaded before.
+//!
+//! Inside belongs what a program tells of a process; whose start it was part of, `birth` says.
 
 mod event;
+mod losses;
 mod plan;
 pub mod record;
 
@@ -23,6 +26,7 @@ use libbpf_rs::{
 };
 use tracing::warn;
 
+pub use losses::BirthLosses;
 pub use plan::{BirthsHook, Entry};
 pub use record::*;
 
@@ -31,7 +35,7 @@ use crate::kernel::probe::{Kind, LoadError, Probe};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::shared::{ShareError, SharedArray};
 use crate::kernel::verdict::Verdict;
-use crate::kernel::{BirthLosses, Hierarchy, ProgramCost, Reading, clock, cost};
+use crate::kernel::{Hierarchy, Loss, Lost, ProgramCost, Reading, clock, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 skeleton!(skel, "birth");
@@ -50,6 +54,7 @@ impl Kind for Births {
     type Storage = Storage;
     type Loaded<'obj> = Recorder<'obj>;
 
+    const LOSSES: &'static [Loss] = losses::LOSSES;
     const WITHOUT: &'static str = "births without numbers";
 
     fn plan(facts: &Facts) -> Verdict<BirthsHook> {
@@ -89,8 +94,10 @@ impl Default for Storage {
 
 /// What was recorded is asked for by [`Recorder::drain`], between readings.
 impl Probe for Recorder<'_> {
-    fn read(&mut self, reading: &mut Reading) {
-        reading.losses.births = BirthLosses { cgroups: reading.losses.births.cgroups, ..self.losses() };
+    fn read(&mut self, _reading: &mut Reading) {}
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
     }
 
     fn costs(&self, out: &mut Vec<ProgramCost>) {
