@@ -27,15 +27,12 @@ use libbpf_rs::OpenObject;
 use tracing::warn;
 
 pub use losses::CgroupLosses;
-pub use plan::CgroupsHook;
+pub use plan::{Cgroups, CgroupsHook, Options};
 pub use roots::Roots;
 
 use crate::kernel::clock::Every;
-use crate::kernel::facts::Facts;
-use crate::kernel::probe::{Kind, LoadError, Probe};
-use crate::kernel::rehearsal::Rehearsal;
-use crate::kernel::verdict::Verdict;
-use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Loss, Lost, Reading, StatReading};
+use crate::kernel::probe::Probe;
+use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Lost, Reading, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::{Iterator, IteratorError};
@@ -47,52 +44,6 @@ const WALK_EVERY: Duration = Duration::from_secs(60);
 
 /// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
 const MAX_MADE: usize = 8192;
-
-/// The kernel's own numbers of each cgroup: CPU time, throttling, pressure.
-pub struct Cgroups;
-
-/// What to sample, and how.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub roots: Roots,
-    pub sampler: SamplerOptions,
-}
-
-impl Kind for Cgroups {
-    type Hook = CgroupsHook;
-    type Options = Options;
-    type Storage = Storage;
-    type Loaded<'obj> = CgroupSampler<'obj>;
-
-    const LOSSES: &'static [Loss] = losses::LOSSES;
-    const WITHOUT: &'static str = "no cgroups";
-
-    fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
-        plan::plan(facts)
-    }
-
-    /// Files remain where there is nothing else.
-    fn options(facts: &Facts, hook: Option<&CgroupsHook>, max_cgroups: u32) -> Option<Options> {
-        let iterator = hook.is_some_and(|hook| hook.iterator);
-        let tracepoints = hook.and_then(|hook| hook.tracepoints);
-        let sampler = SamplerOptions { iterator, tracepoints, max_cgroups };
-        Some(Options { roots: Roots::from(&facts.cgroups), sampler })
-    }
-
-    fn load<'obj>(storage: &'obj mut Storage, options: Options) -> Result<CgroupSampler<'obj>, LoadError> {
-        Ok(CgroupSampler::new(storage, options.roots, options.sampler))
-    }
-
-    fn rehearse(options: Options) -> Vec<Rehearsal> {
-        let iterator = try_iterator(&options.roots, options.sampler);
-        let tracepoints = try_tracepoints(options.sampler);
-        let iterator = iterator.map(|outcome| Rehearsal::of("cgroup iterator", outcome));
-        iterator
-            .into_iter()
-            .chain(tracepoints.map(|outcome| Rehearsal::of("cgroup tracepoints", outcome)))
-            .collect()
-    }
-}
 
 impl Probe for CgroupSampler<'_> {
     fn find(&mut self, r: &mut Reading) {

@@ -1,12 +1,15 @@
-//! What a host allows the sampling of cgroups.
+//! What a host allows the sampling of cgroups, and what is loaded there.
 
 use std::fmt::{self, Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
+use super::{CgroupSampler, Roots, SamplerOptions, Storage, losses, try_iterator, try_tracepoints};
 use crate::kernel::facts::{CgroupVersion, Facts, Pressure, Root};
+use crate::kernel::probe::{Kind, LoadError};
+use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
-use crate::kernel::{Hierarchy, Hook, refusal};
+use crate::kernel::{Hierarchy, Hook, Loss, refusal};
 
 /// How cgroups are sampled, and how new ones are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +20,54 @@ pub struct CgroupsHook {
     pub tracepoints: Option<Hook>,
 }
 
+/// The kernel's own numbers of each cgroup: CPU time, throttling, pressure.
+pub struct Cgroups;
+
+/// What to sample, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub roots: Roots,
+    pub sampler: SamplerOptions,
+}
+
+impl Kind for Cgroups {
+    type Hook = CgroupsHook;
+    type Options = Options;
+    type Storage = Storage;
+    type Loaded<'obj> = CgroupSampler<'obj>;
+
+    const LOSSES: &'static [Loss] = losses::LOSSES;
+    const WITHOUT: &'static str = "no cgroups";
+
+    fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
+        plan(facts)
+    }
+
+    /// Files remain where there is nothing else.
+    fn options(facts: &Facts, hook: Option<&CgroupsHook>, max_cgroups: u32) -> Option<Options> {
+        let iterator = hook.is_some_and(|hook| hook.iterator);
+        let tracepoints = hook.and_then(|hook| hook.tracepoints);
+        let sampler = SamplerOptions { iterator, tracepoints, max_cgroups };
+        Some(Options { roots: Roots::from(&facts.cgroups), sampler })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: Options) -> Result<CgroupSampler<'obj>, LoadError> {
+        Ok(CgroupSampler::new(storage, options.roots, options.sampler))
+    }
+
+    fn rehearse(options: Options) -> Vec<Rehearsal> {
+        let iterator = try_iterator(&options.roots, options.sampler);
+        let tracepoints = try_tracepoints(options.sampler);
+        let iterator = iterator.map(|outcome| Rehearsal::of("cgroup iterator", outcome));
+        iterator
+            .into_iter()
+            .chain(tracepoints.map(|outcome| Rehearsal::of("cgroup tracepoints", outcome)))
+            .collect()
+    }
+}
+
 /// From what a host allows to how cgroups are sampled there.
-pub fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
+fn plan(facts: &Facts) -> Verdict<CgroupsHook> {
     let (trees, trials) = (&facts.cgroups, &facts.trials);
     if trees.version() == CgroupVersion::None {
         let (why, what_to_do) = match &trees.root {

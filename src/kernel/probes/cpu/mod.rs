@@ -19,14 +19,11 @@ use tracing::debug;
 
 use crate::kernel::cost;
 use crate::kernel::cpus::cpus_of;
-use crate::kernel::facts::Facts;
-use crate::kernel::probe::{Kind, LoadError, Probe};
-use crate::kernel::rehearsal::Rehearsal;
+use crate::kernel::probe::Probe;
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
-use crate::kernel::verdict::Verdict;
-use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Loss, Lost, ProgramCost, Reading};
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Lost, ProgramCost, Reading};
 pub use losses::CpuLosses;
-pub use plan::{CpuHook, ThrottleClock};
+pub use plan::{Cpu, CpuHook, ThrottleClock};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
 skeleton!(skel, "cpu");
@@ -41,52 +38,6 @@ unsafe impl Wire for pair {}
 unsafe impl Wire for slot_all {}
 // SAFETY: as above.
 unsafe impl Wire for u64 {}
-
-/// Run-queue wait and its parts, stalls, neighbours.
-pub struct Cpu;
-
-impl Kind for Cpu {
-    type Hook = CpuHook;
-    type Options = CpuOptions;
-    type Storage = Storage;
-    type Loaded<'obj> = CpuProbe<'obj>;
-
-    const LOSSES: &'static [Loss] = losses::LOSSES;
-    const WITHOUT: &'static str = "no run-queue wait, no stalls, no neighbours";
-
-    fn plan(facts: &Facts) -> Verdict<CpuHook> {
-        plan::plan(facts)
-    }
-
-    fn options(facts: &Facts, hook: Option<&CpuHook>, max_cgroups: u32) -> Option<CpuOptions> {
-        hook.map(|hook| CpuOptions {
-            hook: hook.hook,
-            atomics: hook.atomics,
-            prime: facts.trials.iter_task.works(),
-            hierarchy: hook.hierarchy,
-            max_cgroups,
-            rest: REST,
-        })
-    }
-
-    fn load<'obj>(storage: &'obj mut Storage, options: CpuOptions) -> Result<CpuProbe<'obj>, LoadError> {
-        Ok(CpuProbe::load(&mut storage.0, options)?)
-    }
-
-    fn rehearse(options: CpuOptions) -> Vec<Rehearsal> {
-        let mut storage = MaybeUninit::uninit();
-        vec![Rehearsal::of("cpu", CpuProbe::load(&mut storage, options).map(drop))]
-    }
-}
-
-/// Room for the BPF object.
-pub struct Storage(MaybeUninit<OpenObject>);
-
-impl Default for Storage {
-    fn default() -> Self {
-        Storage(MaybeUninit::uninit())
-    }
-}
 
 impl Probe for CpuProbe<'_> {
     fn read(&mut self, reading: &mut Reading) {

@@ -1,12 +1,17 @@
-//! What a host allows the CPU probe.
+//! What a host allows the CPU probe, and what is loaded there.
 
 use std::fmt::{self, Display, Formatter};
+use std::mem::MaybeUninit;
 
+use libbpf_rs::OpenObject;
 use serde::{Deserialize, Serialize};
 
+use super::{CpuOptions, CpuProbe, REST, losses};
 use crate::kernel::facts::Facts;
+use crate::kernel::probe::{Kind, LoadError};
+use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
-use crate::kernel::{Hierarchy, Hook, refusal};
+use crate::kernel::{Hierarchy, Hook, Loss, refusal};
 
 /// Which of the kernel's clocks tells how long a cgroup was throttled on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +36,54 @@ pub struct CpuHook {
     pub hierarchy: Hierarchy,
 }
 
+/// Run-queue wait and its parts, stalls, neighbours.
+pub struct Cpu;
+
+impl Kind for Cpu {
+    type Hook = CpuHook;
+    type Options = CpuOptions;
+    type Storage = Storage;
+    type Loaded<'obj> = CpuProbe<'obj>;
+
+    const LOSSES: &'static [Loss] = losses::LOSSES;
+    const WITHOUT: &'static str = "no run-queue wait, no stalls, no neighbours";
+
+    fn plan(facts: &Facts) -> Verdict<CpuHook> {
+        plan(facts)
+    }
+
+    fn options(facts: &Facts, hook: Option<&CpuHook>, max_cgroups: u32) -> Option<CpuOptions> {
+        hook.map(|hook| CpuOptions {
+            hook: hook.hook,
+            atomics: hook.atomics,
+            prime: facts.trials.iter_task.works(),
+            hierarchy: hook.hierarchy,
+            max_cgroups,
+            rest: REST,
+        })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: CpuOptions) -> Result<CpuProbe<'obj>, LoadError> {
+        Ok(CpuProbe::load(&mut storage.0, options)?)
+    }
+
+    fn rehearse(options: CpuOptions) -> Vec<Rehearsal> {
+        let mut storage = MaybeUninit::uninit();
+        vec![Rehearsal::of("cpu", CpuProbe::load(&mut storage, options).map(drop))]
+    }
+}
+
+/// Room for the BPF object.
+pub struct Storage(MaybeUninit<OpenObject>);
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage(MaybeUninit::uninit())
+    }
+}
+
 /// From what a host allows to how the probe runs there.
-pub fn plan(facts: &Facts) -> Verdict<CpuHook> {
+fn plan(facts: &Facts) -> Verdict<CpuHook> {
     let Some(hook) = Hook::best(facts) else {
         return Verdict::Unavailable(refusal::of(facts, &facts.trials.tp_btf));
     };

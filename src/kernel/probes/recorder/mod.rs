@@ -9,6 +9,7 @@
 mod event;
 mod losses;
 mod plan;
+mod programs;
 pub mod record;
 
 use std::cell::RefCell;
@@ -21,76 +22,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::HashMap;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut, RingBuffer, RingBufferBuilder,
-};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBuffer, RingBufferBuilder};
 use tracing::warn;
 
 pub use losses::BirthLosses;
-pub use plan::{BirthsHook, Entry};
+pub use plan::{Births, BirthsHook, Entry};
 pub use record::*;
 
-use crate::kernel::facts::Facts;
-use crate::kernel::probe::{Kind, LoadError, Probe};
-use crate::kernel::rehearsal::Rehearsal;
+use crate::kernel::probe::Probe;
 use crate::kernel::shared::{ShareError, SharedArray};
-use crate::kernel::verdict::Verdict;
-use crate::kernel::{Hierarchy, Loss, Lost, ProgramCost, Reading, clock, cost};
+use crate::kernel::{Hierarchy, Lost, ProgramCost, Reading, clock, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 skeleton!(skel, "birth");
+use programs::{programs, to_load};
 use skel::types::segment;
-use skel::{BirthProgs, BirthSkel, BirthSkelBuilder, OpenBirthProgs};
+use skel::{BirthSkel, BirthSkelBuilder};
 
 /// Segments that ended, remembered so that a fact told late finds who did it.
 const REMEMBERED: usize = 4096;
-
-/// What the start of a pod costs.
-pub struct Births;
-
-impl Kind for Births {
-    type Hook = BirthsHook;
-    type Options = RecorderOptions;
-    type Storage = Storage;
-    type Loaded<'obj> = Recorder<'obj>;
-
-    const LOSSES: &'static [Loss] = losses::LOSSES;
-    const WITHOUT: &'static str = "births without numbers";
-
-    fn plan(facts: &Facts) -> Verdict<BirthsHook> {
-        plan::plan(facts)
-    }
-
-    fn options(facts: &Facts, hook: Option<&BirthsHook>, _max_cgroups: u32) -> Option<RecorderOptions> {
-        hook.map(|hook| RecorderOptions {
-            tally: hook.tally,
-            ..RecorderOptions::new(hook.entry, facts.cgroups.cpu)
-        })
-    }
-
-    fn load<'obj>(storage: &'obj mut Storage, options: RecorderOptions) -> Result<Recorder<'obj>, LoadError> {
-        Ok(Recorder::load(&mut storage.0, options)?)
-    }
-
-    fn rehearse(options: RecorderOptions) -> Vec<Rehearsal> {
-        let mut storage = MaybeUninit::uninit();
-        let recorded = Recorder::load(&mut storage, options).and_then(|mut recorder| {
-            recorder.start()?;
-            recorder.stop(&mut Vec::new());
-            Ok::<(), RecorderError>(())
-        });
-        vec![Rehearsal::of("births", recorded)]
-    }
-}
-
-/// Room for the BPF object.
-pub struct Storage(MaybeUninit<OpenObject>);
-
-impl Default for Storage {
-    fn default() -> Self {
-        Storage(MaybeUninit::uninit())
-    }
-}
 
 /// What was recorded is asked for by [`Recorder::drain`], between readings.
 impl Probe for Recorder<'_> {
@@ -536,44 +486,4 @@ impl<'obj> Recorder<'obj> {
 /// Lets a slot be handed out.
 fn release(skel: &BirthSkel<'_>, slot: u32) -> libbpf_rs::Result<()> {
     skel.maps.free_slots.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
-}
-
-/// The programs of one entry, those that begin segments first.
-macro_rules! of_entry {
-    ($progs:expr, $entry:expr, $($reference:tt)+) => {
-        match $entry {
-            Entry::TpBtf => [
-                $($reference)+ $progs.fork_btf,
-                $($reference)+ $progs.exec_btf,
-                $($reference)+ $progs.exit_btf,
-                $($reference)+ $progs.syscall_btf,
-                $($reference)+ $progs.socket_btf,
-                $($reference)+ $progs.switch_btf,
-            ],
-            Entry::RawTracepoint => [
-                $($reference)+ $progs.fork_raw,
-                $($reference)+ $progs.exec_raw,
-                $($reference)+ $progs.exit_raw,
-                $($reference)+ $progs.syscall_raw,
-                $($reference)+ $progs.socket_raw,
-                $($reference)+ $progs.switch_raw,
-            ],
-            Entry::Bare => [
-                $($reference)+ $progs.fork_bare,
-                $($reference)+ $progs.exec_bare,
-                $($reference)+ $progs.exit_bare,
-                $($reference)+ $progs.syscall_bare,
-                $($reference)+ $progs.socket_bare,
-                $($reference)+ $progs.switch_bare,
-            ],
-        }
-    };
-}
-
-fn to_load<'a, 'obj>(progs: &'a mut OpenBirthProgs<'obj>, entry: Entry) -> [&'a mut OpenProgramMut<'obj>; 6] {
-    of_entry!(progs, entry, &mut)
-}
-
-fn programs<'a, 'obj>(progs: &'a BirthProgs<'obj>, entry: Entry) -> [&'a ProgramMut<'obj>; 6] {
-    of_entry!(progs, entry, &)
 }

@@ -1,12 +1,17 @@
-//! What a host allows the recorder of births.
+//! What a host allows the recorder of births, and what is loaded there.
 
 use std::fmt::{self, Display, Formatter};
+use std::mem::MaybeUninit;
 
+use libbpf_rs::OpenObject;
 use serde::{Deserialize, Serialize};
 
+use super::{Recorder, RecorderError, RecorderOptions, losses};
 use crate::kernel::facts::Facts;
+use crate::kernel::probe::{Kind, LoadError};
+use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
-use crate::kernel::{Hook, refusal};
+use crate::kernel::{Hook, Loss, refusal};
 
 /// Which of the programs run; the plan says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +37,55 @@ pub struct BirthsHook {
     pub tally: bool,
 }
 
+/// What the start of a pod costs.
+pub struct Births;
+
+impl Kind for Births {
+    type Hook = BirthsHook;
+    type Options = RecorderOptions;
+    type Storage = Storage;
+    type Loaded<'obj> = Recorder<'obj>;
+
+    const LOSSES: &'static [Loss] = losses::LOSSES;
+    const WITHOUT: &'static str = "births without numbers";
+
+    fn plan(facts: &Facts) -> Verdict<BirthsHook> {
+        plan(facts)
+    }
+
+    fn options(facts: &Facts, hook: Option<&BirthsHook>, _max_cgroups: u32) -> Option<RecorderOptions> {
+        hook.map(|hook| RecorderOptions {
+            tally: hook.tally,
+            ..RecorderOptions::new(hook.entry, facts.cgroups.cpu)
+        })
+    }
+
+    fn load<'obj>(storage: &'obj mut Storage, options: RecorderOptions) -> Result<Recorder<'obj>, LoadError> {
+        Ok(Recorder::load(&mut storage.0, options)?)
+    }
+
+    fn rehearse(options: RecorderOptions) -> Vec<Rehearsal> {
+        let mut storage = MaybeUninit::uninit();
+        let recorded = Recorder::load(&mut storage, options).and_then(|mut recorder| {
+            recorder.start()?;
+            recorder.stop(&mut Vec::new());
+            Ok::<(), RecorderError>(())
+        });
+        vec![Rehearsal::of("births", recorded)]
+    }
+}
+
+/// Room for the BPF object.
+pub struct Storage(MaybeUninit<OpenObject>);
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage(MaybeUninit::uninit())
+    }
+}
+
 /// From what a host allows to how births are recorded there.
-pub fn plan(facts: &Facts) -> Verdict<BirthsHook> {
+fn plan(facts: &Facts) -> Verdict<BirthsHook> {
     let trials = &facts.trials;
     let Some(hook) = Hook::best(facts) else {
         return Verdict::Unavailable(refusal::of(facts, &trials.tp_btf));
