@@ -13,7 +13,7 @@ use super::cpus::Online;
 use super::facts::Facts;
 use super::plan::Plan;
 use super::probe::{Kind, Probe};
-use super::probes::{Births, Cgroups, Cpu, probes};
+use super::probes::probes;
 use super::recorder::{BirthLosses, By, CgroupMade, Record, Recorder};
 use super::rehearsal::Rehearsal;
 use super::{CgroupChange, CgroupKey, Reading};
@@ -22,7 +22,7 @@ use super::{CgroupChange, CgroupKey, Reading};
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 macro_rules! driver {
-    ($($field:ident: $probe:ident),+) => {
+    ($($field:ident: $probe:ty,)+) => {
         /// What to load; the plan says. `None`: nothing of it.
         pub struct DriverOptions {
             $(pub $field: Option<<$probe as Kind>::Options>,)+
@@ -31,7 +31,7 @@ macro_rules! driver {
         impl DriverOptions {
             /// What the plan allows on the host of these facts.
             pub fn of(facts: &Facts, plan: &Plan, max_cgroups: u32) -> Self {
-                DriverOptions { $($field: $probe::options(facts, plan.$field.hook(), max_cgroups),)+ }
+                DriverOptions { $($field: <$probe>::options(facts, plan.$field.hook(), max_cgroups),)+ }
             }
 
             /// Tries what these options ask for, one after the other. libbpf's own messages are held back meanwhile.
@@ -39,7 +39,7 @@ macro_rules! driver {
             pub fn rehearse(self) -> Vec<Rehearsal> {
                 let printer = libbpf_rs::set_print(None);
                 let mut all = Vec::new();
-                $(all.extend(self.$field.map($probe::rehearse).unwrap_or_default());)+
+                $(all.extend(self.$field.map(<$probe>::rehearse).unwrap_or_default());)+
                 libbpf_rs::set_print(printer);
                 all
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Configuration, Facts};
 use super::probe::Kind;
-use super::probes::{Births, Cgroups, Cpu, probes};
+use super::probes::probes;
 use super::verdict::{Planned, Shortfall, Verdict};
 
 /// Whom names are asked of, besides the container runtime's files.
@@ -23,7 +23,7 @@ pub struct KubernetesHook {
 }
 
 macro_rules! plan {
-    ($($field:ident: $probe:ident),+) => {
+    ($($field:ident: $probe:ty,)+) => {
         /// What runs on a host.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Plan {
@@ -34,7 +34,7 @@ macro_rules! plan {
 
         /// What runs on a host with these facts.
         pub fn plan(facts: &Facts) -> Plan {
-            Plan { $($field: $probe::plan(facts),)+ kubernetes: kubernetes(facts) }
+            Plan { $($field: <$probe>::plan(facts),)+ kubernetes: kubernetes(facts) }
         }
 
         impl Plan {

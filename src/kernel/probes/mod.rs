@@ -5,26 +5,26 @@ pub mod cgroups;
 pub mod cpu;
 pub mod recorder;
 
-pub use cgroups::Cgroups;
-pub use cpu::Cpu;
-pub use recorder::Births;
-
 use super::{Kind, Loss};
 
 /// Writes what `$each` makes of the list of probes: their name in the plan, and their [`Kind`](super::probe::Kind). They are
 /// planned, told of, loaded and read in this order.
 macro_rules! probes {
     ($each:ident) => {
-        $each! { cpu: Cpu, cgroups: Cgroups, births: Births }
+        $each! {
+            cpu: $crate::kernel::probes::cpu::Cpu,
+            cgroups: $crate::kernel::probes::cgroups::Cgroups,
+            births: $crate::kernel::probes::recorder::Births,
+        }
     };
 }
 pub(crate) use probes;
 
 macro_rules! losses {
-    ($($field:ident: $probe:ident),+) => {
+    ($($field:ident: $probe:ty,)+) => {
         /// The reasons for which any probe loses something, loaded or not. Some of two probes are the same.
         pub fn losses() -> impl Iterator<Item = Loss> {
-            [$($probe::LOSSES),+].into_iter().flatten().copied()
+            [$(<$probe>::LOSSES),+].into_iter().flatten().copied()
         }
     };
 }
