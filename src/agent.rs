@@ -19,10 +19,10 @@ use crate::attribution::{AttributionOptions, Attributor};
 use crate::birth::certificate::RETRIES;
 use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
-use crate::kernel::cost;
-use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
+use crate::kernel::driver::{Driver, DriverOptions, Storage};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan};
+use crate::kernel::{clock, cost};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
@@ -126,7 +126,7 @@ async fn start(args: AgentArgs) -> Result<Started> {
         node,
         otlp,
         prometheus: args.prometheus.or(config.sinks.prometheus),
-        started: now(),
+        started: clock::instant(),
         interval: config.agent.interval,
     })?;
     if let Some(address) = sinks.metrics_address() {
@@ -333,7 +333,7 @@ impl Sampler {
     fn wait(&mut self, driver: &mut Driver<'_>, next: Instant, stopped: &PipeReader) -> bool {
         // SAFETY: the driver's descriptors are open as long as it lives, which is longer than this list.
         let births: Vec<BorrowedFd<'static>> =
-            driver.births_fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
+            driver.fds().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }).collect();
         loop {
             let left = next.saturating_duration_since(Instant::now());
             let patience = self.births.as_ref().and_then(Watcher::patience);

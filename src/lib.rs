@@ -14,6 +14,8 @@ pub mod birth;
 pub mod bounds;
 pub mod causes;
 pub mod config;
+#[cfg(test)]
+mod floors;
 pub mod kernel;
 pub mod kubeconfig;
 pub mod listen;

@@ -1,7 +1,7 @@
 //! The sums: cumulative numbers of cgroups made into cumulative numbers of workloads, that never go
 //! down though cgroups come and go beneath them.
 
-use crate::kernel::{CgroupStat, CpuCounters, Hierarchy, Log2Histogram, Pressure};
+use crate::kernel::{CgroupStat, Counter, CpuCounters, Hierarchy, Pressure};
 
 use super::tree::Hierarchies;
 
@@ -35,67 +35,17 @@ impl CgroupAccount {
             **last = CpuCounters::default();
         }
         to.cpu_seen = true;
-        let mut growth = *now;
-        each(&mut growth, last, |growth, last| *growth = growth.saturating_sub(last));
-        each(&mut to.cpu, &growth, |sum, growth| *sum += growth);
+        let mut growth = now.growth(last);
+        // Times by the clock on the wall do not add up over cgroups.
+        let (wall, full) = (std::mem::take(&mut growth.stall_wall), std::mem::take(&mut growth.stall_full));
+        to.stalled(wall, full);
+        // Over cgroups `waited` may be more than the time in which any of them waited: never more than the neighbours' part.
+        to.cpu.add(&growth);
         // The one that may shrink: a wait is read before its parts now and then.
         let parts = to.cpu.throttle + to.cpu.neighbour + to.cpu.own;
         to.cpu.unattributed = to.cpu.wait.saturating_sub(parts);
-        to.stalled(
-            now.stall_wall.saturating_sub(last.stall_wall),
-            now.stall_full.saturating_sub(last.stall_full),
-        );
         **last = *now;
     }
-}
-
-/// Adds the counters of another slot of the same cgroup.
-pub fn add_slot(a: &mut CpuCounters, b: &CpuCounters) {
-    each(a, b, |a, b| *a += b);
-    a.stall_wall += b.stall_wall;
-    a.stall_full += b.stall_full;
-}
-
-/// Applies `f` to every counter that may be added up over cgroups.
-fn each(a: &mut CpuCounters, b: &CpuCounters, f: impl Fn(&mut u64, u64)) {
-    // Taken apart by name, so that a counter that is added cannot be forgotten here.
-    let CpuCounters {
-        run,
-        wait,
-        throttle,
-        neighbour,
-        own,
-        unattributed,
-        waited,
-        interrupted,
-        stolen,
-        stalls,
-        stall_sum,
-        // Times by the clock on the wall: see `Account::stalled`.
-        stall_wall: _,
-        stall_full: _,
-        switches,
-        wait_histogram,
-        stall_histogram,
-    } = b;
-    f(&mut a.run, *run);
-    f(&mut a.wait, *wait);
-    f(&mut a.throttle, *throttle);
-    f(&mut a.neighbour, *neighbour);
-    f(&mut a.own, *own);
-    // Over cgroups it may be more than the time in which any of them waited: never more than the neighbours' part.
-    f(&mut a.waited, *waited);
-    f(&mut a.unattributed, *unattributed);
-    f(&mut a.interrupted, *interrupted);
-    f(&mut a.stolen, *stolen);
-    f(&mut a.stalls, *stalls);
-    f(&mut a.stall_sum, *stall_sum);
-    f(&mut a.switches, *switches);
-    let buckets = |a: &mut Log2Histogram, b: &Log2Histogram| {
-        a.counts.iter_mut().zip(b.counts).for_each(|(a, b)| f(a, b));
-    };
-    buckets(&mut a.wait_histogram, wait_histogram);
-    buckets(&mut a.stall_histogram, stall_histogram);
 }
 
 /// What one workload has.

@@ -14,7 +14,7 @@ use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
 use super::unresolved::Unresolved;
 use super::workload::{Attributed, NamedBlame, Sample, Workload};
-use crate::kernel::{CpuCounters, Hierarchy, Reading};
+use crate::kernel::{Counter, CpuCounters, Hierarchy, Reading};
 
 /// How an [`Attributor`] finds names, and how much it remembers.
 #[derive(Clone, Debug)]
@@ -270,7 +270,8 @@ impl Attributor {
             };
             match self.cgroups[key].place(self.reading, self.booking.len()) {
                 None => self.booking.push((key, cpu.counters)),
-                Some(place) => account::add_slot(&mut self.booking[place].1, &cpu.counters),
+                // The counters of another slot of the same cgroup.
+                Some(place) => self.booking[place].1.add(&cpu.counters),
             }
         }
         for (key, counters) in &self.booking {
@@ -351,7 +352,8 @@ impl Attributor {
         let out = &mut self.out;
         out.at = reading.at;
         out.cpus = reading.cpus;
-        out.losses = reading.losses;
+        out.losses.clone_from(&reading.losses);
+        out.blame_lost_ns = reading.blame_lost_ns;
         out.attribution.unknown_shapes = self.unknown.count;
         out.attribution.unresolved_ids = self.unresolved.count();
         out.attribution.cgroups_dropped = self.tree.dropped;

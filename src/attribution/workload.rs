@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::kernel::{CgroupStat, CpuCounters, Instant, Losses, ProgramCost};
+use crate::kernel::{CgroupStat, CpuCounters, Instant, Lost, ProgramCost};
 
 /// What the root cgroup is called. Not `/`, which tells nobody anything.
 pub const ROOT: &str = "the root cgroup (kernel threads, processes of no service)";
@@ -128,7 +128,9 @@ pub struct Attributed {
     pub cpus: u32,
     pub samples: Vec<Sample>,
     pub blame: Vec<NamedBlame>,
-    pub losses: Losses,
+    /// What the probes lost, and blame that has no name (ns).
+    pub losses: Vec<Lost>,
+    pub blame_lost_ns: u64,
     pub attribution: AttributionLosses,
     pub programs: Vec<ProgramCost>,
 }

@@ -1,11 +1,11 @@
 //! Why a birth does not go on: by the kubelet's word, and by how the processes ended. Pure.
 
-use super::certificate::{clipped, display, failed, length};
 use super::hints::{Role, Verb};
+use super::input::{clipped, display, failed, length};
 use super::story::{Container, Phase, Story, Work};
 use crate::api::BirthFailure;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodRecord, Terminated};
-use crate::kernel::birth::{Begun, End, SegmentId};
+use crate::kernel::recorder::{Begun, End, SegmentId};
 
 /// What a failure is known by: one that was told is not told again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a program's name, arguments and environment say about whom it works for. Pure.
 
 use crate::attribution::paths::PodId;
-use crate::kernel::birth::Segment;
+use crate::kernel::recorder::Segment;
 
 /// What a segment says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use super::hints::{self, Hints, Role, Verb};
 use super::places::{Home, Trust};
 use crate::attribution::paths::PodId;
-use crate::kernel::birth::{Begun, Segment};
+use crate::kernel::recorder::{Begun, Segment};
 
 /// Whose a segment is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use foldhash::{HashMap, HashSet};
 
 use super::hints::{self, Hints, Role};
 use super::kin::{self, Kin, Of, Owner};
-use super::places::Places;
+use super::places::{Places, in_path};
 use crate::attribution::paths::{self, Kind, PodId};
-use crate::kernel::birth::{
+use crate::kernel::recorder::{
     Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Record, Segment, SegmentId,
 };
 
@@ -423,15 +423,4 @@ fn leave<K: std::hash::Hash + Eq>(of: &mut HashMap<K, BTreeSet<SegmentId>>, key:
     if all.is_empty() {
         of.remove(key);
     }
-}
-
-/// The pod and the container a cgroup's path lies in. A process that is in a container's cgroup below another
-/// one (a cluster within a container) is the innermost's.
-pub fn in_path(path: &str) -> (Option<PodId>, Option<String>) {
-    let class = paths::classify(path);
-    let container = match class.kind {
-        Kind::Container { id: Some(id), .. } => Some(id.to_owned()),
-        _ => None,
-    };
-    (class.pod.map(|p| p.id), container)
 }

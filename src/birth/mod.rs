@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod failure;
 pub mod hints;
+pub mod input;
 pub mod kin;
 pub mod log;
 pub mod moment;

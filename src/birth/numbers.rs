@@ -6,11 +6,11 @@ use foldhash::HashMap;
 
 use syscalls::Sysno;
 
-use super::certificate::{Knows, int, ms};
+use super::input::{Knows, int, ms};
 use super::log::Made;
 use super::story::{Phase, Story};
 use crate::api::{Actor, BirthCost, KernelStats};
-use crate::kernel::birth::{Begun, By, Counters, Namespaces, SegmentId};
+use crate::kernel::recorder::{Begun, By, Counters, Namespaces, SegmentId};
 
 /// System calls and cgroup files named, of the whole pod and of one actor in one phase; the rest is `others`.
 const NAMED_MAX: usize = 24;

@@ -1,7 +1,7 @@
 //! Where the phases of a birth lie. Pure.
 
-use super::certificate::{self, Input, PHASES_MAX, display, since, tidy};
 use super::failure;
+use super::input::{Input, PHASES_MAX, display, since, tidy, told};
 use super::moment::Moment;
 use super::story::{Container, Phase, Work};
 use crate::api::{BirthOutcome, BirthPhase};
@@ -94,7 +94,7 @@ impl<'a> Times<'a> {
         // The kubelet begins one after the other: what it waits for before each is told with that one.
         let mut free = story.sandbox().and_then(|s| s.exec_ns);
         let mut seen: Vec<String> = Vec::new();
-        for container in certificate::told(self.input) {
+        for container in told(self.input) {
             let c = Some(container);
             // What is started again waits for the kubelet's patience.
             let again = seen.contains(&display(container));

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
-use super::log::in_path;
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::Hierarchy;
-use crate::kernel::birth::Place;
+use crate::kernel::recorder::Place;
 
 /// What a process in a cgroup may say for whom it works, by its arguments and its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +39,17 @@ impl Home {
         let (pod, container) = in_path(path);
         Home { pod, container, trust }
     }
+}
+
+/// The pod and the container a cgroup's path lies in. A process that is in a container's cgroup below another
+/// one (a cluster within a container) is the innermost's.
+pub fn in_path(path: &str) -> (Option<PodId>, Option<String>) {
+    let class = paths::classify(path);
+    let container = match class.kind {
+        Kind::Container { id: Some(id), .. } => Some(id.to_owned()),
+        _ => None,
+    };
+    (class.pod.map(|p| p.id), container)
 }
 
 /// See the module.

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::certificate::{Certificate, Knows, clipped};
+use super::certificate::Certificate;
+use super::input::{Knows, clipped};
 use super::story::Named;
 use super::watch::{Births, Drops, Options, Tally, missing};
 use crate::api::MissingPart;
 use crate::attribution::bundle::Bundles;
 use crate::attribution::watch::{ApiStatus, Pods};
-use crate::kernel::birth::{By, CgroupMade, Counters, Ended, Entry, Record, Recorder, SegmentId};
-use crate::kernel::driver::{Driver, now};
+use crate::kernel::driver::Driver;
 use crate::kernel::facts::Facts;
 use crate::kernel::plan::Plan;
-use crate::kernel::{CgroupChange, Hierarchy, Instant};
+use crate::kernel::recorder::{By, CgroupMade, Counters, Ended, Entry, Record, Recorder, SegmentId};
+use crate::kernel::{CgroupChange, Hierarchy, Instant, clock};
 
 /// See the module.
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Watcher {
     pub fn poll(&mut self, driver: &mut Driver<'_>, pods: &Pods) -> Vec<Certificate> {
         let mut records = std::mem::take(&mut self.records);
         driver.read_births(&mut records);
-        let at = now();
+        let at = clock::instant();
         let take = |births: &mut Births, records: &mut Vec<Record>| {
             records.drain(..).for_each(|record| births.record(record, at));
         };
@@ -120,7 +121,7 @@ impl Watcher {
         {
             match recorder.start() {
                 Ok(()) => {
-                    self.births.began(now());
+                    self.births.began(clock::instant());
                     self.failed = false;
                 }
                 Err(error) => {

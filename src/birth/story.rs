@@ -7,7 +7,7 @@ use super::kin::{Kin, Owner, Within};
 use super::log::{Life, Log, Made};
 use crate::api::Actor;
 use crate::attribution::paths::PodId;
-use crate::kernel::birth::{Begun, CgroupWrite, Counters, End, Family, Namespaces, SegmentId};
+use crate::kernel::recorder::{Begun, CgroupWrite, Counters, End, Family, Namespaces, SegmentId};
 
 /// Whose birth it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

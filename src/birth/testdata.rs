@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernel::Hierarchy;
-use crate::kernel::birth::*;
+use crate::kernel::recorder::*;
 
 /// A program that a process of its own runs.
 pub fn exec(id: u64, parent: Option<u64>, command: &str) -> Segment {

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::certificate::{self, Certificate, Knows};
+use super::certificate::Certificate;
+use super::input::{self, Knows};
 use super::log::Log;
 use super::story::{Named, Story, Subject};
 use super::testdata::{cgroup, ended, exec, fork};
@@ -24,7 +25,7 @@ use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerRecord, PodIndex, PodRecord, PodSet, Terminated};
 use crate::attribution::watch::slimmed;
 use crate::kernel::Instant;
-use crate::kernel::birth::{By, End, Family, Listen, Record, SegmentId};
+use crate::kernel::recorder::{By, End, Family, Listen, Record, SegmentId};
 
 const POD: &str = include_str!("../../tests/fixtures/birth/pod.jsonl");
 const POD_OBJECT: &str = include_str!("../../tests/fixtures/birth/pod.json");

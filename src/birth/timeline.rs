@@ -1,7 +1,7 @@
 //! What happened in a birth, step by step. Pure.
 
-use super::certificate::{self, Input, clipped, display, end, failed, length, since, tidy};
 use super::hints::{Role, Verb};
+use super::input::{Input, clipped, display, end, failed, length, since, tidy, told};
 use super::log::Made;
 use super::phases::Times;
 use super::story::{Phase, Story, Work};
@@ -33,7 +33,7 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
         let Some((work, action)) = act.first().and_then(|w| Some((w, action(w)?))) else { continue };
         say(at(work.start_ns), work.actor, action, Some(cost(&act)).filter(|c| !c.is_empty()), None);
     }
-    for container in certificate::told(input).chain(story.sandboxes()) {
+    for container in told(input).chain(story.sandboxes()) {
         let name = display(container);
         if let Some(ns) = container.exec_ns {
             let program = container.program.as_deref().unwrap_or("its program");

@@ -15,8 +15,9 @@ use std::time::Duration;
 use birth::{Birth, State};
 use held::Held;
 
-use super::certificate::{self, Certificate, Knows, tell_images};
+use super::certificate::{Certificate, tell_images};
 use super::hints::{Role, Verb};
+use super::input::{self, Knows};
 use super::kin::{Owner, Within};
 use super::log::Log;
 use super::story::Named;
@@ -25,7 +26,7 @@ use crate::attribution::images::{OfPod, Trouble};
 use crate::attribution::paths::PodId;
 use crate::attribution::pods::PodIndex;
 use crate::kernel::Instant;
-use crate::kernel::birth::{Begun, Counters, Ended, Record, SegmentId};
+use crate::kernel::recorder::{Begun, Counters, Ended, Record, SegmentId};
 
 /// How births are watched.
 #[derive(Clone, Debug, PartialEq)]
@@ -306,7 +307,7 @@ impl Births {
     }
 
     fn ended(&mut self, ended: &Ended) {
-        let failed = certificate::failed(ended.how).is_some();
+        let failed = input::failed(ended.how).is_some();
         // Of these the kubelet has no word in the pod's status.
         let silent = |l: &super::log::Life| {
             let starts = matches!(l.hints.role, Role::Runtime(Verb::Create | Verb::Run | Verb::Start));
@@ -422,7 +423,7 @@ pub fn trace_id(uid: &str) -> Option<String> {
 
 /// All that the recorder tells is missing.
 pub fn missing(why: &str) -> Vec<MissingPart> {
-    let part = |part: &str| MissingPart { part: part.into(), why: certificate::clipped(why, 512) };
+    let part = |part: &str| MissingPart { part: part.into(), why: input::clipped(why, 512) };
     ["syscalls", "processes", "namespaces", "cgroupWrites", "mounts", "listen"].map(part).into()
 }
 

@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use super::Instant;
+
+/// This moment in both clocks.
+#[must_use]
+pub fn instant() -> Instant {
+    Instant { mono_ns: now(), unix_ns: read(libc::CLOCK_REALTIME) }
+}
+
 /// CLOCK_MONOTONIC, ns.
 #[must_use]
 pub fn now() -> u64 {
@@ -9,7 +17,7 @@ pub fn now() -> u64 {
 }
 
 /// A clock of the kernel, ns.
-pub(super) fn read(clock: libc::clockid_t) -> u64 {
+fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: given a pointer to a whole timespec; the clocks asked for here cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };

@@ -28,6 +28,8 @@ pub struct FactsOptions {
     /// Only cgroup trees mounted here or below count: for a container that has the host's
     /// `/sys/fs/cgroup` mounted elsewhere. `None`: all mounts are looked at.
     pub cgroup_root: Option<PathBuf>,
+    /// Programs are tried that no probe uses, too: for people who ask what a host allows.
+    pub every_trial: bool,
     /// Whether an API server is asked at all.
     pub ask_kubernetes: bool,
     /// The kubeconfig to reach it by; `None`: as kubectl finds it, else the pod's service account.
@@ -40,6 +42,7 @@ impl Default for FactsOptions {
     fn default() -> Self {
         FactsOptions {
             cgroup_root: None,
+            every_trial: false,
             ask_kubernetes: true,
             kubeconfig: None,
             kubernetes_timeout: Duration::from_secs(2),
@@ -103,7 +106,7 @@ const CAPABILITIES: [(&str, CapabilitySet); 5] = [
 
 impl Facts {
     /// Looks at this host. Loads, attaches and frees again one small BPF program for each thing the
-    /// agent may use; takes some tenths of a second, more if the API server does not answer.
+    /// probes may use; takes some tenths of a second, more if the API server does not answer.
     ///
     /// Whatever cannot be found out is itself a fact: this does not fail.
     pub async fn gather(options: &FactsOptions) -> Facts {
@@ -113,7 +116,7 @@ impl Facts {
             btf: Btf::read(),
             privileges: Privileges::of_this_process(),
             lockdown: lockdown(),
-            trials: Trials::run(&cgroups),
+            trials: Trials::run(&cgroups, options.every_trial),
             pressure: cgroups.pressure(),
             kubernetes: match options.ask_kubernetes {
                 true => Kubernetes::find(options.kubeconfig.as_deref(), options.kubernetes_timeout).await,

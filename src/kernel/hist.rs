@@ -35,23 +35,6 @@ impl Log2Histogram {
         f64::powi(2.0, i as i32 + 1 + MIN_EXPONENT)
     }
 
-    /// Adds another histogram, bucket by bucket.
-    pub fn add(&mut self, other: &Log2Histogram) {
-        for (a, b) in self.counts.iter_mut().zip(&other.counts) {
-            *a += b;
-        }
-    }
-
-    /// What was counted since `earlier` (which must be an earlier state of the same histogram;
-    /// a bucket that shrank, as after a restart, counts as zero).
-    pub fn since(&self, earlier: &Log2Histogram) -> Log2Histogram {
-        let mut out = *self;
-        for (a, b) in out.counts.iter_mut().zip(&earlier.counts) {
-            *a = a.saturating_sub(*b);
-        }
-        out
-    }
-
     /// The upper bound, in seconds, of the bucket that holds the `q` quantile (0..=1); `None` when empty.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let total = self.count();

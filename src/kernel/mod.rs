@@ -1,4 +1,7 @@
 //! What the kernel says: one [`Reading`] per interval, in the kernel's own terms (cgroups, not pods).
+//!
+//! Inside belongs what loads and reads BPF programs and cgroup files, and what decides whether they run here: facts -> plan ->
+//! [`driver`], which loops over the [`probes`]. What knows pods, workloads, thresholds or a network does not.
 
 /// The skeleton of `bpf/<probe>.bpf.c`, as build.rs generated it: lints on how code is written are not for it.
 macro_rules! skeleton {
@@ -14,22 +17,30 @@ macro_rules! skeleton {
     };
 }
 
-pub mod baseline;
-pub mod birth;
-pub mod cgroups;
 pub mod clock;
 pub mod cost;
-pub mod cpu;
+pub(crate) mod counters;
 mod cpus;
 pub mod driver;
 pub mod facts;
 pub mod hist;
+pub mod hook;
+pub mod loss;
 #[cfg(test)]
 mod other_kernels;
 pub mod plan;
+pub mod probe;
+pub mod probes;
 pub mod reading;
+mod refusal;
 pub mod rehearsal;
 mod shared;
+pub mod verdict;
 
+pub use counters::Counter;
 pub use hist::Log2Histogram;
+pub use hook::Hook;
+pub use loss::{Loss, Lost};
+pub use probe::{Kind, Probe};
+pub use probes::{cgroups, cpu, recorder};
 pub use reading::*;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
-use super::birth::BirthLosses;
+use super::counters::counters;
+use super::loss::Lost;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
 /// so an id alone names nothing.
@@ -37,44 +38,45 @@ pub struct Instant {
     pub unix_ns: u64,
 }
 
-/// What the scheduler did to a cgroup's tasks since the agent first saw the cgroup. All times in ns,
-/// summed over CPUs unless said otherwise. `wait` = `throttle + neighbour + own + unattributed`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CpuCounters {
-    /// Time on a CPU.
-    pub run: u64,
-    /// Time runnable but not running (run-queue wait).
-    pub wait: u64,
-    /// The part of `wait` in which the run queue was throttled by a CPU quota.
-    pub throttle: u64,
-    /// The part of `wait` in which another cgroup ran on the CPU.
-    pub neighbour: u64,
-    /// The part of `wait` in which another task of the same cgroup ran on the CPU.
-    pub own: u64,
-    /// The rest of `wait`: nobody is to blame. The CPU was idle on its way to the task, or a real-time or deadline budget was
-    /// used up.
-    pub unattributed: u64,
-    /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
-    /// neighbour waits that ended, summed over CPUs. At most `neighbour`.
-    pub waited: u64,
-    /// The part of `run` that interrupts took (CONFIG_IRQ_TIME_ACCOUNTING; 0 without).
-    pub interrupted: u64,
-    /// The part of `run` that the hypervisor took (CONFIG_PARAVIRT_TIME_ACCOUNTING; 0 without).
-    pub stolen: u64,
-    /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
-    pub stalls: u64,
-    /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
-    pub stall_sum: u64,
-    /// Throttled time, wall: union of the stalls over CPUs.
-    pub stall_wall: u64,
-    /// The part of `stall_wall` in which no CPU ran the cgroup.
-    pub stall_full: u64,
-    /// Switch-ins: how many waits were counted.
-    pub switches: u64,
-    /// Run-queue waits by length.
-    pub wait_histogram: Log2Histogram,
-    /// Stalls by length.
-    pub stall_histogram: Log2Histogram,
+counters! {
+    /// What the scheduler did to a cgroup's tasks since the agent first saw the cgroup. All times in ns,
+    /// summed over CPUs unless said otherwise. `wait` = `throttle + neighbour + own + unattributed`.
+    pub struct CpuCounters {
+        /// Time on a CPU.
+        pub run: u64,
+        /// Time runnable but not running (run-queue wait).
+        pub wait: u64,
+        /// The part of `wait` in which the run queue was throttled by a CPU quota.
+        pub throttle: u64,
+        /// The part of `wait` in which another cgroup ran on the CPU.
+        pub neighbour: u64,
+        /// The part of `wait` in which another task of the same cgroup ran on the CPU.
+        pub own: u64,
+        /// The rest of `wait`: nobody is to blame. The CPU was idle on its way to the task, or a real-time or deadline budget was
+        /// used up.
+        pub unattributed: u64,
+        /// Time in which at least one thread waited on a CPU for a neighbour that ran there: per CPU the union of the
+        /// neighbour waits that ended, summed over CPUs. At most `neighbour`.
+        pub waited: u64,
+        /// The part of `run` that interrupts took (CONFIG_IRQ_TIME_ACCOUNTING; 0 without).
+        pub interrupted: u64,
+        /// The part of `run` that the hypervisor took (CONFIG_PARAVIRT_TIME_ACCOUNTING; 0 without).
+        pub stolen: u64,
+        /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
+        pub stalls: u64,
+        /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
+        pub stall_sum: u64,
+        /// Throttled time, wall: union of the stalls over CPUs.
+        pub stall_wall: u64,
+        /// The part of `stall_wall` in which no CPU ran the cgroup.
+        pub stall_full: u64,
+        /// Switch-ins: how many waits were counted.
+        pub switches: u64,
+        /// Run-queue waits by length.
+        pub wait_histogram: Log2Histogram,
+        /// Stalls by length.
+        pub stall_histogram: Log2Histogram,
+    }
 }
 
 /// The CPU probe's counters of one cgroup.
@@ -139,32 +141,6 @@ pub enum CgroupChange {
     Gone { cgroup: CgroupKey },
 }
 
-/// What was lost, cumulative: every loss is counted where it happens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Switches not counted because every slot for cgroups was taken.
-    pub slots_exhausted: u64,
-    /// Blame (ns) not recorded because the table of victim and culprit was full.
-    pub blame_dropped_ns: u64,
-    /// Blame (ns) on neighbours whose names the history of who ran no longer has.
-    pub blame_unnamed_ns: u64,
-    /// Switches from one task to another that the kernel did not tell of; where two follow each other, a wait and a run are
-    /// in no figure. Expected to be 0; some kernels of virtual machines leave some out.
-    pub switches_missed: u64,
-    /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
-    pub stalls_unjoined: u64,
-    /// Pairs of victim and culprit taken out of the kernel's table to make room: they begin again at zero.
-    pub pairs_evicted: u64,
-    /// Readings in which not all pairs of victim and culprit could be read.
-    pub pairs_unread: u64,
-    /// Cgroups made or removed of which the kernel could not tell at once; the trees are walked for them.
-    pub cgroup_events: u64,
-    /// Cgroups that could not be read (file or iterator error), other than by having died.
-    pub unreadable_cgroups: u64,
-    /// What recordings of births lack.
-    pub births: BirthLosses,
-}
-
 /// The cost of one loaded BPF program, when `kernel.bpf_stats_enabled` is on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramCost {
@@ -185,6 +161,9 @@ pub struct Reading {
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,
     pub stats: Vec<StatReading>,
-    pub losses: Losses,
+    /// What was lost so far; of one reason there may be several, which add up.
+    pub losses: Vec<Lost>,
+    /// Blame that has no name, ns: it did not fit its table, or the history no longer has it.
+    pub blame_lost_ns: u64,
     pub programs: Vec<ProgramCost>,
 }

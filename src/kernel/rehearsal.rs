@@ -2,14 +2,9 @@
 //! what a host allows, not that the verifier takes these, or that their maps fit.
 
 use std::error::Error;
-use std::mem::MaybeUninit;
 
 use serde::{Deserialize, Serialize};
 
-use super::birth::{Recorder, RecorderError};
-use super::cgroups;
-use super::cpu::CpuProbe;
-use super::driver::DriverOptions;
 use crate::causes::chain;
 
 /// What became of the programs of one probe.
@@ -24,39 +19,12 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn of<E: Error + 'static>(probe: &str, outcome: Result<(), E>) -> Rehearsal {
+    /// What became of the programs of this name.
+    pub fn of(probe: &str, outcome: Result<(), impl Error + 'static>) -> Rehearsal {
         let error = outcome.err().map(|error| chain(&error));
         let what_to_do = error.as_deref().map(|error| what_to_do(error).to_owned());
         Rehearsal { probe: probe.to_owned(), error, what_to_do }
     }
-}
-
-/// Tries what these options ask for, one after the other. libbpf's own messages are held back meanwhile.
-#[must_use]
-pub fn rehearse(options: DriverOptions) -> Vec<Rehearsal> {
-    let printer = libbpf_rs::set_print(None);
-    let mut all = Vec::new();
-    if let Some(cpu) = options.cpu {
-        let mut storage = MaybeUninit::uninit();
-        all.push(Rehearsal::of("cpu", CpuProbe::load(&mut storage, cpu).map(drop)));
-    }
-    if let Some(iterator) = cgroups::try_iterator(&options.roots, options.sampler) {
-        all.push(Rehearsal::of("cgroup iterator", iterator));
-    }
-    if let Some(tracepoints) = cgroups::try_tracepoints(options.sampler) {
-        all.push(Rehearsal::of("cgroup tracepoints", tracepoints));
-    }
-    if let Some(births) = options.births {
-        let mut storage = MaybeUninit::uninit();
-        let recorded = Recorder::load(&mut storage, births).and_then(|mut recorder| {
-            recorder.start()?;
-            recorder.stop(&mut Vec::new());
-            Ok::<(), RecorderError>(())
-        });
-        all.push(Rehearsal::of("births", recorded));
-    }
-    libbpf_rs::set_print(printer);
-    all
 }
 
 /// What may help, by errno.

@@ -12,13 +12,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::desired::PodKey;
+use super::desired::{PodKey, render};
 use super::faults::Fault;
 use super::ingest::certificate::Certified;
 use super::ingest::webhook::event::ReportedBirth;
-use super::ingest::{NotTaken, Reason, Refusal};
 use super::memo::Memo;
-use super::render;
+use super::refusal::{NotTaken, Reason, Refusal};
 use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::ingest::Said;
 use super::recommend::Recommendation;
-use super::render;
-use super::report::Evidence;
+use super::report::{Evidence, Said, Verdict};
 use crate::api::{KernelWhisper, Remediation};
 
 /// A moment in both clocks: waits are measured in one, objects carry the other.
@@ -74,36 +72,6 @@ pub struct Stored {
     pub generation: i64,
 }
 
-/// What a report did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// A signal started, changed, or was resolved.
-    Changed,
-    /// Still so.
-    Refreshed,
-    /// Known already, or older than what is known.
-    Duplicate,
-    /// Others reported what the kernel itself speaks about.
-    KeptTruth,
-    /// Too many pods whisper.
-    Full,
-}
-
-impl Verdict {
-    pub const ALL: [Verdict; 5] =
-        [Verdict::Changed, Verdict::Refreshed, Verdict::Duplicate, Verdict::KeptTruth, Verdict::Full];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Changed => "changed",
-            Verdict::Refreshed => "refreshed",
-            Verdict::Duplicate => "duplicate",
-            Verdict::KeptTruth => "kept_truth",
-            Verdict::Full => "full",
-        }
-    }
-}
-
 /// What a report led to.
 #[derive(Debug)]
 pub struct Taken {
@@ -127,6 +95,7 @@ pub enum Want {
 }
 
 mod pod;
+pub mod render;
 
 pub(crate) use pod::{PodState, SignalState};
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::desired::{Desired, Now, PodKey, Verdict, Want};
-use super::ingest::Said;
+use super::desired::{Desired, Now, PodKey, Want};
+use super::report::{Said, Verdict};
 use super::resize::{Case, Update};
 use super::store::Change;
 use super::telemetry::Telemetry;

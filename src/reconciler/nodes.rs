@@ -1,13 +1,13 @@
 //! How much CPU a node can give to pods, and whether it resizes them in place: remembered for a while.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
 use super::faults::{Fault, FaultLog};
+use super::memo::Memo;
 use super::report::NodeFacts;
 use crate::quantity;
 
@@ -16,7 +16,7 @@ const KEEP: Duration = Duration::from_secs(3600);
 /// Asked again sooner where the API server did not say.
 const KEEP_UNKNOWN: Duration = Duration::from_secs(60);
 /// The largest cluster has 5,000 to 10,000 nodes; an entry is about 100 bytes.
-const NODES_MAX: usize = 16_384;
+const NODES_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 const HINT: &str = "no limit is recommended to be dropped meanwhile; the role needs get on nodes";
 
 /// Kubelets resize pods in place from here on (beta, on by default; 1.35: stable).
@@ -25,23 +25,21 @@ const RESIZES_SINCE: (u32, u32) = (1, 33);
 /// What is known by node: one GET an hour and node, only for nodes that whisper.
 pub struct Nodes {
     client: Client,
-    known: Mutex<HashMap<String, (NodeFacts, Instant)>>,
+    known: Memo<String, NodeFacts>,
     log: FaultLog,
 }
 
 impl Nodes {
     pub fn new(client: Client) -> Nodes {
-        Nodes { client, known: Mutex::new(HashMap::new()), log: FaultLog::new("reading nodes") }
+        Nodes { client, known: Memo::new(NODES_MAX), log: FaultLog::new("reading nodes") }
     }
 
     /// What the API server says of the node; nothing where it does not (it cannot be reached, the node is gone, or the
     /// role has no `get` on nodes).
     pub async fn get(&self, node: &str) -> NodeFacts {
-        let now = Instant::now();
-        if let Some((facts, until)) = self.known().get(node)
-            && *until > now
-        {
-            return *facts;
+        let keep = |facts: &NodeFacts| if facts.cpu_cores.is_some() { KEEP } else { KEEP_UNKNOWN };
+        if let Some(facts) = self.known.get(node, keep) {
+            return facts;
         }
         let facts = match Api::<Node>::all(self.client.clone()).get(node).await {
             Ok(node) => {
@@ -57,20 +55,8 @@ impl Nodes {
                 NodeFacts::default()
             }
         };
-        let keep = if facts.cpu_cores.is_some() { KEEP } else { KEEP_UNKNOWN };
-        let mut known = self.known();
-        if known.len() >= NODES_MAX {
-            known.retain(|_, (_, until)| *until > now);
-            if known.len() >= NODES_MAX {
-                known.clear();
-            }
-        }
-        known.insert(node.to_string(), (facts, now + keep));
+        self.known.put(node.to_owned(), facts);
         facts
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (NodeFacts, Instant)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,8 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::desired::Verdict;
-use super::ingest::{Denied, Reason};
+use super::refusal::{Denied, Reason};
+use super::report::Verdict;
 use crate::api::Source;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

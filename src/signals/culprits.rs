@@ -6,8 +6,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::whisper::Neighbour;
-use super::window::SLOTS;
 use crate::attribution::Workload;
+
+/// Samples kept per window, of culprits as of counters. With the spacing of [`Window::advance`](super::window::Window::advance)
+/// they always reach back one whole window, whatever the interval.
+pub const SLOTS: usize = 16;
 
 /// Culprits kept per workload; further ones are counted by the caller. The kernel's own table of
 /// victims and culprits is bounded too; this only keeps one victim from taking all memory.

@@ -7,62 +7,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::culprits::Culprits;
+use super::culprits::{Culprits, SLOTS};
 use super::whisper::Neighbour;
 use crate::attribution::{Sample, Workload};
-use crate::kernel::{CpuCounters, Instant, Log2Histogram};
+use crate::kernel::counters::counters;
+use crate::kernel::{Counter, CpuCounters, Instant, Log2Histogram};
 
-/// Samples kept per window. With the spacing of [`Window::advance`] they always reach back one whole
-/// window, whatever the interval.
-pub const SLOTS: usize = 16;
-
-/// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scheduler {
-    pub run: u64,
-    pub wait: u64,
-    pub throttle: u64,
-    pub neighbour: u64,
-    pub own: u64,
-    pub waited: u64,
-    pub unattributed: u64,
-    pub stalls: u64,
-    pub stall_sum: u64,
-    pub stall_wall: u64,
-    pub stall_full: u64,
-}
-
-impl Scheduler {
-    fn of(c: &CpuCounters) -> Self {
-        Scheduler {
-            run: c.run,
-            wait: c.wait,
-            throttle: c.throttle,
-            neighbour: c.neighbour,
-            own: c.own,
-            waited: c.waited,
-            unattributed: c.unattributed,
-            stalls: c.stalls,
-            stall_sum: c.stall_sum,
-            stall_wall: c.stall_wall,
-            stall_full: c.stall_full,
-        }
-    }
-
-    fn since(&self, earlier: &Self) -> Option<Self> {
-        Some(Scheduler {
-            run: self.run.checked_sub(earlier.run)?,
-            wait: self.wait.checked_sub(earlier.wait)?,
-            throttle: self.throttle.checked_sub(earlier.throttle)?,
-            neighbour: self.neighbour.checked_sub(earlier.neighbour)?,
-            own: self.own.checked_sub(earlier.own)?,
-            waited: self.waited.checked_sub(earlier.waited)?,
-            unattributed: self.unattributed.checked_sub(earlier.unattributed)?,
-            stalls: self.stalls.checked_sub(earlier.stalls)?,
-            stall_sum: self.stall_sum.checked_sub(earlier.stall_sum)?,
-            stall_wall: self.stall_wall.checked_sub(earlier.stall_wall)?,
-            stall_full: self.stall_full.checked_sub(earlier.stall_full)?,
-        })
+counters! {
+    /// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
+    pub struct Scheduler from CpuCounters {
+        pub run: u64,
+        pub wait: u64,
+        pub throttle: u64,
+        pub neighbour: u64,
+        pub own: u64,
+        pub waited: u64,
+        pub unattributed: u64,
+        pub stalls: u64,
+        pub stall_sum: u64,
+        pub stall_wall: u64,
+        pub stall_full: u64,
     }
 }
 
@@ -82,7 +46,7 @@ pub struct Counters {
 impl Counters {
     pub fn of(sample: &Sample) -> Self {
         Counters {
-            scheduler: sample.cpu.as_ref().map(Scheduler::of),
+            scheduler: sample.cpu.as_ref().map(Scheduler::from),
             usage: sample.stat.cpu_usage,
             periods: sample.stat.periods,
             throttled_periods: sample.stat.throttled_periods,
@@ -231,7 +195,7 @@ impl Window {
 
     /// The stalls of the window by length, given the newest histogram.
     pub fn stalls(&self, growth: &Growth, now: &Log2Histogram) -> Log2Histogram {
-        self.stalls.as_ref().map_or(*now, |kept| now.since(&kept[growth.slot]))
+        self.stalls.as_ref().map_or(*now, |kept| now.growth(&kept[growth.slot]))
     }
 
     /// Fills in those blamed most in the window, the greatest share first.

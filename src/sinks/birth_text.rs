@@ -1,7 +1,7 @@
 //! A birth in one line for people.
 
 use crate::api::{BirthOutcome, KernelStats, SlowPhase};
-use crate::birth::{Certificate, certificate};
+use crate::birth::{Certificate, input};
 
 /// "shop/web-0: born in 521 ms: 4812 syscalls, 6 namespaces, 41 cgroup writes, 29 mounts".
 pub fn text(birth: &Certificate) -> String {
@@ -54,6 +54,6 @@ pub fn headline(stats: &KernelStats) -> String {
 
 /// "warning: image took 5.0 s, usually 900 ms".
 pub fn slow(slow: &SlowPhase) -> String {
-    let (took, usual) = (certificate::length(slow.took_ms), certificate::length(slow.usual_ms));
+    let (took, usual) = (input::length(slow.took_ms), input::length(slow.usual_ms));
     format!("{}: {} took {took}, usually {usual}", slow.severity.as_str(), slow.phase)
 }

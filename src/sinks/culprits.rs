@@ -14,8 +14,9 @@ const CLEARLY_MORE: f64 = 2.0;
 /// Between two such replacements for one workload, ns: this bounds how many series a day begins.
 const REPLACE_EVERY: u64 = 60_000_000_000;
 
-/// A neighbour the kernel no longer blames is forgotten after this, ns; as long as a workload that is gone.
-const FORGET_AFTER: u64 = super::ledger::KEEP_DEPARTED;
+/// A neighbour the kernel no longer blames is forgotten after this, ns; as long as a workload that is gone is published,
+/// so that a scrape a minute sees its end.
+pub const FORGET_AFTER: u64 = 60_000_000_000;
 
 /// One series: wait blamed on one neighbour since it was named. A container and the one that took its place are one
 /// neighbour, as they bear one name.

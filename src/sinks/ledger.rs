@@ -10,7 +10,7 @@ use crate::kernel::{CgroupStat, CpuCounters, Instant};
 use crate::signals::{Severity, SignalType, Whisper};
 
 /// A workload that is gone is published for this long, ns, so that a scrape a minute sees its end.
-pub const KEEP_DEPARTED: u64 = 60_000_000_000;
+pub const KEEP_DEPARTED: u64 = super::culprits::FORGET_AFTER;
 
 /// Workloads that are gone and still kept; beyond it the oldest is dropped and counted.
 const MAX_DEPARTED: usize = 1024;

@@ -4,6 +4,7 @@ pub mod birth_text;
 pub mod culprits;
 pub mod event;
 pub mod ledger;
+mod lock;
 pub mod names;
 pub mod otlp;
 pub mod points;
@@ -14,7 +15,7 @@ pub mod terminal;
 pub mod testdata;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -24,6 +25,7 @@ use crate::birth::Certificate;
 use crate::kernel::Instant;
 use crate::signals::Whisper;
 use ledger::Ledger;
+use lock::lock;
 use otlp::{OtlpConfig, OtlpError, OtlpSink, Unsent};
 use prometheus::{PrometheusError, PrometheusSink};
 use telemetry::{Loss, SelfStats};
@@ -135,9 +137,4 @@ impl Sinks {
         }
         otlp.flush(within.saturating_sub(begun.elapsed())).await
     }
-}
-
-/// Locks; what a panicked holder left is plain numbers and still good.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

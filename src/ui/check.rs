@@ -16,8 +16,9 @@ use crate::kernel::cgroups::{self, Roots};
 use crate::kernel::cpu::DEFAULT_CGROUPS;
 use crate::kernel::driver::DriverOptions;
 use crate::kernel::facts::{Facts, FactsOptions, Pressure};
-use crate::kernel::plan::{Plan, Verdict, plan};
-use crate::kernel::rehearsal::{Rehearsal, rehearse};
+use crate::kernel::plan::{Plan, plan};
+use crate::kernel::rehearsal::Rehearsal;
+use crate::kernel::verdict::Planned;
 
 /// How to look, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,6 +55,7 @@ pub enum Format {
 pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let options = FactsOptions {
         cgroup_root: args.cgroup_root.clone(),
+        every_trial: true,
         kubeconfig: args.kubeconfig.clone(),
         ..FactsOptions::default()
     };
@@ -61,7 +63,7 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let plan = plan(&facts);
     let unknown_shapes = &unknown_shapes(&facts);
     // As many cgroups as by default: the configuration is the agent's.
-    let programs = &rehearse(DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS));
+    let programs = &DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS).rehearse();
     let runtimes = &Bundles::new(&args.runtime_root).directories();
     let found =
         Found { facts: &facts, plan: &plan, programs, runtimes, unknown_cgroup_shapes: unknown_shapes };
@@ -213,25 +215,20 @@ fn confined() -> Option<String> {
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
-    write_probe(out, "cpu", &plan.cpu)?;
-    write_probe(out, "cgroups", &plan.cgroups)?;
-    write_probe(out, "births", &plan.births)?;
-    write_probe(out, "kubernetes", &plan.kubernetes)
+    let all = plan.probes().chain([plan.kubernetes.planned("kubernetes")]);
+    all.into_iter().try_for_each(|planned| write_probe(out, planned))
 }
 
-fn write_probe<H: std::fmt::Display>(
-    out: &mut impl Write,
-    name: &str,
-    verdict: &Verdict<H>,
-) -> io::Result<()> {
-    let (sign, word) = match verdict {
-        Verdict::Working { .. } => ('✓', "working"),
-        Verdict::Degraded { .. } => ('~', "degraded"),
-        Verdict::Unavailable(_) => ('✗', "unavailable"),
+fn write_probe(out: &mut impl Write, planned: Planned<'_>) -> io::Result<()> {
+    let Planned { probe, hook, shortfalls } = planned;
+    let (sign, word) = match &hook {
+        Some(_) if shortfalls.is_empty() => ('✓', "working"),
+        Some(_) => ('~', "degraded"),
+        None => ('✗', "unavailable"),
     };
-    let hook = verdict.hook().map(H::to_string).unwrap_or_default();
-    writeln!(out, "{}", format!("{sign} {name:<11}{word:<12} {hook}").trim_end())?;
-    for shortfall in verdict.shortfalls() {
+    let hook = hook.unwrap_or_default();
+    writeln!(out, "{}", format!("{sign} {probe:<11}{word:<12} {hook}").trim_end())?;
+    for shortfall in shortfalls {
         writeln!(out, "    {}", shortfall.why)?;
         writeln!(out, "      -> {}", shortfall.what_to_do)?;
     }

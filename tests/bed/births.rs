@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use kernel_gossip::kernel::Hierarchy;
-use kernel_gossip::kernel::birth::{Ended, Entry, Record, Recorder, RecorderOptions, Segment};
+use kernel_gossip::kernel::recorder::{Ended, Entry, Record, Recorder, RecorderOptions, Segment};
 
 use super::cgroup::{Version, cpu_tree};
 use super::until;

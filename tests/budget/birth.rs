@@ -9,8 +9,8 @@ use crate::bed::bundle::Bundle;
 use crate::bed::measure::median;
 use crate::bed::stats::StatsEnabled;
 use kernel_gossip::kernel::ProgramCost;
-use kernel_gossip::kernel::birth::{Entry, Recorder};
 use kernel_gossip::kernel::cost::map_memory;
+use kernel_gossip::kernel::recorder::{Entry, Recorder};
 
 const ROUNDS: usize = 15;
 

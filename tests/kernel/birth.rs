@@ -11,12 +11,12 @@ use crate::bed::cgroup::Cgroup;
 use crate::bed::stats::StatsEnabled;
 use crate::bed::{emulated, until};
 use kernel_gossip::kernel::CgroupChange;
-use kernel_gossip::kernel::birth::{
-    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
-};
 use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage};
 use kernel_gossip::kernel::facts::{Facts, FactsOptions};
 use kernel_gossip::kernel::plan::plan;
+use kernel_gossip::kernel::recorder::{
+    Begun, BirthLosses, End, Entry, Family, Record, Recorder, RecorderOptions, Segment,
+};
 
 /// One recording at a time: the others' processes would fill the room.
 pub fn alone() -> MutexGuard<'static, ()> {
@@ -230,7 +230,7 @@ fn a_cgroup_that_is_made_is_told_at_once() {
     driver.read();
     driver.read_births(&mut records);
     let mut fds: Vec<_> =
-        driver.births_fds().map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+        driver.fds().map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     assert_eq!(fds.len(), 2);
 
     for recording in [false, true] {
@@ -284,7 +284,7 @@ fn cgroups_are_told_of_without_a_recorder() {
     let options = DriverOptions { cpu: None, births: no_room, ..of_plan };
     let mut storage = Storage::default();
     let mut driver = Driver::start(&mut storage, options);
-    assert!(driver.recorder().is_none() && driver.births_fds().count() == 1);
+    assert!(driver.recorder().is_none() && driver.fds().count() == 1);
     driver.read();
     let parent = Cgroup::new("birth");
     let path = parent.path();

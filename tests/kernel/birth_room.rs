@@ -5,7 +5,8 @@ use crate::bed::{emulated, until};
 use crate::kernel::birth::alone;
 use kernel_gossip::attribution::watch::Pods;
 use kernel_gossip::birth::{Options, Watcher};
-use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage, now};
+use kernel_gossip::kernel::clock;
+use kernel_gossip::kernel::driver::{Driver, DriverOptions, Storage};
 use kernel_gossip::kernel::facts::{Facts, FactsOptions};
 use kernel_gossip::kernel::plan::plan;
 
@@ -59,7 +60,7 @@ fn processes_that_are_nobodys_give_the_recorders_room_back() {
     births.drive(&mut driver);
     let pods = Pods::default();
     let there = driver.read().changes.clone();
-    births.found(&there, now());
+    births.found(&there, clock::instant());
     let _pod =
         Cgroup::at(&format!("kubepods/besteffort/pod00000004-2222-4333-8444-{:012x}", std::process::id()));
     let mut poll = |driver: &mut Driver<'_>| {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
-use kernel_gossip::kernel::cgroups::{CgroupSampler, Roots, SamplerOptions, Storage};
+use kernel_gossip::kernel::Hook;
+use kernel_gossip::kernel::cgroups::{CgroupLosses, CgroupSampler, Options, Roots, SamplerOptions, Storage};
 use kernel_gossip::kernel::clock;
-use kernel_gossip::kernel::cpu::Hook;
 use kernel_gossip::kernel::driver::{self, Driver, DriverOptions};
-use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
+use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Reading, StatReading};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -37,7 +37,7 @@ struct Reader<'obj> {
     sampler: CgroupSampler<'obj>,
     changes: Vec<CgroupChange>,
     stats: Vec<StatReading>,
-    losses: Losses,
+    losses: CgroupLosses,
 }
 
 impl<'obj> Reader<'obj> {
@@ -45,7 +45,7 @@ impl<'obj> Reader<'obj> {
         let sampler = CgroupSampler::new(storage, Roots::find(None), options);
         assert_eq!(sampler.uses_iterator(), options.iterator, "{options:?}");
         assert_eq!(sampler.uses_tracepoints(), options.tracepoints.is_some(), "{options:?}");
-        Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() }
+        Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: CgroupLosses::default() }
     }
 
     fn sample(&mut self) {
@@ -56,7 +56,8 @@ impl<'obj> Reader<'obj> {
     fn sample_at(&mut self, now: u64) {
         self.changes.clear();
         self.stats.clear();
-        self.sampler.sample(now, &mut self.changes, &mut self.stats, &mut self.losses);
+        self.sampler.sample(now, &mut self.changes, &mut self.stats);
+        self.losses = self.sampler.losses();
     }
 
     fn stat(&mut self, cgroup: CgroupKey) -> CgroupStat {
@@ -111,7 +112,7 @@ fn what_is_sampled_lies_between_two_looks_at_the_files() {
             assert_eq!(stat.quota, Some(5_000_000), "{options:?}");
             assert_eq!(stat.period, Some(10_000_000), "{options:?}");
         }
-        assert_eq!(reader.losses, Losses::default());
+        assert_eq!(reader.losses, CgroupLosses::default());
     }
 }
 
@@ -298,14 +299,19 @@ fn cgroups_whose_names_are_no_text_are_read_too() {
 fn lost_events_are_counted_without_births_too() {
     let mut storage = driver::Storage::default();
     let sampler = SamplerOptions { iterator: false, tracepoints: Some(Hook::TpBtf), max_cgroups: 1024 };
-    let options = DriverOptions { roots: Roots::find(None), sampler, cpu: None, births: None };
+    let cgroups = Some(Options { roots: Roots::find(None), sampler });
+    let options = DriverOptions { cpu: None, cgroups, births: None };
     let mut driver = Driver::start(&mut storage, options);
-    assert_eq!(driver.read().losses.cgroup_events, 0);
+    let lost = |reading: &Reading| {
+        let events = reading.losses.iter().find(|lost| lost.why.reason == "cgroup_event");
+        events.expect("counted").total
+    };
+    assert_eq!(lost(driver.read()), 0);
     let parent = Cgroup::new("many");
     (0..500).for_each(|i| drop(parent.child(&format!("c{i}"))));
     let left = parent.child("left");
     let reading = driver.read();
-    assert!(reading.losses.cgroup_events > 0);
+    assert!(lost(reading) > 0);
     let found = CgroupChange::Present { cgroup: key(&left), path: left.path() };
     assert!(reading.changes.contains(&found), "the walk finds it");
 }
@@ -389,7 +395,7 @@ fn cgroups_beyond_the_iterators_room_are_counted_and_live_on() {
         let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
         assert!(sampler.uses_iterator());
         let mut reader =
-            Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+            Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: CgroupLosses::default() };
         let keys = groups.keys();
         let (mut told, mut lost) = (0, 0);
         for _ in 0..5 {
@@ -411,7 +417,8 @@ fn cgroups_beyond_the_iterators_room_are_counted_and_live_on() {
     let mut storage = Storage::default();
     let options = SamplerOptions { iterator: true, tracepoints: None, max_cgroups: ROOM };
     let sampler = CgroupSampler::new(&mut storage, Roots::find(Some(root)), options);
-    let mut reader = Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: Losses::default() };
+    let mut reader =
+        Reader { sampler, changes: Vec::new(), stats: Vec::new(), losses: CgroupLosses::default() };
     reader.sample();
     let gone = CgroupChange::Gone { cgroup: groups.key(7) };
     fs::remove_dir(&groups.0[7]).expect("rmdir");

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::bed::cgroup::{Cgroup, Version, cpu_tree};
 use crate::bed::until;
-use kernel_gossip::kernel::cpu::{CpuError, CpuOptions, CpuProbe, DEFAULT_CGROUPS, Hook, REST};
-use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy, Losses};
+use kernel_gossip::kernel::Hook;
+use kernel_gossip::kernel::cpu::{CpuError, CpuLosses, CpuOptions, CpuProbe, DEFAULT_CGROUPS, REST};
+use kernel_gossip::kernel::{Blame, CgroupKey, CpuCounters, CpuReading, Hierarchy};
 use procfs::KernelVersion;
 
 const MS: Duration = Duration::from_millis(1);
@@ -44,19 +45,20 @@ pub struct Reader<'obj> {
     pub probe: CpuProbe<'obj>,
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,
-    pub losses: Losses,
+    pub losses: CpuLosses,
 }
 
 impl<'obj> Reader<'obj> {
     pub fn new(storage: &'obj mut MaybeUninit<libbpf_rs::OpenObject>, options: CpuOptions) -> Self {
         let probe = CpuProbe::load(storage, options).expect("load the probe");
-        Reader { probe, cpu: Vec::new(), blame: Vec::new(), losses: Losses::default() }
+        Reader { probe, cpu: Vec::new(), blame: Vec::new(), losses: CpuLosses::default() }
     }
 
     pub fn read(&mut self) -> HashMap<u64, CpuCounters> {
         self.cpu.clear();
         self.blame.clear();
-        self.probe.read(&mut self.cpu, &mut self.blame, &mut self.losses);
+        self.probe.read(&mut self.cpu, &mut self.blame);
+        self.losses = self.probe.losses();
         self.cpu.iter().map(|r| (r.cgroup.id, r.counters)).collect()
     }
 

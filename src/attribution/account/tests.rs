@@ -64,7 +64,7 @@ fn cgroups_stopped_together_are_not_stopped_twice() {
     assert_eq!(reading(stopped(160, 100), stopped(150, 60)), (240, 80));
     // Two slots of one cgroup are two times, one after the other.
     let mut slots = stopped(5, 3);
-    add_slot(&mut slots, &stopped(7, 2));
+    slots.add(&stopped(7, 2));
     assert_eq!(slots, stopped(12, 5));
 }
 

@@ -8,7 +8,7 @@ use super::super::pods::{ContainerRecord, PodRecord, PodSet};
 use super::super::{ROOT, WorkloadKind};
 use super::*;
 use crate::kernel::{
-    Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, ProgramCost, StatReading,
+    Blame, CgroupChange, CgroupKey, CgroupStat, CpuReading, Instant as At, Loss, ProgramCost, StatReading,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -436,9 +436,10 @@ fn root_and_program_costs_pass_through() {
     let costs =
         |runs| ["a", "b"].map(|name| ProgramCost { name: name.into(), runs, ..Default::default() }).to_vec();
     bench.reading.programs = costs(1);
-    bench.reading.losses.slots_exhausted = 3;
+    let lost = [Loss::new("slots_exhausted").lost(3)];
+    bench.reading.losses = lost.to_vec();
     let out = bench.read();
-    assert_eq!((out.programs.clone(), out.losses.slots_exhausted), (costs(1), 3));
+    assert_eq!((out.programs.clone(), out.losses.clone()), (costs(1), lost.to_vec()));
     assert_eq!(out.samples.iter().map(|s| s.who.kind).collect::<Vec<_>>(), [WorkloadKind::Root]);
     bench.reading.programs = costs(2)[1..].to_vec();
     assert_eq!(bench.read().programs, costs(2)[1..]);

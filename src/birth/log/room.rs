@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Log, Made, leave};
 use crate::birth::kin::Owner;
-use crate::kernel::birth::{CgroupWrite, Listen, SegmentId};
+use crate::kernel::recorder::{CgroupWrite, Listen, SegmentId};
 
 impl Log {
     /// Segments of one pod: one that does nothing but fork does not take the others' room.

@@ -3,7 +3,7 @@
 use super::retries::{Node, SOON};
 use super::*;
 use crate::birth::watch::Tally;
-use crate::kernel::birth::{Counters, Ended};
+use crate::kernel::recorder::{Counters, Ended};
 
 /// A recorder of programs that do nothing but ask for the time: this often until now.
 struct Busy(u64);

@@ -2,7 +2,7 @@
 
 use super::retries::Node;
 use super::*;
-use crate::kernel::birth::Segment;
+use crate::kernel::recorder::Segment;
 
 /// The fixture up to the end of the last program that `is`, which fails like this, as all of them do.
 fn failing(is: impl Fn(&Segment) -> bool, code: u8) -> Node {

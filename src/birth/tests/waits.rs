@@ -147,7 +147,7 @@ fn a_pod_that_succeeds_is_counted_to_the_end_of_its_container() {
         node.told();
         let c = node.after(SOON).remove(0);
         assert_eq!(c.status.outcome, Some(BirthOutcome::Complete));
-        let exit = certificate::since(c.zero, start + 100_000_000);
+        let exit = input::since(c.zero, start + 100_000_000);
         let stats = c.status.kernel_stats.clone().expect("numbers");
         assert!((stats.total_duration_ms.expect("a length") - exit).abs() < 0.01, "to its end");
         let of = |b: &&crate::api::BirthCost| b.actor == Actor::Container && b.phase == "listen";
@@ -180,7 +180,7 @@ fn of_too_many_phases_the_pods_own_are_kept_and_the_rest_is_told() {
     node.pod = pod;
     node.told();
     let status = node.after(SOON).remove(0).status;
-    assert_eq!(status.phases.len(), certificate::PHASES_MAX);
+    assert_eq!(status.phases.len(), input::PHASES_MAX);
     for name in ["cgroup", "volumes", "sandbox", "network", "ready"] {
         phase(&status, name);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::birth::testdata::place;
-use crate::kernel::birth::{Begun, Ended, Segment};
+use crate::kernel::recorder::{Begun, Ended, Segment};
 
 #[test]
 fn crio_and_systemd_name_the_same_pod() {

@@ -1,12 +1,12 @@
 //! How a birth begins, goes on after it failed, and is forgotten: by the cgroups that are made. Pure.
 
-use super::super::log::in_path;
+use super::super::places::in_path;
 use super::super::story::Named;
 use super::birth::{Birth, Restart, State};
 use super::{Births, nanos};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::Instant;
-use crate::kernel::birth::CgroupMade;
+use crate::kernel::recorder::CgroupMade;
 
 impl Births {
     pub(super) fn made(&mut self, made: &CgroupMade, now: Instant) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::certificate::{Certificate, since};
+use super::super::certificate::Certificate;
 use super::super::failure::{self, Cause};
+use super::super::input::since;
 use crate::api::BirthFailure;
 use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodIndex, PodRecord};

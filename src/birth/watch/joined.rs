@@ -2,7 +2,7 @@
 
 use super::super::certificate::Certificate;
 use super::super::failure;
-use super::super::log::in_path;
+use super::super::places::in_path;
 use super::super::story::{Phase, Story};
 use super::birth::{Birth, State};
 use super::{Births, missing, trace_id};

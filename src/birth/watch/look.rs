@@ -1,8 +1,9 @@
 //! Looking at one birth: is it over, and what is certified of it. Pure.
 
-use super::super::certificate::{self, Certificate, Input, Knows};
+use super::super::certificate::{self, Certificate};
 use super::super::failure;
-use super::super::log::in_path;
+use super::super::input::{Input, Knows};
+use super::super::places::in_path;
 use super::super::story::{Container, Named, Story, Subject};
 use super::birth::{Birth, State};
 use super::verdict::verdict;
@@ -12,7 +13,7 @@ use crate::attribution::paths::PodId;
 use crate::attribution::pods::{ContainerKind, ContainerRecord, PodRecord};
 use crate::attribution::{Workload, WorkloadKind};
 use crate::kernel::Instant;
-use crate::kernel::birth::SegmentId;
+use crate::kernel::recorder::SegmentId;
 
 impl Births {
     /// Looks at a birth: is it over?

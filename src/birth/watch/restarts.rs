@@ -1,13 +1,14 @@
 //! Containers that are started again in pods that run.
 
-use super::super::certificate::{self, Certificate, Input, Knows};
+use super::super::certificate::{self, Certificate};
 use super::super::failure;
+use super::super::input::{Input, Knows};
 use super::super::story::{Story, Subject};
 use super::birth::{Birth, Restart};
 use super::{Births, Numbers, nanos};
 use crate::api::{BirthOutcome, PodBirthCertificateStatus, Source};
 use crate::kernel::Instant;
-use crate::kernel::birth::SegmentId;
+use crate::kernel::recorder::SegmentId;
 
 impl Births {
     pub(super) fn restarts(

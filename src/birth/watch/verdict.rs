@@ -1,7 +1,7 @@
 //! Whether a birth is over, and how it ended. Pure.
 
-use super::super::certificate::{self, since};
 use super::super::failure::{self, Found};
+use super::super::input::{self, since};
 use super::super::story::Story;
 use super::birth::Birth;
 use super::{Options, nanos};
@@ -50,7 +50,7 @@ pub fn verdict(
     }
     (now.mono_ns >= deadline).then(|| {
         let furthest = failure::furthest(story);
-        let why = format!("it was not Ready after {}", certificate::length(since(birth.zero, now.mono_ns)));
+        let why = format!("it was not Ready after {}", input::length(since(birth.zero, now.mono_ns)));
         (BirthOutcome::Unfinished, Some(failure::failure(furthest, None, "TimedOut", Some(why))))
     })
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// The kernel's BTF: whether it can be read, and whether it has what the probes would use. All false
-/// where it cannot be read.
+/// where it cannot be read, and what a recorded host has no word of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Btf {
     /// Why it cannot be read; `None` if it can.
     pub error: Option<String>,

@@ -41,16 +41,23 @@ impl Trial {
     }
 }
 
+impl Default for Trial {
+    /// Of a program that was not tried, as on a host that was recorded before there was one.
+    fn default() -> Self {
+        Trial::LoadFails("not tried".to_owned())
+    }
+}
+
 /// Every program tried. Field names are those of the programs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Trials {
     /// A typed tracepoint.
     pub tp_btf: Trial,
     pub raw_tracepoint: Trial,
-    /// A tracepoint by way of perf and tracefs.
+    /// A tracepoint by way of perf and tracefs. Not used by any probe.
     pub tracepoint: Trial,
-    /// An iterator over cgroups, run over the tree that has the cpu controller.
+    /// An iterator over cgroups, run over the tree that has the cpu controller. Not used by any probe.
     pub iter_cgroup: Trial,
     /// The same as a program that may sleep, which asks the kernel to sum up the cgroups' CPU time.
     pub rstat_flush: Trial,
@@ -69,24 +76,26 @@ pub struct Trials {
 }
 
 impl Trials {
-    /// Tries everything. libbpf's own messages are held back meanwhile: failures are expected.
-    pub(super) fn run(trees: &Trees) -> Trials {
+    /// Tries what the probes use; everything if people ask (`all`). libbpf's own messages are held back meanwhile: failures
+    /// are expected.
+    pub(super) fn run(trees: &Trees, all: bool) -> Trials {
         let cgroup = trees.cpu_mount().and_then(|mount| File::open(mount).ok());
         let printer = libbpf_rs::set_print(None);
         let one = |name| trial(name, cgroup.as_ref());
+        let told = |name| if all { one(name) } else { Trial::default() };
         let trials = Trials {
             tp_btf: one("tp_btf"),
             raw_tracepoint: one("raw_tracepoint"),
-            tracepoint: one("tracepoint"),
-            iter_cgroup: one("iter_cgroup"),
+            tracepoint: told("tracepoint"),
+            iter_cgroup: told("iter_cgroup"),
             rstat_flush: one("rstat_flush"),
             iter_task: one("iter_task"),
             read_kernel: one("read_kernel"),
             ring_buffer: one("ring_buffer"),
             fetch_atomics: one("fetch_atomics"),
-            fentry: one("fentry"),
-            kprobe: one("kprobe"),
-            lsm: one("lsm"),
+            fentry: told("fentry"),
+            kprobe: told("kprobe"),
+            lsm: told("lsm"),
         };
         libbpf_rs::set_print(printer);
         trials

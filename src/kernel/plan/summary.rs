@@ -1,8 +1,6 @@
 //! A plan in a few lines for a log: what works, and what does not, once for each cause.
 
-use std::fmt::Display;
-
-use super::{Plan, Shortfall, Verdict};
+use super::{Plan, Planned, Shortfall};
 
 /// A line, and whether something is less than it could be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,29 +22,25 @@ impl Plan {
     pub fn summary(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut causes = Vec::new();
-        tell("cpu", &self.cpu, &mut lines, &mut causes);
-        tell("cgroups", &self.cgroups, &mut lines, &mut causes);
-        tell("births", &self.births, &mut lines, &mut causes);
+        for planned in self.probes() {
+            tell(planned, &mut lines, &mut causes);
+        }
         lines.extend(causes.iter().map(|cause| Line { lacking: true, text: cause.text() }));
         lines
     }
 }
 
-fn tell<'p, H: Display>(
-    probe: &str,
-    verdict: &'p Verdict<H>,
-    lines: &mut Vec<Line>,
-    causes: &mut Vec<Cause<'p>>,
-) {
-    let told = match verdict {
-        Verdict::Working { hook } => {
+fn tell<'p>(planned: Planned<'p>, lines: &mut Vec<Line>, causes: &mut Vec<Cause<'p>>) {
+    let Planned { probe, hook, shortfalls } = planned;
+    let told = match hook {
+        Some(hook) if shortfalls.is_empty() => {
             lines.push(Line { lacking: false, text: format!("{probe}: working ({hook})") });
             return;
         }
-        Verdict::Degraded { hook, .. } => format!("{probe}: degraded ({hook})"),
-        Verdict::Unavailable(_) => format!("{probe}: unavailable"),
+        Some(hook) => format!("{probe}: degraded ({hook})"),
+        None => format!("{probe}: unavailable"),
     };
-    for shortfall in verdict.shortfalls() {
+    for shortfall in shortfalls {
         let known = causes.iter_mut().find(|known| known.shortfall.cause == shortfall.cause);
         match known {
             None => causes.push(Cause { shortfall, probes: vec![told.clone()], count: 1 }),

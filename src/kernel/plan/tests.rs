@@ -2,7 +2,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::kernel::cpu::ThrottleClock;
 use crate::kernel::facts::Trial;
+use crate::kernel::recorder::Entry;
+use crate::kernel::{Hierarchy, Hook};
 
 fn hosts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hosts")
@@ -126,9 +129,7 @@ fn each_recorded_host_is_told_in_words_once_a_cause() {
             assert!(lines.iter().any(|line| line.text.contains(probe)), "{host}: {probe}{lines:?}");
         }
         assert!(lines.iter().all(|line| !line.text.contains(['{', '\n'])), "{host}: {lines:?}");
-        let shortfalls =
-            [planned.cpu.shortfalls(), planned.cgroups.shortfalls(), planned.births.shortfalls()];
-        for shortfall in shortfalls.concat() {
+        for shortfall in planned.probes().flat_map(|probe| probe.shortfalls) {
             let telling = lines.iter().filter(|line| line.text.contains(&shortfall.cause)).count();
             assert_eq!(telling, 1, "{host}: {} in {lines:?}", shortfall.cause);
         }
@@ -286,4 +287,21 @@ fn versions() {
         kernel.release = release.to_string();
         assert_eq!(kernel.at_least(6, 6), expected, "{release}");
     }
+}
+
+/// A probe that is new asks for facts that no host recorded before has: such a host reads as one whose kernel lacks them.
+#[test]
+fn a_host_recorded_before_a_fact_was_asked_for_lacks_it() {
+    let path = hosts().join("debian-6.12-v2.json");
+    let mut host: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).expect("recorded")).expect("JSON");
+    for (part, fact) in [("btf", "sys_enter"), ("trials", "iter_task")] {
+        assert!(host[part].as_object_mut().expect("facts").remove(fact).is_some(), "{part}.{fact}");
+    }
+    let facts: Facts = serde_json::from_value(host.clone()).expect("facts");
+    assert!(!facts.btf.sys_enter && !facts.trials.iter_task.works());
+    assert!(matches!(plan(&facts).births, Verdict::Unavailable(_)));
+    // What was written by a later program is no fact of this one's.
+    host["btf"]["of_tomorrow"] = true.into();
+    assert!(serde_json::from_value::<Facts>(host).is_err());
 }

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Now, PodKey, Rules, Stored, Taken, Verdict, Want};
+use super::{Now, PodKey, Rules, Stored, Taken, Want, render};
 use crate::api::{
     KernelWhisper, MetricsSay, Remediation, Severity, SignalEvidence, SignalKind, Source, WhisperState,
 };
-use crate::reconciler::ingest::Said;
-use crate::reconciler::metrics_api::{self, PodMetrics, Silence};
+use crate::reconciler::metrics;
 use crate::reconciler::recommend::{Recommendation, recommend};
-use crate::reconciler::render;
-use crate::reconciler::report::{Evidence, Report};
+use crate::reconciler::report::{Evidence, PodMetrics, Report, Said, Silence, Verdict};
 use crate::reconciler::resize::step;
 
 /// Signals of one pod; the schema allows 256.
@@ -254,9 +252,9 @@ impl PodState {
         let report = &said.report;
         let mut newest = None;
         for metrics in &self.snapshots {
-            let Some(mut say) = metrics_api::say(metrics, &said.pod) else { continue };
+            let Some(mut say) = metrics::say(metrics, &said.pod) else { continue };
             self.carry_over(&mut say);
-            if metrics_api::beside(&mut say, &report.container, &report.history) {
+            if metrics::beside(&mut say, &report.container, &report.history) {
                 return Some(say);
             }
             newest.get_or_insert(say);

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use super::pod::SIGNALS_MAX;
 use super::*;
 use crate::api::{CpuNumbers, RemediationState, Severity, SignalEvidence, SignalKind, Source, WhisperState};
-use crate::reconciler::metrics_api::{self, Silence};
-use crate::reconciler::report::{ContainerFacts, NamedNeighbour, NodeFacts, PodFacts, Report};
+use crate::reconciler::report::{
+    Answer, ContainerFacts, NamedNeighbour, NodeFacts, PodFacts, Report, Silence,
+};
 use crate::signals::HistoryPoint;
 
 const MINUTE: u64 = 60;
@@ -625,7 +626,7 @@ fn names_withheld_from_now_on_leave_the_objects_that_are_there() {
 fn metrics_stand_beside_the_kernel() {
     let mut b = Bench::new(Rules::default());
     b.seconds = 100;
-    let metrics = |b: &Bench, offset: i64| -> metrics_api::Answer {
+    let metrics = |b: &Bench, offset: i64| -> Answer {
         Ok(Arc::new(
             serde_json::from_value(serde_json::json!({
                 "timestamp": b.wall(offset).to_string(), "window": "10s",

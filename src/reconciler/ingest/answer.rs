@@ -4,7 +4,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
-use super::auth::Denied;
+use crate::reconciler::refusal::Denied;
 
 /// A caller who is not let in.
 pub(super) fn turned_away(denied: Denied, say: impl FnOnce(StatusCode, String) -> Response) -> Response {

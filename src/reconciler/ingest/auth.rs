@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::reconciler::faults::{Fault, FaultLog};
 use crate::reconciler::memo::Memo;
+use crate::reconciler::refusal::Denied;
 
 /// A token withdrawn is still taken for so long.
 const KEEP: Duration = Duration::from_secs(60);
@@ -38,19 +39,6 @@ pub enum Scope {
     Cluster,
     /// Only pods of this node.
     Node(String),
-}
-
-/// Why a caller is turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    #[error("authorization: a bearer token is needed, bound to the audience this reconciler is told")]
-    NoToken,
-    #[error("authorization: the token is not accepted by the cluster for this audience")]
-    BadToken,
-    #[error("authorization: RBAC does not allow this caller to post here")]
-    NotAllowed,
-    #[error("the token cannot be reviewed now, try again")]
-    Busy,
 }
 
 /// Reviews tokens.

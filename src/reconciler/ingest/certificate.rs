@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::check;
-use super::refusal::{Reason, Refusal};
 use crate::api::{BirthNumbers, PodBirthCertificateStatus, SignalEvidence, SignalKind, Source};
 use crate::bounds::{self, ACTION, DNS_NAME, PROGRAM, SENTENCE, WORD};
+use crate::reconciler::refusal::{Reason, Refusal};
 use crate::reconciler::report::Report;
 use crate::sinks::names::birth as attr;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::refusal::{Reason, Refusal};
 use crate::api::{is_label, is_object_name};
+use crate::reconciler::refusal::{Reason, Refusal};
 
 /// What was said longer ago than this says nothing of now.
 pub const PAST_MAX: Duration = Duration::from_secs(3600);

@@ -9,9 +9,9 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 
 use super::certificate::{self, Certified};
 use super::check;
-use super::refusal::{Reason, Refusal};
 use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
 use crate::bounds;
+use crate::reconciler::refusal::{Reason, Refusal};
 use crate::reconciler::report::{NamedNeighbour, Report};
 use crate::signals::HistoryPoint;
 use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};

@@ -6,9 +6,9 @@ pub mod auth;
 pub mod certificate;
 mod check;
 pub mod decode;
+mod logs;
 pub mod otlp;
 mod otlp_http;
-pub mod refusal;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use arc_swap::ArcSwapOption;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-pub use auth::{Denied, Gatekeeper, Scope};
-pub use refusal::{Reason, Refusal};
+pub use super::refusal::{Denied, NotTaken, Reason, Refusal};
+pub use auth::{Gatekeeper, Scope};
 
 use super::faults::{Fault, FaultLog};
-use super::metrics_api::{Answer, MetricsApi, Silence};
+use super::metrics_api::MetricsApi;
 use super::nodes::Nodes;
 use super::pods::Pods;
-use super::report::{NodeFacts, PodFacts, Report};
+use super::report::{NodeFacts, PodFacts, Report, Said, Silence};
 use super::telemetry::Telemetry;
 use crate::api::Source;
 
@@ -33,26 +33,6 @@ use crate::api::Source;
 const PARALLEL: usize = 32;
 /// How long a sender waits for room behind the ingest before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A report whose pod exists, with what was found out about it on the way in.
-#[derive(Clone, Debug)]
-pub struct Said {
-    pub report: Report,
-    pub pod: Arc<PodFacts>,
-    pub metrics: Answer,
-    pub node: NodeFacts,
-}
-
-/// Why a report was not taken.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum NotTaken {
-    /// It is wrong, and will be wrong again.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-    /// Nothing is wrong with it: send it again.
-    #[error("{0}, try again")]
-    Later(&'static str),
-}
 
 /// The way from the ingest to the desired state. While this replica does not lead it is closed.
 pub struct Intake {

@@ -10,28 +10,21 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
-};
-use tokio::time::Instant;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::auth::{Denied, Gatekeeper, Scope};
-use super::certificate::Certified;
-use super::decode::{Decoded, decode};
-use super::refusal::Reason;
-use super::{Intake, NotTaken, otlp_http};
-use crate::api::Source;
-use crate::reconciler::births::{Births, OnItsWay, WRITTEN_WITHIN};
+use super::auth::{Gatekeeper, Scope};
+use super::logs::Logs;
+pub use super::logs::MESSAGE_MAX;
+use super::{Intake, otlp_http};
+use crate::reconciler::births::Births;
+use crate::reconciler::refusal::{Denied, Reason};
 use crate::reconciler::serve::VerifiedPeer;
 use crate::reconciler::telemetry::Telemetry;
 
-/// Largest message, after decompression. Agents and collectors split below this.
-pub const MESSAGE_MAX: usize = 4 << 20;
 /// RBAC paths: to speak for any pod (a collector), or for those of the token's own node (an agent).
 pub const PATHS: [&str; 2] = ["/otlp/cluster", "/otlp/node"];
 /// When a sender that was told to come again should do so.
@@ -44,7 +37,7 @@ pub fn router(
     gatekeeper: Arc<Gatekeeper>,
     telemetry: Arc<Telemetry>,
 ) -> Router {
-    let logs = Logs { intake, births, telemetry: telemetry.clone() };
+    let logs = Logs::new(intake, births, telemetry.clone());
     let service = LogsServiceServer::new(logs.clone())
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
@@ -96,94 +89,6 @@ async fn admit(
 fn is_served(request: &Request) -> bool {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     request.uri().path() == otlp_http::PATH || kind.is_some_and(|kind| kind.starts_with("application/grpc"))
-}
-
-/// Both services are this one.
-#[derive(Clone)]
-pub(super) struct Logs {
-    intake: Arc<Intake>,
-    births: Arc<Births>,
-    telemetry: Arc<Telemetry>,
-}
-
-impl Logs {
-    /// Counts a message that is none.
-    pub(super) fn malformed(&self) {
-        self.telemetry.refused("otlp", Reason::Malformed, 1);
-    }
-
-    /// Takes one message for a sender with this scope.
-    ///
-    /// # Errors
-    /// Why to send all of it again.
-    pub(super) async fn take(
-        &self,
-        message: ExportLogsServiceRequest,
-        scope: &Scope,
-    ) -> Result<ExportLogsServiceResponse, String> {
-        let mut decoded = Decoded::default();
-        let now = Timestamp::now();
-        for logs in &message.resource_logs {
-            decode(logs, now, &mut decoded);
-        }
-        drop(message);
-        let Decoded { reports, births, mut refused, left_out, ignored, unread } = decoded;
-        self.telemetry.ignored(ignored);
-        match self.intake.take(reports, scope).await {
-            Ok(more) => refused.extend(more),
-            Err(NotTaken::Refused(refusal)) => refused.push(refusal),
-            Err(later) => return Err(later.to_string()),
-        }
-        let mut on_their_way = Vec::new();
-        for certified in births {
-            match self.birth(&certified, scope).await {
-                Ok(birth) => {
-                    on_their_way.extend(birth);
-                    self.telemetry.taken(Source::Kernel);
-                }
-                Err(NotTaken::Refused(refusal)) => {
-                    refused.push(refusal);
-                    continue;
-                }
-                Err(later) => return Err(later.to_string()),
-            }
-            // Said once: a restart's event repeats the birth.
-            if let Some(slow) = certified.slow().filter(|_| certified.status.restarts.is_empty())
-                && let Err(later) = self.intake.take(vec![slow], scope).await
-            {
-                return Err(later.to_string());
-            }
-        }
-        let by = Instant::now() + WRITTEN_WITHIN;
-        for birth in on_their_way {
-            birth.written(by).await.map_err(|later| later.to_string())?;
-        }
-        refused.iter().for_each(|r| self.telemetry.refused("otlp", r.reason, 1));
-        self.telemetry.refused("otlp", Reason::TooMuch, unread);
-        self.telemetry.refused("otlp", Reason::LeftOut, left_out.len() as u64);
-        let rejected = refused.len() as u64 + unread;
-        let first = match (refused.first(), left_out.first()) {
-            (Some(refused), _) => Some(refused.to_string()),
-            (None, _) if unread > 0 => Some("too many log records in one request".to_owned()),
-            // Nothing was rejected: a warning, as the specification has it.
-            (None, Some(wrong)) => Some(format!("taken without what is wrong of it: {wrong}")),
-            (None, None) => None,
-        };
-        let partial = first.map(|error_message| ExportLogsPartialSuccess {
-            rejected_log_records: i64::try_from(rejected).unwrap_or(i64::MAX),
-            error_message,
-        });
-        if let Some(partial) = &partial {
-            tracing::debug!(rejected, error = partial.error_message, "OTLP log records refused");
-        }
-        Ok(ExportLogsServiceResponse { partial_success: partial })
-    }
-
-    async fn birth(&self, certified: &Certified, scope: &Scope) -> Result<Option<OnItsWay>, NotTaken> {
-        let pod = self.intake.pod(&certified.namespace, &certified.pod, Some(&certified.uid)).await?;
-        pod.may_be_told_of(scope)?;
-        self.births.certified(certified, &pod).await
-    }
 }
 
 #[tonic::async_trait]

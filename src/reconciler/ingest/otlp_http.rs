@@ -15,8 +15,9 @@ use prost::Message;
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::answer;
-use super::auth::{Denied, Scope};
-use super::otlp::{Logs, MESSAGE_MAX};
+use super::auth::Scope;
+use super::logs::{Logs, MESSAGE_MAX};
+use crate::reconciler::refusal::Denied;
 
 /// As the OTLP specification has it.
 pub const PATH: &str = "/v1/logs";

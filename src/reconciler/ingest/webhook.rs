@@ -15,10 +15,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::auth::{Gatekeeper, Scope};
-use super::refusal::Reason;
 use super::{Intake, NotTaken, answer};
 use crate::reconciler::births::Births;
 use crate::reconciler::health::Health;
+use crate::reconciler::refusal::Reason;
 use crate::reconciler::telemetry::Telemetry;
 
 pub mod event;

@@ -3,7 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::signals::window::{Counters, Growth, SLOTS, Window, nanos};
+use crate::signals::culprits::SLOTS;
+use crate::signals::window::{Counters, Growth, Window, nanos};
 
 const LENGTH: Duration = Duration::from_secs(10);
 

@@ -1,22 +1,8 @@
-//! The reasons for which the agent loses something.
+//! The reasons for which the agent loses something, but for its probes, which name their own ([`crate::kernel::Loss`]).
 
 /// Why something was lost: the values of `kernel_gossip.agent.loss.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Switches of cgroups for which the kernel's table had no slot.
-    SlotsExhausted,
-    /// Context switches the kernel did not tell of; the wait before and the run after each are not counted.
-    SwitchMissed,
-    /// Stalls not in the throttled time by the wall, because others of the cgroup ended at that moment.
-    StallUnjoined,
-    /// Pairs of victim and culprit that began again at zero, to make room in the kernel's table.
-    PairEvicted,
-    /// Readings in which not all pairs of victim and culprit could be read.
-    PairUnread,
-    /// Cgroups made or removed of which the kernel could not tell at once; a walk of the trees finds them.
-    CgroupEvent,
-    /// Cgroups that could not be read.
-    UnreadableCgroup,
     /// Cgroups whose path follows no known rule.
     UnknownPath,
     /// Cgroups that had numbers before their path was known.
@@ -27,10 +13,6 @@ pub enum Loss {
     BundleMissed,
     /// Cgroups not taken in because there were too many.
     CgroupDropped,
-    /// Processes of a pod's start that were not recorded because there were too many.
-    BirthSegments,
-    /// Events of pods' starts that did not fit the kernel's buffer.
-    BirthEvents,
     /// Pairs of victim and culprit not taken in because there were too many.
     PairDropped,
     /// Samples not judged because too many workloads were watched.
@@ -66,21 +48,12 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 32] = [
-        Loss::SlotsExhausted,
-        Loss::SwitchMissed,
-        Loss::StallUnjoined,
-        Loss::PairEvicted,
-        Loss::PairUnread,
-        Loss::CgroupEvent,
-        Loss::UnreadableCgroup,
+    pub const ALL: [Loss; 23] = [
         Loss::UnknownPath,
         Loss::UnresolvedCgroup,
         Loss::LateName,
         Loss::BundleMissed,
         Loss::CgroupDropped,
-        Loss::BirthSegments,
-        Loss::BirthEvents,
         Loss::PairDropped,
         Loss::SampleUntracked,
         Loss::BlameUntracked,
@@ -103,20 +76,11 @@ impl Loss {
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Loss::SlotsExhausted => "slots_exhausted",
-            Loss::SwitchMissed => "switch_missed",
-            Loss::StallUnjoined => "stall_unjoined",
-            Loss::PairEvicted => "pair_evicted",
-            Loss::PairUnread => "pair_unread",
-            Loss::CgroupEvent => "cgroup_event",
-            Loss::UnreadableCgroup => "unreadable_cgroup",
             Loss::UnknownPath => "unknown_path",
             Loss::UnresolvedCgroup => "unresolved_cgroup",
             Loss::LateName => "late_name",
             Loss::BundleMissed => "bundle_missed",
             Loss::CgroupDropped => "cgroup_dropped",
-            Loss::BirthSegments => "birth_segments",
-            Loss::BirthEvents => "birth_events",
             Loss::PairDropped => "pair_dropped",
             Loss::SampleUntracked => "sample_untracked",
             Loss::BlameUntracked => "blame_untracked",
@@ -141,14 +105,6 @@ impl Loss {
     /// Of a table that is full: what is missing now, and what to set. `None`: no table, or its owner tells.
     pub fn advice(self) -> Option<&'static str> {
         match self {
-            Loss::SlotsExhausted => Some(
-                "more cgroups run than the CPU probe has counters for, the others have no wait, stalls and \
-                 neighbours: raise `agent.max_cgroups`",
-            ),
-            Loss::PairEvicted => Some(
-                "more pairs of cgroups keep each other waiting than the kernel's table holds, those with the least \
-                 wait begin again at zero: neighbours with little wait may go unnamed; there is no setting for it",
-            ),
             Loss::CgroupDropped => Some(
                 "more cgroups than can be known (65536), the others have no numbers: fewer on this node, for \
                  there is no setting for it",
@@ -167,10 +123,6 @@ impl Loss {
                 "more workloads ended at once than are kept (1024), the last numbers of the eldest are not \
                  exported, or not on /metrics for a minute; there is no setting for it",
             ),
-            Loss::BirthSegments => Some(
-                "more processes than the kernel's table holds took part in pods' starts: the certificates of these \
-                 starts say that they lack some; there is no setting for it",
-            ),
             Loss::BirthDropped => Some(
                 "more pods start at once than are watched (1024), the others get no certificate; there is no setting for it",
             ),
@@ -178,16 +130,10 @@ impl Loss {
                 "more records of pods' starts than are kept: certificates of these starts say that they lack some; \
                  there is no setting for it",
             ),
-            Loss::SwitchMissed
-            | Loss::StallUnjoined
-            | Loss::PairUnread
-            | Loss::CgroupEvent
-            | Loss::UnreadableCgroup
-            | Loss::UnknownPath
+            Loss::UnknownPath
             | Loss::UnresolvedCgroup
             | Loss::LateName
             | Loss::BundleMissed
-            | Loss::BirthEvents
             | Loss::TerminalDropped
             | Loss::ScrapeRefused
             | Loss::TooLarge

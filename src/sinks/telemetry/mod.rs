@@ -23,12 +23,13 @@ use super::points::Value;
 use crate::api::BirthOutcome;
 use crate::attribution::{Attributed, AttributionLosses};
 use crate::birth::{Certificate, Phase};
-use crate::kernel::{Log2Histogram, Losses, ProgramCost};
+use crate::kernel::{self, Log2Histogram, ProgramCost};
 
 /// The agent's numbers about itself. Shared; every part writes what it knows.
 #[derive(Debug, Default)]
 pub struct SelfStats {
     losses: [AtomicU64; Loss::ALL.len()],
+    of_probes: OfProbes,
     map_bytes: AtomicU64,
     latest: Mutex<Latest>,
     durations: Mutex<Durations>,
@@ -39,6 +40,22 @@ pub struct SelfStats {
     /// The SDK's histograms of the same durations, by metric.
     histograms: Mutex<BTreeMap<&'static str, Histogram<f64>>>,
     otlp: OnceLock<Arc<OtlpSink>>,
+}
+
+/// What the probes lost, each reason once.
+#[derive(Debug)]
+struct OfProbes(Vec<(kernel::Loss, AtomicU64)>);
+
+impl Default for OfProbes {
+    fn default() -> Self {
+        let mut all: Vec<(kernel::Loss, AtomicU64)> = Vec::new();
+        for why in kernel::probes::losses() {
+            if all.iter().all(|(known, _)| known.reason != why.reason) {
+                all.push((why, AtomicU64::default()));
+            }
+        }
+        OfProbes(all)
+    }
 }
 
 /// What the last reading said.
@@ -68,19 +85,14 @@ impl Durations {
 impl SelfStats {
     /// Notes what a reading says about the agent.
     pub fn observe(&self, reading: &Attributed) {
+        for (why, count) in &self.of_probes.0 {
+            let of_reason = reading.losses.iter().filter(|lost| lost.why.reason == why.reason);
+            let total = of_reason.map(|lost| lost.total).sum();
+            if count.swap(total, Ordering::Relaxed) == 0 && total > 0 {
+                Self::tell(why.reason, why.advice);
+            }
+        }
         // Taken apart by name, so that a loss that is added cannot be forgotten here.
-        let Losses {
-            slots_exhausted,
-            blame_dropped_ns,
-            blame_unnamed_ns,
-            switches_missed,
-            stalls_unjoined,
-            pairs_evicted,
-            pairs_unread,
-            cgroup_events,
-            unreadable_cgroups,
-            births,
-        } = reading.losses;
         let AttributionLosses {
             unknown_shapes,
             unresolved_ids,
@@ -90,15 +102,6 @@ impl SelfStats {
             pods_known,
         } = reading.attribution;
         for (loss, total) in [
-            (Loss::SlotsExhausted, slots_exhausted),
-            (Loss::SwitchMissed, switches_missed),
-            (Loss::StallUnjoined, stalls_unjoined),
-            (Loss::PairEvicted, pairs_evicted),
-            (Loss::PairUnread, pairs_unread),
-            (Loss::CgroupEvent, cgroup_events),
-            (Loss::UnreadableCgroup, unreadable_cgroups),
-            (Loss::BirthSegments, births.segments),
-            (Loss::BirthEvents, births.events + births.cgroups),
             (Loss::UnknownPath, unknown_shapes),
             (Loss::UnresolvedCgroup, unresolved_ids),
             (Loss::BundleMissed, bundles_missed),
@@ -112,7 +115,7 @@ impl SelfStats {
         latest.programs.clone_from(&reading.programs);
         latest.workloads = reading.samples.len();
         latest.pods = pods_known;
-        latest.blame_lost_ns = blame_dropped_ns + blame_unnamed_ns;
+        latest.blame_lost_ns = reading.blame_lost_ns;
     }
 
     /// Notes how long a reading took, from the kernel to the sinks.
@@ -165,22 +168,21 @@ impl SelfStats {
     pub fn set_lost(&self, why: Loss, total: u64) {
         let before = self.losses[why as usize].swap(total, Ordering::Relaxed);
         if before == 0 && total > 0 {
-            Self::tell(why);
+            Self::tell(why.as_str(), why.advice());
         }
     }
 
     /// Counts one more loss; the log, likewise.
     pub fn lost(&self, why: Loss) {
         if self.losses[why as usize].fetch_add(1, Ordering::Relaxed) == 0 {
-            Self::tell(why);
+            Self::tell(why.as_str(), why.advice());
         }
     }
 
-    fn tell(why: Loss) {
-        if let Some(advice) = why.advice() {
+    fn tell(reason: &str, advice: Option<&str>) {
+        if let Some(advice) = advice {
             tracing::warn!(
-                "{advice} (said once; counted in kernel_gossip_agent_losses_total, reason=\"{}\")",
-                why.as_str()
+                "{advice} (said once; counted in kernel_gossip_agent_losses_total, reason=\"{reason}\")"
             );
         }
     }
@@ -197,7 +199,7 @@ impl SelfStats {
     }
 
     /// What was lost so far, by reason.
-    fn losses(&self) -> impl Iterator<Item = (Loss, u64)> {
+    fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         if let Some(otlp) = self.otlp.get() {
             for (lane, [dropped, refused, rejected]) in [
                 (Lane::Metrics, [Loss::MetricsQueueFull, Loss::MetricsRefused, Loss::MetricsRejected]),
@@ -211,7 +213,9 @@ impl SelfStats {
             }
             self.set_lost(Loss::TooLarge, otlp.too_large());
         }
-        Loss::ALL.into_iter().map(|loss| (loss, self.losses[loss as usize].load(Ordering::Relaxed)))
+        let own = Loss::ALL.into_iter().map(|loss| (loss.as_str(), &self.losses[loss as usize]));
+        let all = self.of_probes.0.iter().map(|(why, count)| (why.reason, count)).chain(own);
+        all.map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 
@@ -241,7 +245,7 @@ pub static SELF_SOURCES: [SelfSource; metric::AGENT.len()] = [
     SelfSource {
         metric: &metric::AGENT_LOSSES,
         points: |stats, emit| {
-            stats.losses().for_each(|(loss, total)| emit(&[loss.as_str()], Value::Count(total)));
+            stats.losses().for_each(|(reason, total)| emit(&[reason], Value::Count(total)));
         },
     },
     SelfSource {
@@ -340,6 +344,21 @@ fn resident_memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::cgroups::CgroupLosses;
+    use crate::kernel::cpu::CpuLosses;
+    use crate::kernel::recorder::BirthLosses;
+
+    /// Two probes may lose something for the same reason.
+    #[test]
+    fn losses_of_one_reason_add_up() {
+        let stats = SelfStats::default();
+        let mut reading = Attributed::default();
+        reading.losses.extend(CgroupLosses { made: 2, ..CgroupLosses::default() }.by_reason());
+        reading.losses.extend(BirthLosses { events: 5, ..BirthLosses::default() }.by_reason());
+        stats.observe(&reading);
+        let told: Vec<_> = stats.losses().filter(|(reason, _)| *reason == "birth_events").collect();
+        assert_eq!(told, [("birth_events", 7)]);
+    }
 
     /// Some losses are counted elsewhere than in a reading.
     #[test]
@@ -348,8 +367,9 @@ mod tests {
         let elsewhere = [Loss::LateName, Loss::TerminalDropped, Loss::SampleUntracked, Loss::BirthDropped];
         elsewhere.iter().for_each(|loss| stats.set_lost(*loss, 3));
         stats.observe(&Attributed::default());
-        for (loss, total) in stats.losses() {
-            assert_eq!(total, if elsewhere.contains(&loss) { 3 } else { 0 }, "{loss:?}");
+        for (reason, total) in stats.losses() {
+            let is_elsewhere = elsewhere.iter().any(|loss| loss.as_str() == reason);
+            assert_eq!(total, if is_elsewhere { 3 } else { 0 }, "{reason}");
         }
     }
 
@@ -364,15 +384,18 @@ mod tests {
         let mut reading = Attributed::default();
         stats.observe(&reading);
         assert_eq!(said("slots_exhausted"), [""; 0]);
-        (reading.losses.slots_exhausted, reading.losses.pairs_evicted) = (877, 8192);
+        let lost =
+            |slots, pairs| CpuLosses { slots_exhausted: slots, pairs_evicted: pairs, ..CpuLosses::default() };
+        reading.losses = lost(877, 8192).by_reason().to_vec();
         stats.observe(&reading);
-        reading.losses.slots_exhausted = 73_118;
+        reading.losses = lost(73_118, 8192).by_reason().to_vec();
         stats.observe(&reading);
         let slots = said("slots_exhausted");
         assert!(slots.len() == 1 && slots[0].contains("raise `agent.max_cgroups`"), "{slots:?}");
         assert_eq!(said("pair_evicted").len(), 1);
         // Losses that are no full table's are counted alone.
-        stats.set_lost(Loss::SwitchMissed, 5);
+        reading.losses = CpuLosses { switches_missed: 5, ..CpuLosses::default() }.by_reason().to_vec();
+        stats.observe(&reading);
         assert_eq!(said("switch_missed"), [""; 0]);
         (0..3).for_each(|_| stats.lost(Loss::BirthDropped));
         assert_eq!(said("birth_dropped").len(), 1);

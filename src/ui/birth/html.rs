@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthCost, BirthOutcome};
-use crate::birth::certificate::length;
+use crate::birth::input::length;
 use crate::plain::plain;
 use crate::sinks::birth_text::{headline, slow};
 

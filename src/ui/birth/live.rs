@@ -8,18 +8,19 @@ use tokio::sync::oneshot;
 use super::View;
 use crate::api::{BirthFailure, BirthOutcome, MissingPart};
 use crate::attribution::bundle::Bundles;
-use crate::birth::certificate::{self, Input, Knows, failed};
+use crate::birth::certificate;
 use crate::birth::failure;
 use crate::birth::hints::{Hints, Role, Verb};
+use crate::birth::input::{self, Input, Knows, failed};
 use crate::birth::log::Log;
 use crate::birth::run::known;
 use crate::birth::story::{Named, Phase, Story, Subject};
 use crate::birth::watch::records_lost;
-use crate::kernel::birth::{Begun, Entry, Record};
-use crate::kernel::driver::{Driver, DriverOptions, Storage, now};
+use crate::kernel::driver::{Driver, DriverOptions, Storage};
 use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::plan;
-use crate::kernel::{CgroupChange, Hierarchy};
+use crate::kernel::recorder::{Begun, Entry, Record};
+use crate::kernel::{CgroupChange, Hierarchy, clock};
 
 /// A container that listens does so within this time of its program's start.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -91,7 +92,7 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>, known: K
         }
         if found.is_none() {
             // What led to a container that is yet to be started.
-            log.forget(now().mono_ns.saturating_sub(KEPT.as_nanos() as u64), |_, _| false);
+            log.forget(clock::now().saturating_sub(KEPT.as_nanos() as u64), |_, _| false);
             if found.is_none() && wait.is_some_and(|wait| begun.elapsed() >= wait) {
                 bail!("no container was started within {} s", begun.elapsed().as_secs());
             }
@@ -131,7 +132,7 @@ fn verdict(story: &Story, since: Instant) -> Option<Verdict> {
     if let Some(failure) = failure::exited(container) {
         return Some((BirthOutcome::Failed, Some(failure)));
     }
-    let exec = container.exec_ns.map(|ns| Duration::from_nanos(now().mono_ns.saturating_sub(ns)));
+    let exec = container.exec_ns.map(|ns| Duration::from_nanos(clock::now().saturating_sub(ns)));
     if container.listen.is_some() || container.exit.is_some() || exec.is_some_and(|e| e >= SETTLE) {
         return Some((BirthOutcome::Complete, None));
     }
@@ -164,7 +165,7 @@ fn certify(
     if let Some(recorder) = driver.recorder() {
         recorder.stop(&mut records);
     }
-    let until = now();
+    let until = clock::instant();
     records.into_iter().for_each(|record| log.add(record));
     let lost = driver.birth_losses();
     let lost = lost.segments + lost.events + lost.cgroups + log.dropped;
@@ -192,6 +193,6 @@ fn certify(
         settle: SETTLE,
     };
     let (status, _) = certificate::birth(&input);
-    let shown = story.containers.first().map_or_else(|| id.to_owned(), certificate::display);
+    let shown = story.containers.first().map_or_else(|| id.to_owned(), input::display);
     View::new(&format!("container {shown}"), None, &status)
 }

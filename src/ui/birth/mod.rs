@@ -245,5 +245,5 @@ fn again(restart: &ContainerRestart) -> String {
 
 /// How much earlier it may have been.
 fn uncertain(ms: Option<f64>) -> String {
-    ms.map(|ms| format!(" (up to {} less)", crate::birth::certificate::length(ms))).unwrap_or_default()
+    ms.map(|ms| format!(" (up to {} less)", crate::birth::input::length(ms))).unwrap_or_default()
 }

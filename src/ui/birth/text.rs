@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{View, actor, again, axis, note, title, uncertain};
 use crate::api::{Actor, BirthCost, BirthOutcome, BirthPhase};
-use crate::birth::certificate::length;
+use crate::birth::input::length;
 use crate::plain::Plain;
 use crate::sinks::birth_text::{headline, slow};
 

@@ -25,7 +25,7 @@ pub struct Services {
     pub webhook: axum::Router,
     pub otlp: axum::Router,
     /// What came through: must stay empty.
-    pub through: mpsc::Receiver<kernel_gossip::reconciler::ingest::Said>,
+    pub through: mpsc::Receiver<kernel_gossip::reconciler::report::Said>,
     _role: watch::Sender<Role>,
     open: watch::Sender<bool>,
 }

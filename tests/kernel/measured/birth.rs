@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::process::{Child, Command, Stdio};
 
-use kernel_gossip::kernel::birth::{Begun, End, Entry, Record, Recorder, Segment};
+use kernel_gossip::kernel::recorder::{Begun, End, Entry, Record, Recorder, Segment};
 
 use crate::bed::births::{ended, options, segments};
 use crate::bed::until;

@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel_gossip::kernel::cpu::Hook;
-use kernel_gossip::kernel::{Blame, CpuCounters, Log2Histogram, Losses};
+use kernel_gossip::kernel::Hook;
+use kernel_gossip::kernel::cpu::CpuLosses;
+use kernel_gossip::kernel::{Blame, CpuCounters, Log2Histogram};
 use procfs::KernelVersion;
 
 use crate::bed::cgroup::{Burners, Cgroup};
@@ -144,8 +145,8 @@ fn stalls_equal_cpu_stat(hook: Hook) {
         // What the kernel does not tell of is no fault of the probe, and of a wait through many stalls some has no name.
         let unnamed = seconds(reader.losses.blame_unnamed_ns);
         assert!(unnamed <= 0.01 * seconds(ours.wait), "{name}: {unnamed} s without a name, {ours:?}");
-        let lost = Losses { switches_missed: 0, blame_unnamed_ns: 0, ..reader.losses };
-        assert_eq!(lost, Losses::default(), "{name}");
+        let lost = CpuLosses { switches_missed: 0, blame_unnamed_ns: 0, ..reader.losses };
+        assert_eq!(lost, CpuLosses::default(), "{name}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::bed::births::{ended, family, options, record, segments};
 use crate::bed::bundle::Bundle;
 use crate::bed::strace::{self, Calls, Strace, sum};
-use kernel_gossip::kernel::birth::{Begun, Entry, Record, Segment};
+use kernel_gossip::kernel::recorder::{Begun, Entry, Record, Segment};
 
 #[test]
 #[ignore = "needs runc, busybox and strace"]

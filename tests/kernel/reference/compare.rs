@@ -9,7 +9,7 @@ use super::terms::{Exactly, Terms};
 use crate::bed::emulated;
 use crate::kernel::cpu::{Moment, options, seconds};
 use kernel_gossip::kernel::CpuCounters;
-use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::Hook;
 
 /// A figure may differ by a hundredth, or by this where that is more, ns.
 const LEAST: u64 = 2_000_000;

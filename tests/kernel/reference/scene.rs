@@ -11,8 +11,9 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel_gossip::kernel::cpu::Hook;
-use kernel_gossip::kernel::{Blame, CpuCounters, Losses};
+use kernel_gossip::kernel::Hook;
+use kernel_gossip::kernel::cpu::CpuLosses;
+use kernel_gossip::kernel::{Blame, CpuCounters};
 use procfs::process::Process;
 
 use super::load::{self, Class, DONE, Load, READY, THREAD, Thread, WORKED, Work};
@@ -118,7 +119,7 @@ pub struct Seen {
     /// And until then, in order.
     pub meanwhile: Vec<Moment>,
     pub blame: Vec<Blame>,
-    pub losses: Losses,
+    pub losses: CpuLosses,
     /// For how long the kernel says that a group was throttled by its own limit, ns.
     pub books: HashMap<u64, u64>,
     pub reference: Figures,

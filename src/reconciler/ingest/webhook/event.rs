@@ -5,12 +5,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::super::check;
-use super::super::refusal::{Reason, Refusal};
 use crate::api::{
     Actor, BirthStep, CpuNumbers, KernelStats, MemoryNumbers, NetworkNumbers, Severity, SignalEvidence,
     SignalKind, Source,
 };
 use crate::bounds;
+use crate::reconciler::refusal::{Reason, Refusal};
 use crate::reconciler::report::Report;
 
 /// Above this share of the window a reported throttling is critical, unless the sender says.

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kernel_gossip::kernel::cpu::Hook;
+use kernel_gossip::kernel::Hook;
 
 use crate::bed::cgroup::Cgroup;
 use crate::bed::{emulated, until};

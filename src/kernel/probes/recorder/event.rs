@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::By;
 use super::record::{CgroupWrite, Counters, End, Family, Listen, Namespaces, Place};
 use super::skel::types::{
     birth_ended, birth_event, birth_execed, birth_forked, birth_listened, birth_wrote, place, segment,
 };
-use super::{By, Hierarchy};
+use crate::kernel::Hierarchy;
 use crate::kernel::shared::{Wire, decode, until_nul};
 
 // SAFETY: integers alone, u64 first (generated from bpf/birth.bpf.c's own BTF).

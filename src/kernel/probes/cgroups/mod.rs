@@ -1,12 +1,16 @@
 //! The cgroups of this host: which there are, and what the kernel keeps for each by itself (cpu.stat,
 //! pressure). By the programs of `bpf/cgroups.bpf.c` where they load, from files otherwise; both give
 //! the same numbers.
+//!
+//! Inside belongs what is known of a cgroup by its directory; whose it is, `attribution` says.
 
 mod changes;
 mod files;
 mod iterator;
+mod losses;
 pub mod name;
 mod parse;
+mod plan;
 mod roots;
 
 use foldhash::HashMap;
@@ -22,12 +26,13 @@ use std::time::Duration;
 use libbpf_rs::OpenObject;
 use tracing::warn;
 
+pub use losses::CgroupLosses;
+pub use plan::{Cgroups, CgroupsHook, Options};
 pub use roots::Roots;
 
-use super::birth::{By, CgroupMade};
-use super::clock::Every;
-use super::cpu::Hook;
-use super::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Losses, StatReading};
+use crate::kernel::clock::Every;
+use crate::kernel::probe::Probe;
+use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Lost, Reading, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
 use iterator::{Iterator, IteratorError};
@@ -39,6 +44,23 @@ const WALK_EVERY: Duration = Duration::from_secs(60);
 
 /// New cgroups that wait to be asked for, at most: as many as some hundred pods make in 13 trees of cgroup v1.
 const MAX_MADE: usize = 8192;
+
+impl Probe for CgroupSampler<'_> {
+    fn find(&mut self, r: &mut Reading) {
+        self.sample(r.at.mono_ns, &mut r.changes, &mut r.stats);
+    }
+
+    /// What there is was read as it was found.
+    fn read(&mut self, _reading: &mut Reading) {}
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        self.made.as_ref().and_then(|_| self.changes_fd())
+    }
+}
 
 /// What to load; the plan says.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +85,22 @@ impl Default for Storage {
     }
 }
 
+/// A cgroup was made, in any tree: also in those that are not sampled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// CLOCK_MONOTONIC, ns.
+    pub at_ns: u64,
+    /// The process that made it.
+    pub tgid: u32,
+    pub comm: String,
+    /// The tree's number, as in /proc/cgroups; 0 is v2.
+    pub hierarchy_id: u32,
+    /// kernfs id within that tree.
+    pub cgroup: u64,
+    /// Relative to the tree's root.
+    pub path: String,
+}
+
 struct Known {
     path: String,
     files: CgroupFiles,
@@ -85,7 +123,7 @@ pub struct CgroupSampler<'obj> {
     /// That the iterator leaves cgroups out was told.
     incomplete_told: bool,
     /// Cgroups of all trees that were made; `None`: nobody asks.
-    made: Option<Vec<CgroupMade>>,
+    made: Option<Vec<Made>>,
     /// Those there was no room for.
     made_lost: u64,
     /// Changes told of by events that were taken between two samples.
@@ -140,7 +178,7 @@ impl<'obj> CgroupSampler<'obj> {
     }
 
     /// Appends the cgroups that were made since the last call, in all trees.
-    pub fn take_made(&mut self, made: &mut Vec<CgroupMade>) {
+    pub fn take_made(&mut self, made: &mut Vec<Made>) {
         let mut pending = std::mem::take(&mut self.pending);
         self.take_events(&mut pending);
         self.pending = pending;
@@ -149,20 +187,9 @@ impl<'obj> CgroupSampler<'obj> {
         }
     }
 
-    /// Cgroups whose making was told of, and that [`take_made`](Self::take_made) had no room for, since loading.
-    pub fn made_lost(&self) -> u64 {
-        self.made_lost
-    }
-
     /// Appends which cgroups came and went since the last call, and the numbers of all there are at `now`
     /// (CLOCK_MONOTONIC, ns).
-    pub fn sample(
-        &mut self,
-        now: u64,
-        changes: &mut Vec<CgroupChange>,
-        stats: &mut Vec<StatReading>,
-        losses: &mut Losses,
-    ) {
+    pub fn sample(&mut self, now: u64, changes: &mut Vec<CgroupChange>, stats: &mut Vec<StatReading>) {
         self.readings += 1;
         changes.append(&mut self.pending);
         self.take_events(changes);
@@ -177,8 +204,15 @@ impl<'obj> CgroupSampler<'obj> {
             self.drop_unseen(Hierarchy::Unified, changes);
         }
         self.sample_files(now, stats);
-        losses.unreadable_cgroups = self.unreadable;
-        losses.cgroup_events = self.changes.as_ref().map_or(0, Changes::lost);
+    }
+
+    /// What was lost so far.
+    pub fn losses(&self) -> CgroupLosses {
+        CgroupLosses {
+            cgroup_events: self.changes.as_ref().map_or(0, Changes::lost),
+            unreadable_cgroups: self.unreadable,
+            made: self.made_lost,
+        }
     }
 
     /// Appends what the iterator reads; true if it visited every cgroup of the v2 tree.
@@ -224,8 +258,10 @@ impl<'obj> CgroupSampler<'obj> {
         let lost = source.drain(|event| {
             if let (Some(made), true) = (made.as_mut(), event.made) {
                 match &event.path {
-                    Some(path) if made.len() < MAX_MADE => made.push(CgroupMade {
-                        by: By { at_ns: event.at_ns, segment: None, tgid: event.tgid, comm: event.comm },
+                    Some(path) if made.len() < MAX_MADE => made.push(Made {
+                        at_ns: event.at_ns,
+                        tgid: event.tgid,
+                        comm: event.comm,
                         hierarchy_id: event.hierarchy,
                         cgroup: event.id,
                         path: path.clone(),
@@ -360,14 +396,14 @@ fn load_changes(
 }
 
 /// Loads the iterator, runs it once and lets go of it; `None`: it is not what the options ask for.
-pub fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
+fn try_iterator(roots: &Roots, options: SamplerOptions) -> Option<Result<(), IteratorError>> {
     let mut storage = MaybeUninit::uninit();
     let loaded = load_iterator(&mut storage, roots, options)?;
     Some(loaded.and_then(|mut iterator| Ok(iterator.run(|_| {}).map(drop)?)))
 }
 
 /// Attaches to the tracepoints and lets go of them; `None`: they are not what the options ask for.
-pub fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
+fn try_tracepoints(options: SamplerOptions) -> Option<libbpf_rs::Result<()>> {
     let mut storage = MaybeUninit::uninit();
     Some(load_changes(&mut storage, options)?.map(drop))
 }

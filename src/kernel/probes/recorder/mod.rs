@@ -3,50 +3,60 @@
 //!
 //! Between recordings none of its programs is attached. [`Recorder::start`] attaches them, which takes some
 //! milliseconds; they were loaded before.
+//!
+//! Inside belongs what a program tells of a process; whose start it was part of, `birth` says.
 
 mod event;
+mod losses;
+mod plan;
+mod programs;
 pub mod record;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::HashMap;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut, RingBuffer, RingBufferBuilder,
-};
-use serde::{Deserialize, Serialize};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBuffer, RingBufferBuilder};
 use tracing::warn;
 
+pub use losses::BirthLosses;
+pub use plan::{Births, BirthsHook, Entry};
 pub use record::*;
 
-use super::driver::now;
-use super::shared::{ShareError, SharedArray};
-use super::{Hierarchy, ProgramCost, cost};
+use crate::kernel::probe::Probe;
+use crate::kernel::shared::{ShareError, SharedArray};
+use crate::kernel::{Hierarchy, Lost, ProgramCost, Reading, clock, cost};
 use event::{Decoder, Event, Key, What, counters};
 
 skeleton!(skel, "birth");
+use programs::{programs, to_load};
 use skel::types::segment;
-use skel::{BirthProgs, BirthSkel, BirthSkelBuilder, OpenBirthProgs};
+use skel::{BirthSkel, BirthSkelBuilder};
 
 /// Segments that ended, remembered so that a fact told late finds who did it.
 const REMEMBERED: usize = 4096;
 
-/// Which of the programs run; the plan says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Entry {
-    /// Typed tracepoints.
-    TpBtf,
-    /// Raw tracepoints, where typed ones cannot be attached.
-    RawTracepoint,
-    /// Typed tracepoints without the helpers that read memory (lockdown=confidentiality): no names, arguments or
-    /// environment, no mounts, no writes to cgroup files, and of netfilter the replaced tables alone.
-    Bare,
+/// What was recorded is asked for by [`Recorder::drain`], between readings.
+impl Probe for Recorder<'_> {
+    fn read(&mut self, _reading: &mut Reading) {}
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
+    }
+
+    fn costs(&self, out: &mut Vec<ProgramCost>) {
+        self.costs(out);
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.fd())
+    }
 }
 
 /// How to load the recorder.
@@ -429,7 +439,7 @@ impl<'obj> Recorder<'obj> {
         // Who deletes it from the map, ends it: it may exit just now.
         if self.skel.maps.slot_of_process.delete(&key.0.to_ne_bytes()).is_ok() {
             self.unfollow(key.0);
-            self.close(key, slot, now().mono_ns, End::Stopped, Place::default(), out);
+            self.close(key, slot, clock::now(), End::Stopped, Place::default(), out);
         }
     }
 
@@ -476,44 +486,4 @@ impl<'obj> Recorder<'obj> {
 /// Lets a slot be handed out.
 fn release(skel: &BirthSkel<'_>, slot: u32) -> libbpf_rs::Result<()> {
     skel.maps.free_slots.update(&[], &slot.to_ne_bytes(), MapFlags::ANY)
-}
-
-/// The programs of one entry, those that begin segments first.
-macro_rules! of_entry {
-    ($progs:expr, $entry:expr, $($reference:tt)+) => {
-        match $entry {
-            Entry::TpBtf => [
-                $($reference)+ $progs.fork_btf,
-                $($reference)+ $progs.exec_btf,
-                $($reference)+ $progs.exit_btf,
-                $($reference)+ $progs.syscall_btf,
-                $($reference)+ $progs.socket_btf,
-                $($reference)+ $progs.switch_btf,
-            ],
-            Entry::RawTracepoint => [
-                $($reference)+ $progs.fork_raw,
-                $($reference)+ $progs.exec_raw,
-                $($reference)+ $progs.exit_raw,
-                $($reference)+ $progs.syscall_raw,
-                $($reference)+ $progs.socket_raw,
-                $($reference)+ $progs.switch_raw,
-            ],
-            Entry::Bare => [
-                $($reference)+ $progs.fork_bare,
-                $($reference)+ $progs.exec_bare,
-                $($reference)+ $progs.exit_bare,
-                $($reference)+ $progs.syscall_bare,
-                $($reference)+ $progs.socket_bare,
-                $($reference)+ $progs.switch_bare,
-            ],
-        }
-    };
-}
-
-fn to_load<'a, 'obj>(progs: &'a mut OpenBirthProgs<'obj>, entry: Entry) -> [&'a mut OpenProgramMut<'obj>; 6] {
-    of_entry!(progs, entry, &mut)
-}
-
-fn programs<'a, 'obj>(progs: &'a BirthProgs<'obj>, entry: Entry) -> [&'a ProgramMut<'obj>; 6] {
-    of_entry!(progs, entry, &)
 }

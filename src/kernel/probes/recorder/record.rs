@@ -220,21 +220,3 @@ pub enum Family {
     Ipv4,
     Ipv6,
 }
-
-/// What a recorder lost, cumulative since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BirthLosses {
-    /// Segments nothing is known of because there was no room for them.
-    pub segments: u64,
-    /// Events that did not fit the ring buffer.
-    pub events: u64,
-    /// Cgroups that were made and not kept, because there were too many or their path too long.
-    pub cgroups: u64,
-}
-
-impl BirthLosses {
-    /// Nothing was lost.
-    pub fn none(&self) -> bool {
-        *self == BirthLosses::default()
-    }
-}

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use libbpf_rs::MapCore;
 
 use super::skel::types::{blame_key, cpu_state, pair};
-use super::{BLAME_ENTRIES, CpuProbe, SharedArray};
+use super::{BLAME_ENTRIES, CpuLosses, CpuProbe, SharedArray};
 use crate::kernel::clock;
-use crate::kernel::{Blame, CpuCounters, CpuReading, Log2Histogram, Losses};
+use crate::kernel::{Blame, Counter, CpuCounters, CpuReading, Log2Histogram};
 
 /// A field of an entry that BPF programs write meanwhile.
 macro_rules! field {
@@ -36,8 +36,8 @@ impl Whom {
 }
 
 impl CpuProbe<'_> {
-    /// Appends the counters of every cgroup seen, and who is to blame; sets the probe's losses.
-    pub fn read(&mut self, cpu: &mut Vec<CpuReading>, blame: &mut Vec<Blame>, losses: &mut Losses) {
+    /// Appends the counters of every cgroup seen, and who is to blame.
+    pub fn read(&mut self, cpu: &mut Vec<CpuReading>, blame: &mut Vec<Blame>) {
         let now = clock::now();
         self.see_runs(now);
         let first = cpu.len();
@@ -83,7 +83,6 @@ impl CpuProbe<'_> {
         }
         self.retired_blame(blame);
         self.read_blame(blame);
-        self.read_losses(losses);
         self.recycle(now);
     }
 
@@ -104,14 +103,13 @@ impl CpuProbe<'_> {
         self.last_read = now;
     }
 
-    fn read_losses(&self, losses: &mut Losses) {
-        losses.slots_exhausted = 0;
-        losses.blame_dropped_ns = 0;
-        losses.blame_unnamed_ns = 0;
-        losses.switches_missed = 0;
-        losses.stalls_unjoined = 0;
-        losses.pairs_evicted = self.pairs_evicted;
-        losses.pairs_unread = self.pairs_unread;
+    /// What was lost so far.
+    pub fn losses(&self) -> CpuLosses {
+        let mut losses = CpuLosses {
+            pairs_evicted: self.pairs_evicted,
+            pairs_unread: self.pairs_unread,
+            ..CpuLosses::default()
+        };
         for i in 0..self.cpus.len() {
             let lost = field!(self.cpus, i, losses);
             losses.slots_exhausted += lost.slots_exhausted;
@@ -120,6 +118,7 @@ impl CpuProbe<'_> {
             losses.switches_missed += lost.switches_missed;
             losses.stalls_unjoined += lost.stalls_unjoined;
         }
+        losses
     }
 
     /// The counters of a pair with the run in progress on its CPU, as far as it is known. What it lacks comes with its end.

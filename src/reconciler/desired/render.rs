@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use kube::ResourceExt;
 
-use super::desired::{PodKey, PodState, SignalState};
-use super::report::Report;
+use super::{PodKey, PodState, SignalState};
 use crate::api::{
     CpuNumbers, KernelTruth, KernelWhisper, KernelWhisperSpec, KernelWhisperStatus, LABEL_POD, MetricsSay,
     NeighbourShare, Signal, SignalEvidence, SignalKind, Source, WhisperState, object_name,
 };
-use crate::birth::certificate::length;
+use crate::birth::input::length;
+use crate::reconciler::report::Report;
 use crate::signals::contended;
 
 /// `<pod>-kw`.

@@ -1,8 +1,8 @@
 //! Why a kernel refuses a BPF program, in words for the owner of the host: the error code alone says
 //! little.
 
-use super::Shortfall;
-use crate::kernel::facts::{Facts, Trial};
+use super::facts::{Facts, Trial};
+use super::verdict::Shortfall;
 
 /// Memory that BPF maps need at the most, where it counts as locked memory.
 const LOCKED_MEMORY: u64 = 32 << 20;

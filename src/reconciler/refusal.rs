@@ -1,4 +1,4 @@
-//! Why something that came in was not taken.
+//! Why something that came in was not taken, and why a caller was not let in.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -84,3 +84,27 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// Why a report was not taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NotTaken {
+    /// It is wrong, and will be wrong again.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Nothing is wrong with it: send it again.
+    #[error("{0}, try again")]
+    Later(&'static str),
+}
+
+/// Why a caller is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("authorization: a bearer token is needed, bound to the audience this reconciler is told")]
+    NoToken,
+    #[error("authorization: the token is not accepted by the cluster for this audience")]
+    BadToken,
+    #[error("authorization: RBAC does not allow this caller to post here")]
+    NotAllowed,
+    #[error("the token cannot be reviewed now, try again")]
+    Busy,
+}

@@ -1,6 +1,10 @@
 //! The CPU probe: loads and attaches `bpf/cpu.bpf.c` (here), reads its maps (`read`), and gives the room of what is gone or
 //! idle to others (`recycle`).
+//!
+//! Inside belongs what is about these maps alone; what a wait is split into is decided in `bpf/`, what is done with it right of here.
 
+mod losses;
+mod plan;
 mod read;
 mod recycle;
 mod room;
@@ -13,11 +17,13 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Iter, Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
-use super::cpus::cpus_of;
-pub use super::plan::Hook;
-use super::shared::{ShareError, SharedArray, Wire};
-use super::{CgroupKey, CpuCounters, Hierarchy, ProgramCost};
-use super::{clock, cost};
+use crate::kernel::cpus::cpus_of;
+use crate::kernel::probe::Probe;
+use crate::kernel::shared::{ShareError, SharedArray, Wire};
+use crate::kernel::{clock, cost};
+use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Lost, ProgramCost, Reading};
+pub use losses::CpuLosses;
+pub use plan::{Cpu, CpuHook, ThrottleClock};
 pub use room::{DEFAULT_CGROUPS, MAX_CGROUPS, Room};
 
 skeleton!(skel, "cpu");
@@ -32,6 +38,25 @@ unsafe impl Wire for pair {}
 unsafe impl Wire for slot_all {}
 // SAFETY: as above.
 unsafe impl Wire for u64 {}
+
+impl Probe for CpuProbe<'_> {
+    fn read(&mut self, reading: &mut Reading) {
+        self.read(&mut reading.cpu, &mut reading.blame);
+        reading.blame_lost_ns = self.losses().blame_ns();
+    }
+
+    fn losses(&self, out: &mut Vec<Lost>) {
+        out.extend(self.losses().by_reason());
+    }
+
+    fn costs(&self, out: &mut Vec<ProgramCost>) {
+        self.costs(out);
+    }
+
+    fn forget(&mut self, cgroup: CgroupKey) {
+        self.forget(cgroup);
+    }
+}
 
 /// Pairs of victim and culprit kept at a time, of those that have no place beside the victim's counters.
 const BLAME_ENTRIES: u32 = 16 * 1024;
