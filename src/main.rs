@@ -25,7 +25,7 @@ enum Command {
     /// Say what this host allows, which probes run here, and what to do about those that do not
     ///
     /// Exits with 0 if the agent can run here, be it from cgroup files alone, else with 1.
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
     /// Show what the start of a pod or container cost: who did what for it, and how long each phase took
     Birth(birth::BirthArgs),
     /// Print a configuration file of the agent with every default

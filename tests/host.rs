@@ -8,6 +8,7 @@ mod host {
     mod compatibility;
     mod hostile;
     mod ingest;
+    mod otlp_check;
     mod otlp_collector;
     mod otlp_delivery;
     mod otlp_outage;

@@ -10,6 +10,7 @@ use tonic::transport::Uri;
 
 use super::encode::MAX_REQUEST;
 use super::queue::Lane;
+use crate::proxy;
 
 /// Flags for OTLP. Each overrides the variable its help names, the one of a single signal too.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -85,11 +86,23 @@ pub struct OtlpConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
     pub endpoint: Uri,
+    /// The HTTP proxy that the environment names, for a receiver with TLS; `None`: it is connected to directly.
+    pub proxy: Option<Proxy>,
     /// `None`: without TLS.
     pub tls: Option<TlsFiles>,
     pub headers: Headers,
     pub timeout: Duration,
     pub gzip: bool,
+}
+
+/// The URL of an HTTP proxy. A password in it is nobody's business.
+#[derive(Clone, PartialEq)]
+pub struct Proxy(pub Uri);
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.host().unwrap_or_default())
+    }
 }
 
 /// PEM files, read at every connection so that renewed ones are used.
@@ -219,11 +232,8 @@ pub fn remarks(args: &OtlpArgs, env: impl Fn(&str) -> Option<String>) -> Vec<Str
              explicit buckets"
         ));
     }
-    let proxy = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
-        .into_iter()
-        .find(|name| set(name).is_some());
-    if let Some(name) = proxy {
-        all.push(format!("{name} is set, and not used for OTLP: receivers are connected to directly"));
+    if let Some(why) = Lane::ALL.into_iter().find_map(|lane| source.unused_proxy(lane)) {
+        all.push(format!("HTTPS_PROXY {why}: OTLP receivers are connected to directly"));
     }
     if let Ok(Some(interval)) = milliseconds(source.interval())
         && interval < SHORT_INTERVAL
@@ -285,6 +295,22 @@ impl Source<'_> {
         self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT")
     }
 
+    /// Why a proxy that is named for this receiver is not used.
+    fn unused_proxy(&self, lane: Lane) -> Option<String> {
+        let endpoint = self.signal(lane).ok()??.endpoint;
+        if endpoint.scheme_str() != Some("https") {
+            return None;
+        }
+        match proxy::of(&endpoint, self.env) {
+            Err(_) => Some("is no URL".to_owned()),
+            Ok(Some(url)) if url.scheme_str() != Some("http") => Some(format!(
+                "names a proxy of the kind {}, http:// alone is known here",
+                url.scheme_str().unwrap_or_default()
+            )),
+            Ok(_) => None,
+        }
+    }
+
     fn signal(&self, lane: Lane) -> Result<Option<Signal>, ConfigError> {
         let a = self.args;
         let Some((setting, endpoint)) = self.endpoint(lane) else { return Ok(None) };
@@ -296,7 +322,9 @@ impl Source<'_> {
         };
         let endpoint = uri(&setting, &endpoint, insecure)?;
         let tls = endpoint.scheme_str() == Some("https");
+        let proxy = if tls { proxy::of(&endpoint, self.env).ok().flatten() } else { None };
         Ok(Some(Signal {
+            proxy: proxy.filter(|url| url.scheme_str() == Some("http")).map(Proxy),
             tls: tls.then(|| self.tls(lane)).transpose()?,
             endpoint,
             headers: self.headers(lane)?,

@@ -1,7 +1,9 @@
 //! OTLP over gRPC: metrics with a Resource per container, whispers and births as events, births as traces.
 
 pub mod config;
+mod diagnosis;
 pub mod encode;
+pub mod probe;
 pub mod queue;
 mod sender;
 mod transport;

@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::uri::PathAndQuery;
 use bytes::{BufMut, Bytes};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -18,10 +21,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Code, Request, Status};
 
-use super::config::{Signal, TlsFiles};
+use super::config::{Proxy, Signal, TlsFiles};
 use super::queue::Lane;
 use crate::causes::chain;
 use crate::sinks::lock;
@@ -128,11 +131,29 @@ impl Receiver {
         if let Some(files) = &signal.tls {
             endpoint = endpoint.tls_config(tls(files)?).map_err(|e| format!("TLS: {}", chain(&e)))?;
         }
-        let mut grpc = Grpc::new(endpoint.connect_lazy());
+        let channel = match &signal.proxy {
+            Some(Proxy(proxy)) => endpoint.connect_with_connector_lazy(through(proxy)),
+            None => endpoint.connect_lazy(),
+        };
+        let mut grpc = Grpc::new(channel);
         if signal.gzip {
             grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
         Ok(self.grpc.insert(grpc.accept_compressed(CompressionEncoding::Gzip)))
+    }
+}
+
+/// Connects by way of a proxy's CONNECT, with the user and password of its URL.
+fn through(proxy: &Uri) -> Tunnel<HttpConnector> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let tunnel = Tunnel::new(proxy.clone(), tcp);
+    // The matcher knows how a URL's user and password become a header; any server will do.
+    let matcher = Matcher::builder().all(proxy.to_string()).build();
+    let auth = matcher.intercept(&Uri::from_static("https://receiver")).and_then(|p| p.basic_auth().cloned());
+    match auth {
+        Some(auth) => tunnel.with_auth(auth),
+        None => tunnel,
     }
 }
 
