@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use kernel_gossip::ui::{birth, check};
+use kernel_gossip::ui::{birth, check, who};
 use kernel_gossip::{agent, api, config, reconciler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,6 +28,12 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Show what the start of a pod or container cost: who did what for it, and how long each phase took
     Birth(birth::BirthArgs),
+    /// Show which pod, container or service a process or cgroup belongs to, or which processes a pod has
+    ///
+    /// Needs no API server: names come from cgroup paths and the container runtime's files. With one, they are confirmed,
+    /// and owner, CPU request and limit are added. Exits 0 if there is such a process, cgroup or pod on this node, 1
+    /// otherwise.
+    Who(who::WhoArgs),
     /// Print a configuration file of the agent with every default
     Config,
     /// Turn what agents and others report into Kubernetes objects
@@ -54,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Agent(args) => in_runtime(async { agent::run(*args, terminated()?).await })?,
         Command::Birth(args) => in_runtime(async { birth::run(&args, terminated()?).await })?,
         Command::Check(args) => return in_runtime(check::run(&args)),
+        Command::Who(args) => in_runtime(who::run(&args))?,
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
         Command::Reconciler(options) => in_runtime(async { reconciler::run(*options, terminated()?).await })?,
         Command::Crds => std::io::stdout().write_all(api::crds_yaml().as_bytes())?,

@@ -16,4 +16,5 @@ mod host {
     mod semconv;
     mod settings;
     mod suite;
+    mod who;
 }
