@@ -26,19 +26,19 @@ use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
 /// How to look, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    /// Directory of a container runtime's files, searched before the defaults; may be repeated
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
-    /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
+    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// As the agent's: the receivers that are tried
+    /// The agent's OTLP flags: these receivers are tried
     #[command(flatten)]
     pub otlp: OtlpArgs,
 }

@@ -29,34 +29,34 @@ pub struct OtlpArgs {
     /// Send the traces of births here instead [env: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub otlp_traces_endpoint: Option<String>,
-    /// Send this header along; values percent-encoded [env: OTEL_EXPORTER_OTLP_HEADERS]
+    /// Add this header to every request, value percent-encoded; may be repeated [env: OTEL_EXPORTER_OTLP_HEADERS]
     #[arg(long, value_name = "KEY=VALUE")]
     pub otlp_header: Vec<String>,
-    /// Give a request up after this many milliseconds [env: OTEL_EXPORTER_OTLP_TIMEOUT] [default: 10000]
+    /// Timeout of a request in milliseconds [env: OTEL_EXPORTER_OTLP_TIMEOUT] [default: 10000]
     #[arg(long, value_name = "MS")]
     pub otlp_timeout: Option<String>,
-    /// gzip or none [env: OTEL_EXPORTER_OTLP_COMPRESSION] [default: gzip]
+    /// Compression: gzip or none [env: OTEL_EXPORTER_OTLP_COMPRESSION] [default: gzip]
     #[arg(long, value_name = "HOW")]
     pub otlp_compression: Option<String>,
-    /// Trust only this CA, PEM [env: OTEL_EXPORTER_OTLP_CERTIFICATE] [default: the system's]
+    /// Trust only this CA (PEM) [env: OTEL_EXPORTER_OTLP_CERTIFICATE] [default: the system's]
     #[arg(long, value_name = "FILE")]
     pub otlp_certificate: Option<String>,
-    /// Present this certificate, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE]
+    /// Client certificate (PEM) [env: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE]
     #[arg(long, value_name = "FILE")]
     pub otlp_client_certificate: Option<String>,
-    /// Its key, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_KEY]
+    /// Private key of the client certificate (PEM) [env: OTEL_EXPORTER_OTLP_CLIENT_KEY]
     #[arg(long, value_name = "FILE")]
     pub otlp_client_key: Option<String>,
-    /// No TLS where the endpoint has no scheme [env: OTEL_EXPORTER_OTLP_INSECURE]
+    /// Do not use TLS for an endpoint without a scheme [env: OTEL_EXPORTER_OTLP_INSECURE]
     #[arg(long)]
     pub otlp_insecure: bool,
-    /// Send the token in this file as `authorization: Bearer`; read again when it changes
+    /// Send the token in this file as `authorization: Bearer`; reread when the file changes
     #[arg(long, value_name = "FILE")]
     pub otlp_token_file: Option<PathBuf>,
-    /// Milliseconds between two exports of metrics [env: OTEL_METRIC_EXPORT_INTERVAL] [default: 60000]
+    /// Interval between metric exports in milliseconds [env: OTEL_METRIC_EXPORT_INTERVAL] [default: 60000]
     #[arg(long, value_name = "MS")]
     pub otlp_interval: Option<String>,
-    /// Keep at most this many bytes for a receiver that cannot be reached
+    /// Buffer at most this many bytes while a receiver is unreachable
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_QUEUE)]
     pub otlp_queue: usize,
 }

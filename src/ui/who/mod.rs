@@ -24,7 +24,7 @@ pub struct WhoArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
     /// Name of this node in the API server [default: $NODE_NAME, else the host name]
