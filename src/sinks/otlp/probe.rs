@@ -44,10 +44,13 @@ pub async fn try_receivers(config: &OtlpConfig) -> Vec<Tried> {
         .map(|(lane, signal)| one(config, lane, signal));
     let mut all: Vec<Tried> = Vec::new();
     for tried in futures::future::join_all(tries).await {
-        // Kinds of data that go the same way with the same end are one line.
-        let same = |other: &&mut Tried| {
-            Tried { kinds: Vec::new(), ..(**other).clone() } == Tried { kinds: Vec::new(), ..tried.clone() }
+        // Kinds of data that go the same way to the same end are one line. What the libraries say of one fault differs by
+        // the moment.
+        let end = |tried: &Tried| match &tried.what_to_do {
+            Some(what_to_do) => Some(what_to_do.clone()),
+            None => tried.error.clone(),
         };
+        let same = |other: &&mut Tried| other.endpoint == tried.endpoint && end(other) == end(&tried);
         match all.iter_mut().find(same) {
             Some(other) => other.kinds.extend(tried.kinds),
             None => all.push(tried),
@@ -65,7 +68,7 @@ async fn one(config: &OtlpConfig, lane: Lane, signal: &Signal) -> Tried {
         error: None,
         what_to_do: None,
     };
-    let mut receiver = match Receiver::new(lane, signal.clone(), config.token_file.as_deref()) {
+    let receiver = match Receiver::new(lane, signal.clone(), config.token_file.as_deref()) {
         Ok(receiver) => receiver,
         Err(error) => {
             tried.refused_at_start = true;

@@ -72,7 +72,7 @@ impl Health {
         Lane::ALL.iter().map(|lane| self.queue.size(*lane).dropped).sum()
     }
 
-    fn unreachable(&self, lane: Lane, status: &Status) {
+    pub(super) fn unreachable(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
         state.failing[lane as usize] = true;
         if state.outage.is_none() {
@@ -86,7 +86,7 @@ impl Health {
         }
     }
 
-    fn refused(&self, lane: Lane, status: &Status) {
+    pub(super) fn refused(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
         if !std::mem::replace(&mut state.refusing[lane as usize], true) {
             tracing::error!(
