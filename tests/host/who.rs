@@ -65,6 +65,19 @@ fn sleep() -> Command {
     command
 }
 
+/// process-exporter#323, #239 and #265: the kernel cuts a name at 15 bytes, in the middle of a character if need be.
+#[test]
+fn a_name_that_is_cut_within_a_character_is_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("x同步同步同步");
+    fs::copy("/bin/sleep", &program).expect("copied");
+    let cgroup = Cgroup::new("who-cut");
+    let process = Sleeper::start(&cgroup, Command::new(&program).arg("600"));
+    let told = answer(&[&process.pid().to_string()]);
+    assert_eq!(told["process"]["name"], "x同步同步\u{fffd}", "{told}");
+    assert_eq!(told["workloads"][0]["cgroup"], cgroup.path());
+}
+
 /// A directory of containerd's with the recorded files of one container under this id.
 fn runtime(id: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
@@ -200,6 +213,22 @@ fn what_nobody_names_is_told_as_that_with_the_reason() {
         all.iter().any(|u| u["why"].as_str().is_some_and(|why| why.contains("config.json: EOF"))),
         "{told}"
     );
+}
+
+/// As in the agent's pod, which has no hostPID: names are told, and why there are no processes.
+#[test]
+fn another_pid_namespace_is_told_as_the_reason() {
+    let cgroup = Cgroup::new("who-namespace");
+    let _process = Sleeper::start(&cgroup, &mut sleep());
+    let program = kernel_gossip();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--mount-proc"]).arg(program.get_program());
+    let output = unshare.args(["who", &cgroup.path(), "--output=json"]).output().expect("unshare");
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["workloads"][0]["cgroup"], cgroup.path());
+    assert_eq!(told["workloads"][0]["processCount"], Value::Null, "not 0: {told}");
+    let unknown = told["unknown"].as_array().expect("a list");
+    assert!(unknown.iter().any(|u| u["what"] == "processes"), "{told}");
 }
 
 #[test]

@@ -96,7 +96,15 @@ pub async fn answer(args: &WhoArgs) -> Result<Answer> {
         Asked::Id(id) => node.by_id(id)?,
         Asked::Name(name) => node.by_name(name)?,
     };
-    let list = !matches!(asked, Asked::Process(_));
+    let mut list = !matches!(asked, Asked::Process(_));
+    if list && !in_first_pid_namespace() {
+        list = false;
+        answer.unknown.push(Unknown {
+            what: "processes",
+            why: "this program's /proc shows those of its own PID namespace alone".into(),
+            what_to_do: Some("run it on the node, or in a pod with hostPID"),
+        });
+    }
     let mut of = if list { node.processes_of(&workloads) } else { HashMap::new() };
     for who in workloads {
         let mut found = node.found(&who);
@@ -109,6 +117,12 @@ pub async fn answer(args: &WhoArgs) -> Result<Answer> {
         answer.workloads.push(found);
     }
     Ok(answer)
+}
+
+/// /proc shows all processes. (The first namespace's inode number is fixed: PROC_PID_INIT_INO in the kernel's
+/// `include/linux/proc_ns.h`.)
+fn in_first_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
 }
 
 fn no_process(pid: i32, error: &ProcError) -> anyhow::Error {
