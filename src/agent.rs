@@ -41,25 +41,25 @@ const PANICKED: &str = "the sampler's thread panicked, nothing is read any more:
 /// What the command line adds to the configuration file.
 #[derive(Debug, clap::Args)]
 pub struct AgentArgs {
-    /// The configuration file; `kernel-gossip config` prints one with every default
+    /// Configuration file; `kernel-gossip config` prints one with all defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What to write to stdout [default: text, or none with an OTLP endpoint]
+    /// What to write to stdout [default: text, or none if an OTLP endpoint is set]
     #[arg(long, value_enum)]
     pub output: Option<Output>,
-    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// The node's name in the API server [default: $NODE_NAME, else the host's]
+    /// Name of this node in the API server [default: $NODE_NAME, else the host name]
     #[arg(long, value_name = "NAME", value_parser = |name: &str| watch::valid_node_name(name))]
     pub node_name: Option<String>,
-    /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
+    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    /// Directory of a container runtime's files, searched before the defaults; may be repeated
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
-    /// Serve Prometheus /metrics and /health here, such as 127.0.0.1:9464; :9464 is every address
+    /// Serve Prometheus /metrics and /health on this address, such as 127.0.0.1:9464; :9464 listens on all addresses
     #[arg(long, value_name = "ADDR", value_parser = prometheus::address)]
     pub prometheus: Option<SocketAddr>,
     #[command(flatten)]

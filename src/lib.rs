@@ -5,7 +5,7 @@
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal). [`api`] and [`reconciler`] are the cluster's half;
 //! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
-//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`listen`] opens ports and [`shell`] writes commands, for both.
+//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`listen`] opens ports and [`shell`] writes commands, for both.
 
 pub mod agent;
 pub mod api;
@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod kubeconfig;
 pub mod listen;
 pub mod plain;
+pub mod proxy;
 pub mod quantity;
 pub mod reconciler;
 pub mod shell;

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use kernel_gossip::ui::{birth, check};
+use kernel_gossip::ui::{birth, check, who};
 use kernel_gossip::{agent, api, config, reconciler};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// What the kernel knows about your pods and Kubernetes does not say
+/// Shows what the kernel knows about your pods and Kubernetes does not report
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
@@ -20,19 +20,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read the kernel of this node and say which cgroup or pod is refused the CPU, for how long and by whom
+    /// Watch this node's kernel and report which cgroup or pod is denied CPU time, for how long and by whom
     Agent(Box<agent::AgentArgs>),
-    /// Say what this host allows, which probes run here, and what to do about those that do not
+    /// Report what this host allows, which probes run here, and what to do about those that do not
     ///
-    /// Exits with 0 if the agent can run here, be it from cgroup files alone, else with 1.
-    Check(check::CheckArgs),
-    /// Show what the start of a pod or container cost: who did what for it, and how long each phase took
+    /// Also tries the configured OTLP receivers. Exits 0 if the agent can run here (with BPF or from cgroup files only), 1
+    /// otherwise.
+    Check(Box<check::CheckArgs>),
+    /// Show what starting a pod or container cost: which program did what, and how long each phase took
     Birth(birth::BirthArgs),
-    /// Print a configuration file of the agent with every default
+    /// Show which pod, container or service a process or cgroup belongs to, or which processes a pod has
+    ///
+    /// Needs no API server: names come from cgroup paths and the container runtime's files. With one, they are confirmed,
+    /// and owner, CPU request and limit are added. Exits 0 if there is such a process, cgroup or pod on this node, 1
+    /// otherwise.
+    Who(who::WhoArgs),
+    /// Print the agent's configuration file with all defaults
     Config,
-    /// Turn what agents and others report into Kubernetes objects
+    /// Turn reports from agents and webhooks into Kubernetes objects
     Reconciler(Box<reconciler::ReconcilerOptions>),
-    /// Print the definitions of the Kubernetes objects, for `kubectl apply -f -`
+    /// Print the CustomResourceDefinitions, for `kubectl apply -f -`
     Crds,
 }
 
@@ -54,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Agent(args) => in_runtime(async { agent::run(*args, terminated()?).await })?,
         Command::Birth(args) => in_runtime(async { birth::run(&args, terminated()?).await })?,
         Command::Check(args) => return in_runtime(check::run(&args)),
+        Command::Who(args) => in_runtime(who::run(&args))?,
         Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
         Command::Reconciler(options) => in_runtime(async { reconciler::run(*options, terminated()?).await })?,
         Command::Crds => std::io::stdout().write_all(api::crds_yaml().as_bytes())?,

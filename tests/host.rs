@@ -8,6 +8,7 @@ mod host {
     mod compatibility;
     mod hostile;
     mod ingest;
+    mod otlp_check;
     mod otlp_collector;
     mod otlp_delivery;
     mod otlp_outage;
@@ -15,4 +16,5 @@ mod host {
     mod semconv;
     mod settings;
     mod suite;
+    mod who;
 }

@@ -1,24 +1,32 @@
-//! Process id -> cgroup -> workload, through /proc, for what arrives by process id. No probe's events do yet:
-//! they tell the cgroup's id.
+//! Process id -> cgroup -> workload, through /proc: `kernel-gossip who`, and events that name a process alone.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use procfs::process::Process;
-use procfs::{Current, ProcResult, Uptime};
+use procfs::{ProcError, ProcResult};
 
 use super::paths::{self, Kind};
-use super::{Attributor, Workload};
+use super::{Attributor, Workload, WorkloadKind};
+use crate::kernel::cgroups::name;
 
-/// Which cgroup processes are in, as /proc says; what was read is kept a while.
-#[derive(Debug)]
+/// Where a process is in one hierarchy: a line of `/proc/<pid>/cgroup`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The kernel's number for the hierarchy; 0 is cgroup v2.
+    pub hierarchy: u32,
+    /// `cpu`, `name=systemd`, …; none for cgroup v2.
+    pub controllers: Vec<String>,
+    /// As this process sees it: relative to its own cgroup namespace.
+    pub path: String,
+}
+
+/// Which workload processes belong to.
+#[derive(Clone, Copy, Debug)]
 pub struct Processes {
-    /// By process id and start time (clock ticks after boot), which together name a process for good.
-    cache: LruCache<(i32, u64), (Arc<str>, Instant)>,
     /// Paths in `/proc/<pid>/cgroup` are relative to the reader's cgroup namespace.
-    namespaced: bool,
+    pub namespaced: bool,
 }
 
 impl Default for Processes {
@@ -28,53 +36,78 @@ impl Default for Processes {
 }
 
 impl Processes {
-    const CACHED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-    /// A process may be moved to another cgroup at any time, but hardly is once it has settled; in its
-    /// first seconds it is, by the runtime that starts it.
-    const CACHED_FOR: Duration = Duration::from_secs(60);
-    const SETTLED_AFTER: Duration = Duration::from_secs(10);
-
     pub fn new() -> Self {
-        Processes { cache: LruCache::new(Self::CACHED), namespaced: !in_first_cgroup_namespace() }
+        Processes { namespaced: !in_first_cgroup_namespace() }
     }
 
     /// The workload of a process; `None` if it is gone or its cgroup is not known (yet).
-    pub fn workload(&mut self, pid: i32, attributor: &Attributor) -> Option<Arc<Workload>> {
-        let path = self.cgroup(pid).ok()?;
-        if self.namespaced { attributor.by_namespaced_path(&path) } else { attributor.by_path(&path) }
+    pub fn workload(&self, pid: i32, attributor: &Attributor) -> Option<Arc<Workload>> {
+        self.of(&memberships(&Process::new(pid).ok()?).ok()?, attributor)
+    }
+
+    /// The workload that these are of. The cpu controller's path decides; where that is the root, as of a service
+    /// without CPU settings in cgroup v1, the next hierarchy that says more.
+    pub fn of(&self, memberships: &[Membership], attributor: &Attributor) -> Option<Arc<Workload>> {
+        let known = |path: &str| match self.namespaced {
+            true => attributor.by_namespaced_path(path),
+            false => attributor.by_path(path),
+        };
+        let found: Vec<_> = in_order(memberships).filter_map(|m| known(&m.path)).collect();
+        found.iter().find(|who| who.kind != WorkloadKind::Root).or(found.first()).cloned()
     }
 
     /// The path of a process's cgroup as this process sees it, in the hierarchy of the cpu controller.
     ///
     /// # Errors
     /// The process is gone, or /proc does not show it.
-    pub fn cgroup(&mut self, pid: i32) -> ProcResult<Arc<str>> {
-        let process = Process::new(pid)?;
-        let started = process.stat()?.starttime;
-        let known = self.cache.get(&(pid, started));
-        if let Some((path, _)) = known.filter(|(_, since)| since.elapsed() <= Self::CACHED_FOR) {
-            return Ok(path.clone());
-        }
-        let path: Arc<str> = cpu_cgroup(&process)?.into();
-        let age = Uptime::current()?.uptime_duration().saturating_sub(since_boot(started));
-        if age >= Self::SETTLED_AFTER {
-            self.cache.put((pid, started), (path.clone(), Instant::now()));
-        }
-        Ok(path)
+    pub fn cgroup(&self, pid: i32) -> ProcResult<Arc<str>> {
+        let memberships = memberships(&Process::new(pid)?)?;
+        Ok(in_order(&memberships).next().map_or("", |m| m.path.as_str()).into())
     }
 }
 
-fn since_boot(ticks: u64) -> Duration {
-    Duration::from_millis(ticks * 1000 / procfs::ticks_per_second().max(1))
+/// Where a process is, in every hierarchy. Read by the descriptor that `process` holds: another process that gets its
+/// number meanwhile is not taken for it.
+///
+/// # Errors
+/// The process is gone, or /proc does not show it.
+pub fn memberships(process: &Process) -> ProcResult<Vec<Membership>> {
+    let mut bytes = Vec::new();
+    let mut file = process.open_relative("cgroup")?;
+    // ESRCH: it ended between the two.
+    let gone = |e: std::io::Error| match e.raw_os_error() {
+        Some(libc::ESRCH) => ProcError::NotFound(None),
+        _ => ProcError::Io(e, None),
+    };
+    file.read_to_end(&mut bytes).map_err(gone)?;
+    Ok(parse(&bytes))
 }
 
-/// v1's cpu hierarchy if there is one, else the unified one.
-fn cpu_cgroup(process: &Process) -> ProcResult<String> {
-    let cgroups = process.cgroups()?.0;
-    let cpu = cgroups.iter().find(|c| c.controllers.iter().any(|name| name == "cpu"));
-    let path = cpu.or_else(|| cgroups.iter().find(|c| c.hierarchy == 0)).map_or("", |c| &c.pathname);
-    // The kernel marks a cgroup that was removed around its last processes.
-    Ok(path.strip_suffix(" (deleted)").unwrap_or(path).to_string())
+/// The lines of `/proc/<pid>/cgroup`; a cgroup's name may be any bytes but NUL, newline and `/`.
+fn parse(bytes: &[u8]) -> Vec<Membership> {
+    let line = |line: &[u8]| {
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let controllers = String::from_utf8_lossy(fields.next()?);
+        let path = fields.next()?;
+        // The kernel marks a cgroup that was removed around its last processes.
+        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+        Some(Membership {
+            hierarchy: number,
+            controllers: controllers.split(',').filter(|c| !c.is_empty()).map(String::from).collect(),
+            path: name::text(path).into_owned(),
+        })
+    };
+    bytes.split(|byte| *byte == b'\n').filter_map(line).collect()
+}
+
+/// v1's cpu hierarchy if there is one, then cgroup v2's, then systemd's own.
+fn in_order(memberships: &[Membership]) -> impl Iterator<Item = &Membership> {
+    let with = |name: &'static str| memberships.iter().find(move |m| m.controllers.iter().any(|c| c == name));
+    let unified = memberships.iter().find(|m| m.hierarchy == 0);
+    let mut seen = BTreeSet::new();
+    let all = [with("cpu"), unified, with("name=systemd")].into_iter().flatten();
+    all.filter(move |m| seen.insert(m.hierarchy))
 }
 
 /// `/proc/<pid>/cgroup` is told in full. (The first namespace's inode number is fixed: PROC_CGROUP_INIT_INO
@@ -119,6 +152,7 @@ mod tests {
     use super::super::{AttributionOptions, pods::PodIndex};
     use super::*;
     use crate::kernel::{CgroupChange, CgroupKey, Hierarchy, Reading};
+    use crate::testfuzz::Mutator;
 
     const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
@@ -154,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_process_of_this_machine_resolves() {
-        let mut processes = Processes::new();
+        let processes = Processes::new();
         let pid = std::process::id() as i32;
         let path = processes.cgroup(pid).expect("this process");
         let text = std::fs::read_to_string("/proc/self/cgroup").expect("readable");
@@ -168,20 +202,27 @@ mod tests {
     }
 
     #[test]
-    fn only_settled_processes_are_kept_and_not_too_many() {
-        let mut processes = Processes::new();
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
-        let first = processes.cgroup(child.id() as i32);
-        let kept = processes.cache.len();
-        child.kill().expect("killed");
-        child.wait().expect("waited");
-        assert!(first.is_ok());
-        assert_eq!(kept, 0, "it may yet be moved");
-        // The eldest process of this machine that can be seen has settled.
-        processes.cgroup(1).expect("process 1");
-        if Uptime::current().expect("uptime").uptime_duration() > 2 * Processes::SETTLED_AFTER {
-            assert_eq!(processes.cache.len(), 1);
-        }
-        assert_eq!(processes.cache.cap(), Processes::CACHED);
+    fn any_name_of_a_cgroup_is_read_and_the_hierarchy_that_says_most_decides() {
+        let text =
+            b"12:cpu,cpuacct:/\n3:name=systemd:/system.slice/a.service\n0::/caf\xe9:x (deleted)\nnonsense\n";
+        let all = parse(text);
+        assert_eq!(all.len(), 3, "{all:?}");
+        assert_eq!((all[2].hierarchy, all[2].path.as_str()), (0, "/caf\\xe9:x"));
+        let order: Vec<_> = in_order(&all).map(|m| m.hierarchy).collect();
+        assert_eq!(order, [12, 0, 3]);
+        let attributor = attributor(&["/", "/system.slice/a.service"]);
+        let here = Processes { namespaced: false };
+        let who = here.of(&all, &attributor).expect("a service");
+        assert_eq!(who.unit.as_deref(), Some("a.service"), "not the root, where its CPU time is counted");
+        let nowhere = here.of(&all[..1], &attributor).expect("known");
+        assert_eq!(nowhere.kind, WorkloadKind::Root);
+    }
+
+    #[test]
+    fn no_cgroup_file_panics() {
+        Mutator::new(&[b"12:cpu,cpuacct:/a/b\n0::/c (deleted)\n"]).each(|bytes| {
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+            assert!(parse(bytes).len() <= lines);
+        });
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::ObjectMeta;
+use kube::api::{ListParams, ObjectMeta};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource};
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::images::Images;
 use super::pods::{ContainerKind, ContainerRecord, PodIndex, PodLife, PodRecord, PodSet, Terminated};
+use crate::causes::chain;
 use crate::kubeconfig::{self, Unusable};
 use crate::quantity;
 
@@ -119,6 +120,25 @@ pub fn valid_node_name(name: impl Into<String>) -> Result<String, ApiError> {
 /// stops answering and one when it is back. Meanwhile it answers what is asked of [`Pods::images`].
 pub async fn watch(client: Client, node: &str, pods: &Pods) {
     tokio::join!(keep(client.clone(), node, pods), pods.images.serve(client));
+}
+
+/// The node's pods as they are now, from the server's cache.
+///
+/// # Errors
+/// One line that says why there is no answer, `within` this time.
+pub async fn list(client: Client, node: &str, within: Duration) -> Result<PodIndex, String> {
+    let api: Api<SlimPod> = Api::all(client);
+    let params = ListParams::default().fields(&format!("spec.nodeName={node}")).match_any();
+    let listed = match tokio::time::timeout(within, api.list(&params)).await {
+        Ok(Ok(listed)) => listed,
+        Ok(Err(error)) => return Err(chain(&error).replace('\n', " ")),
+        Err(_) => return Err(format!("the API server does not answer within {} s", within.as_secs())),
+    };
+    let mut set = PodSet::default();
+    set.begin_list();
+    listed.items.into_iter().filter_map(SlimPod::into_record).for_each(|pod| set.list(pod));
+    set.end_list(Instant::now());
+    Ok(set.publish(Instant::now()).unwrap_or_default())
 }
 
 async fn keep(client: Client, node: &str, pods: &Pods) {

@@ -19,7 +19,7 @@ pub struct ReconcilerOptions {
         long,
         env = "LISTEN_ADDRESS",
         default_value = "::",
-        help = "Address the ports below listen on; :: is every one, IPv4's too"
+        help = "Address to listen on; :: is all addresses, IPv4 included"
     )]
     pub listen: IpAddr,
     /// Port of the OTLP logs service (gRPC)
@@ -32,57 +32,57 @@ pub struct ReconcilerOptions {
     #[arg(long, env = "METRICS_PORT", default_value_t = 9090)]
     pub metrics_port: u16,
 
-    /// Audience a bearer token must be bound to
+    /// Audience that bearer tokens must have
     #[arg(long, env = "TOKEN_AUDIENCE", default_value = "kernel-gossip")]
     pub token_audience: String,
-    /// Take webhook calls from anybody
+    /// Accept webhook calls without a token
     #[arg(long, env = "ALLOW_ANONYMOUS_WEBHOOK", value_parser = BoolishValueParser::new())]
     pub allow_anonymous_webhook: bool,
-    /// Server certificate of the OTLP port (PEM); without it the port speaks plain text
+    /// Server certificate of the OTLP port (PEM); without it the port does not use TLS
     #[arg(long, env = "TLS_CERT_FILE", requires = "tls_key", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Its private key (PEM)
+    /// Private key of the server certificate (PEM)
     #[arg(long, env = "TLS_KEY_FILE", requires = "tls_cert", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// CA (PEM); an OTLP client with a certificate it signed needs no token and may speak for any pod
+    /// Client CA (PEM): an OTLP client with a certificate from it needs no token and may report on any pod
     #[arg(long, env = "TLS_CLIENT_CA_FILE", requires = "tls_cert", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Elect a leader among replicas by a Lease
+    /// Elect a leader among the replicas through a Lease
     #[arg(long, env = "LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", value_parser = BoolishValueParser::new())]
     pub leader_election: bool,
-    /// Name of that Lease
+    /// Name of the leader election Lease
     #[arg(long, env = "LEASE_NAME", default_value = "kernel-gossip-reconciler")]
     pub lease_name: String,
-    /// Namespace of that Lease
+    /// Namespace of the leader election Lease
     #[arg(long, env = "POD_NAMESPACE", default_value = "kernel-gossip")]
     pub namespace: String,
     /// Name of this replica
     #[arg(long, env = "POD_NAME", default_value = "kernel-gossip-reconciler")]
     pub replica: String,
-    /// Address the other replicas reach this one at
+    /// Address at which other replicas reach this one
     #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
     pub replica_ip: IpAddr,
 
-    /// Serve the pods of this namespace alone: then a Role there is enough for them
+    /// Handle only pods in this namespace; then a Role in it is enough
     #[arg(long, env = "ONLY_NAMESPACE", value_name = "NAMESPACE")]
     pub only_namespace: Option<String>,
-    /// An active signal not said again for so long is resolved (agents repeat theirs every minute)
-    #[arg(long, env = "UNSAID_AFTER", default_value = "7m", value_parser = duration, value_name = "DURATION")]
-    pub unsaid_after: Duration,
-    /// A resolved signal is kept for so long, then forgotten
+    /// Expire a signal that was not refreshed within this time (agents refresh theirs every minute)
+    #[arg(long, alias = "unsaid-after", env = "STALE_AFTER", default_value = "7m", value_parser = duration, value_name = "DURATION")]
+    pub stale_after: Duration,
+    /// Keep a resolved signal in the object for this time
     #[arg(long, env = "KEEP_RESOLVED", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub keep_resolved: Duration,
-    /// Withhold the names of neighbours in other namespaces
+    /// Do not show names of neighbours in other namespaces
     #[arg(long, env = "WITHHOLD_NEIGHBOURS", value_parser = BoolishValueParser::new())]
     pub withhold_neighbours: bool,
-    /// What to do about throttled containers of annotated pods, see docs/remediation.md
+    /// What to do about throttled containers of annotated pods (docs/remediation.md)
     #[arg(long, env = "REMEDIATION", value_enum, default_value_t)]
     pub remediation: Mode,
-    /// Objects written a second, all together
+    /// Limit on object writes per second, all kinds together
     #[arg(long, env = "WRITES_PER_SECOND", default_value_t = 100.0, value_parser = rate, value_name = "N")]
     pub writes_per_second: f64,
-    /// Pods with a whisper at most; more are counted and left out
+    /// Limit on pods with a whisper; pods above it are counted and left out
     #[arg(long, env = "MAX_PODS", default_value_t = 50_000, value_name = "N")]
     pub max_pods: usize,
 }
@@ -91,7 +91,12 @@ pub struct ReconcilerOptions {
 /// (charts render them), and `OTLP_PORT=tcp://10.96.0.7:4317` is Kubernetes' own word on a Service named `otlp`, which it
 /// gives to every pod of the namespace.
 pub fn without_empty_variables(command: Command) -> Command {
-    command.mut_args(|arg| {
+    let renamed = |arg: clap::Arg| match arg.get_id().as_str() {
+        // Until the version after next.
+        "stale_after" if !is_set("STALE_AFTER") && is_set("UNSAID_AFTER") => arg.env("UNSAID_AFTER"),
+        _ => arg,
+    };
+    command.mut_args(renamed).mut_args(|arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         let unset = value.is_some_and(|value| {
             let value = value.to_string_lossy();
@@ -102,11 +107,15 @@ pub fn without_empty_variables(command: Command) -> Command {
     })
 }
 
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+}
+
 impl ReconcilerOptions {
     /// The rules of the desired state.
     pub fn rules(&self) -> Rules {
         Rules {
-            unsaid: self.unsaid_after,
+            unsaid: self.stale_after,
             keep_resolved: self.keep_resolved,
             pods_max: self.max_pods,
             withhold_neighbours: self.withhold_neighbours,
@@ -172,11 +181,13 @@ mod tests {
     fn defaults_and_limits() {
         let o = Cli::try_parse_from(["x"]).unwrap().options;
         assert_eq!((o.webhook_port, o.metrics_port, o.otlp_port), (8080, 9090, 4317));
-        assert_eq!((o.unsaid_after.as_secs(), o.keep_resolved.as_secs()), (420, 3600));
+        assert_eq!((o.stale_after.as_secs(), o.keep_resolved.as_secs()), (420, 3600));
         assert!(!o.allow_anonymous_webhook && o.leader_election && o.tls().is_none());
         assert!(o.rates().capacity > o.rules().pods_max);
+        let renamed = Cli::try_parse_from(["x", "--unsaid-after=3m"]).unwrap().options;
+        assert_eq!(renamed.stale_after.as_secs(), 180, "the name it had");
         for bad in [
-            ["x", "--unsaid-after=0s"],
+            ["x", "--stale-after=0s"],
             ["x", "--keep-resolved=soon"],
             ["x", "--writes-per-second=0"],
             ["x", "--tls-cert=/c"],

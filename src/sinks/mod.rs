@@ -128,13 +128,18 @@ impl Sinks {
     /// Exports the last numbers and all that waits, and stops: within `within`, whatever happens.
     pub async fn flush(&self, within: Duration) -> Unsent {
         let Some(otlp) = &self.otlp else { return Unsent::default() };
-        let begun = std::time::Instant::now();
         otlp.metrics_now(&mut lock(&self.ledger));
-        if let Some(telemetry) = &self.telemetry
-            && let Err(error) = telemetry.shutdown_with_timeout(within)
-        {
-            tracing::warn!("the agent's own last numbers are not sent: {error}");
+        let telemetry = self.telemetry.clone();
+        // It waits for an answer, up to five seconds whatever it is told, and keeps nobody else waiting.
+        let own = tokio::task::spawn_blocking(move || telemetry.map(|t| t.shutdown_with_timeout(within)));
+        let (unsent, own) = tokio::join!(otlp.flush(within), tokio::time::timeout(within, own));
+        match own {
+            Ok(Ok(Some(Err(error)))) => tracing::warn!("the agent's own last numbers are not sent: {error}"),
+            Err(_) => {
+                tracing::warn!("the agent's own last numbers are not sent: the receiver does not answer")
+            }
+            Ok(_) => {}
         }
-        otlp.flush(within.saturating_sub(begun.elapsed())).await
+        unsent
     }
 }

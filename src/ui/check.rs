@@ -19,36 +19,44 @@ use crate::kernel::facts::{Facts, FactsOptions, Pressure};
 use crate::kernel::plan::{Plan, plan};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::Planned;
+use crate::plain::Plain;
+use crate::sinks::otlp::config::ConfigError;
+use crate::sinks::otlp::probe::{self, Tried};
+use crate::sinks::otlp::{OtlpArgs, OtlpConfig};
 
 /// How to look, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CheckArgs {
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Where the host's cgroup file systems are mounted [default: as /proc/self/mountinfo says]
+    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// A directory of a container runtime's bundles, before the usual ones; may be given again
+    /// Directory of a container runtime's files, searched before the defaults; may be repeated
     #[arg(long, value_name = "DIR")]
     pub runtime_root: Vec<PathBuf>,
-    /// The kubeconfig to reach the API server by [default: as kubectl, else the pod's service account]
+    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// The agent's OTLP flags: these receivers are tried
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people
     Text,
-    /// One object: facts, plan, programs, runtimes, unknown_cgroup_shapes, runs, names
+    /// One object: facts, plan, programs, runtimes, otlp, unknown_cgroup_shapes, runs, names
     Json,
 }
 
 /// Looks at this host and writes to stdout what it found.
 ///
-/// The exit code is 0 if the agent can run here, be it from cgroup files alone, and 1 if there is nothing
-/// for it to read, or no cgroup that it could name.
+/// The exit code is 0 if the agent can run here, with BPF or from cgroup files only, and 1 if there is nothing for it to
+/// read, no cgroup that it could name, or an OTLP setting that it refuses. A receiver that cannot be reached is told of
+/// and changes nothing: the agent keeps what it has for it.
 ///
 /// # Errors
 /// When stdout cannot be written.
@@ -65,8 +73,9 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     // As many cgroups as by default: the configuration is the agent's.
     let programs = &DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS).rehearse();
     let runtimes = &Bundles::new(&args.runtime_root).directories();
+    let otlp = &receivers(&args.otlp).await;
     let found =
-        Found { facts: &facts, plan: &plan, programs, runtimes, unknown_cgroup_shapes: unknown_shapes };
+        Found { facts: &facts, plan: &plan, programs, runtimes, otlp, unknown_cgroup_shapes: unknown_shapes };
     let mut out = io::stdout().lock();
     match args.output {
         Format::Text => write_text(&mut out, &found).context("stdout")?,
@@ -76,7 +85,24 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
             writeln!(out).context("stdout")?;
         }
     }
-    Ok(if plan.runs() && found.names() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let starts = plan.runs() && found.names() && !otlp.iter().any(|tried| tried.refused_at_start);
+    Ok(if starts { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tries the OTLP receivers that flags and variables name, as the agent would take them.
+async fn receivers(args: &OtlpArgs) -> Vec<Tried> {
+    let env = |name: &str| std::env::var(name).ok();
+    match OtlpConfig::new(args, env) {
+        Ok(Some(config)) => probe::try_receivers(&config).await,
+        Ok(None) => Vec::new(),
+        Err(ConfigError { setting, message }) => vec![Tried {
+            endpoint: setting,
+            kinds: Vec::new(),
+            refused_at_start: true,
+            error: Some(message),
+            what_to_do: None,
+        }],
+    }
 }
 
 /// A few of the cgroups here that look like a pod's or a container's and follow no known rule.
@@ -99,6 +125,8 @@ pub struct Found<'a> {
     pub programs: &'a [Rehearsal],
     /// Directories of container runtimes.
     pub runtimes: &'a [Directory],
+    /// What came of trying the OTLP receivers; none is configured: empty.
+    pub otlp: &'a [Tried],
     pub unknown_cgroup_shapes: &'a [String],
 }
 
@@ -122,7 +150,7 @@ struct Report<'a> {
 /// # Errors
 /// When `out` cannot be written.
 pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
-    let Found { facts, plan, programs, runtimes, unknown_cgroup_shapes } = *found;
+    let Found { facts, plan, programs, runtimes, otlp, unknown_cgroup_shapes } = *found;
     let mut fact = |name: &str, value: &str| writeln!(out, "{name:<13}{value}");
     fact("kernel", &format!("{} {}", facts.kernel.release, facts.kernel.machine))?;
     fact("types (BTF)", facts.btf.error.as_deref().unwrap_or("readable"))?;
@@ -160,6 +188,7 @@ pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
         writeln!(out, "    {}", program.error.as_deref().unwrap_or_default())?;
         writeln!(out, "      -> {}", program.what_to_do.as_deref().unwrap_or_default())?;
     }
+    write_receivers(out, otlp)?;
     write_runtimes(out, runtimes, confined().as_deref())?;
     for shape in unknown_cgroup_shapes {
         writeln!(out, "  cgroup path of no known shape: {shape}")?;
@@ -172,6 +201,29 @@ pub fn write_text(out: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
     }
     if !plan.runs() {
         writeln!(out, "\nThe agent cannot run here: there is nothing for it to read.")?;
+    }
+    Ok(())
+}
+
+/// Writes which OTLP receivers take what, and what to do about those that do not.
+fn write_receivers(out: &mut impl Write, all: &[Tried]) -> io::Result<()> {
+    for Tried { endpoint, kinds, refused_at_start, error, what_to_do } in all {
+        let (sign, word) = match error {
+            None => ('✓', "reachable"),
+            Some(_) if *refused_at_start => ('✗', "refused"),
+            Some(_) => ('✗', "unreachable"),
+        };
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        writeln!(out, "{sign} {:<11}{word:<12} {}{kinds}", "otlp", Plain(endpoint))?;
+        if let Some(error) = error {
+            writeln!(out, "    {}", Plain(error))?;
+        }
+        if *refused_at_start {
+            writeln!(out, "      -> the agent does not start with this: change it")?;
+        }
+        if let Some(what_to_do) = what_to_do {
+            writeln!(out, "      -> {what_to_do}")?;
+        }
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What people see in a terminal: `check`.
+//! What people see in a terminal: `check`, `birth`, `who`.
 
 pub mod birth;
 pub mod check;
+pub mod who;

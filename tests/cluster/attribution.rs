@@ -61,11 +61,17 @@ async fn running(pods: &Api<Pod>, name: &str) -> (String, String, i32) {
     (uid, id, process.expect("a process of the container").pid())
 }
 
+/// Where the tree of the cpu controller is mounted.
+fn reading_root() -> &'static Path {
+    let v1 = Path::new("/sys/fs/cgroup/cpu");
+    if v1.is_dir() { v1 } else { Path::new("/sys/fs/cgroup") }
+}
+
 /// What the kernel side tells of the cgroup at `path` and of those above it: ids, paths, quotas.
 fn reading(path: &str) -> Reading {
-    let v1 = Path::new("/sys/fs/cgroup/cpu");
-    let (root, hierarchy) =
-        if v1.is_dir() { (v1, Hierarchy::V1Cpu) } else { (Path::new("/sys/fs/cgroup"), Hierarchy::Unified) };
+    let root = reading_root();
+    let v1 = root.ends_with("cpu");
+    let hierarchy = if v1 { Hierarchy::V1Cpu } else { Hierarchy::Unified };
     let mut reading = Reading::default();
     for path in Path::new(path).ancestors() {
         let dir = root.join(path.strip_prefix("/").expect("absolute"));
@@ -107,7 +113,7 @@ async fn a_limited_pod_is_named_by_the_runtime_alone_and_by_the_api_alone() {
     let pod = serde_json::from_value(sleeper(namespace, "limited")).expect("a pod");
     api.create(&PostParams::default(), &pod).await.expect("created");
     let (uid, id, pid) = running(&api, "limited").await;
-    let mut processes = Processes::new();
+    let processes = Processes::new();
     let path = processes.cgroup(pid).expect("the process's cgroup");
     let named = |who: &Workload| {
         assert_eq!(who.label(), format!("{namespace}/limited/still"));
@@ -155,6 +161,54 @@ async fn a_limited_pod_is_named_by_the_runtime_alone_and_by_the_api_alone() {
     .await;
     assert_eq!(index.by_container(&id).map(|p| p.name.as_str()), Some("limited"));
     task.abort();
+}
+
+/// `kernel-gossip who`, by the runtime's files alone and with the API server, there and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the cluster: scripts/test cluster"]
+async fn who_tells_a_real_pod_of_its_process_and_its_processes() {
+    let kubeconfig = kubeconfig();
+    let client = watch::client(Some(&kubeconfig)).await.expect("a client");
+    let held = Namespace::new("attribution-who");
+    let namespace = &*held.0;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = serde_json::from_value(sleeper(namespace, "asked")).expect("a pod");
+    api.create(&PostParams::default(), &pod).await.expect("created");
+    let (uid, id, pid) = running(&api, "asked").await;
+    let who = |what: &str, kubernetes: bool| {
+        let mut command = bed::kernel_gossip();
+        command.args(["who", what, "--output=json", "--node-name", NODE]).env("HOME", "/nonexistent");
+        match kubernetes {
+            true => command.arg("--kubeconfig").arg(&kubeconfig),
+            false => command.env_remove("KUBECONFIG"),
+        };
+        let output = command.output().expect("run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    for kubernetes in [false, true] {
+        let told = who(&pid.to_string(), kubernetes);
+        let workload = &told["workloads"][0];
+        assert_eq!(workload["name"], format!("{namespace}/asked/still"), "{told}");
+        assert_eq!((&workload["podUid"], &workload["containerId"]), (&json!(uid), &json!(id)));
+        assert_eq!((&workload["confirmed"], &told["node"]), (&json!(kubernetes), &json!(NODE)));
+        let limit = if kubernetes { json!(0.25) } else { json!(null) };
+        assert_eq!(workload["cpuLimit"], limit, "{told}");
+        let unknown = told["unknown"].as_array().expect("a list");
+        assert_eq!(unknown.is_empty(), kubernetes, "{told}");
+        // The kernel's own list of the container's processes.
+        let root = reading_root();
+        let procs = root.join(workload["cgroup"].as_str().expect("text").trim_start_matches('/'));
+        let procs = std::fs::read_to_string(procs.join("cgroup.procs")).expect("the cgroup's processes");
+        let expected: Vec<i32> = procs.lines().map(|pid| pid.parse().expect("a number")).collect();
+        let told = who(&format!("{namespace}/asked"), kubernetes);
+        let container =
+            told["workloads"].as_array().expect("a list").iter().find(|w| w["container"] == "still");
+        let processes = container.expect("the container")["processes"].as_array().expect("a list").clone();
+        let listed: Vec<i64> = processes.iter().filter_map(|p| p["pid"].as_i64()).collect();
+        assert!(listed.contains(&i64::from(pid)), "{told}");
+        assert_eq!(listed.len(), expected.len(), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -357,6 +357,59 @@ async fn the_agents_own_telemetry_comes_from_the_sdk() {
     provider.shutdown().expect("ended");
 }
 
+/// Why the traces of births are not given to the package opentelemetry-otlp (docs/architecture.md): it tells nothing of an
+/// answer by which a queue could go.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_package_tells_nothing_of_a_partial_success_nor_how_long_to_wait() {
+    use opentelemetry_otlp::{MetricExporter, RetryPolicy, WithExportConfig, WithTonicConfig};
+    use opentelemetry_sdk::metrics::data::ResourceMetrics;
+    use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+    let mut receiver = Receiver::start().await;
+    let wait = ErrorDetails::with_retry_info(Some(Duration::from_secs(7)));
+    let later = Status::with_error_details(Code::Unavailable, "come again in 7 s", wait);
+    receiver.answer([Answer::Partly(3, "too old"), Answer::Refuse(later)]);
+    let builder = MetricExporter::builder().with_tonic().with_endpoint(receiver.endpoint());
+    let exporter = builder.with_retry_policy(RetryPolicy::disabled()).build().expect("an exporter");
+    exporter.export(&ResourceMetrics::default()).await.expect("3 were rejected, and it is well");
+    let error = exporter.export(&ResourceMetrics::default()).await.expect_err("refused").to_string();
+    assert!(error.contains("Unavailable") && !error.contains('7'), "{error}");
+    for _ in 0..2 {
+        receiver.next().await;
+    }
+}
+
+/// The token and the headers of all metrics go with the agent's own, what variables say besides does not; after a
+/// failure the next export has them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_own_telemetry_has_the_token_and_goes_again_after_a_failure() {
+    let mut receiver = Receiver::start().await;
+    let token = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token.path(), "first").expect("written");
+    let file = format!("--otlp-token-file={}", token.path().display());
+    let sink = Arc::new(start(&["--otlp-endpoint", &receiver.endpoint(), &file, "--otlp-header=tenant=a"]));
+    let stats = Arc::new(SelfStats::default());
+    let provider = telemetry::start(&stats, &sink, Some("node-1"));
+    receiver.answer([Answer::Refuse(Status::unavailable("not now"))]);
+    for (refused, said) in [(Some(Code::Unavailable), "Bearer first"), (None, "Bearer second")] {
+        provider.force_flush().expect("a failure is not the SDK's");
+        let arrived = receiver.next().await;
+        let value = |name: &str| {
+            let all = arrived.metadata.get_all(name);
+            all.iter().map(|v| v.to_str().expect("text")).collect::<Vec<_>>()
+        };
+        assert_eq!(arrived.refused, refused);
+        assert_eq!((value("authorization"), value("tenant")), (vec![said], vec!["a"]));
+        assert!(arrived.metrics().iter().any(|m| m.name == "process.memory.usage"));
+        std::fs::write(token.path(), "second").expect("written");
+        let later = SystemTime::now() + Duration::from_secs(60);
+        File::options().write(true).open(token.path()).and_then(|f| f.set_modified(later)).expect("set time");
+    }
+    let outcomes = sink.outcomes(Lane::Metrics);
+    let counted = [&outcomes.retried, &outcomes.delivered].map(|n| n.load(Ordering::Relaxed));
+    assert_eq!(counted, [1, 1]);
+    provider.shutdown().expect("ended");
+}
+
 /// Two receivers that speak no gRPC: an HTTP server, and one that wants no TLS.
 #[tokio::test]
 async fn a_receiver_of_another_protocol_is_told_with_what_to_do() {

@@ -32,7 +32,8 @@ fn empty_variables_and_service_links_are_no_settings() {
         ("WEBHOOK_PORT", "udp://10.96.0.8:53"),
         ("METRICS_PORT", ""),
         ("REMEDIATION", ""),
-        ("UNSAID_AFTER", " "),
+        ("STALE_AFTER", " "),
+        ("UNSAID_AFTER", ""),
         ("POD_IP", ""),
         ("LISTEN_ADDRESS", ""),
         ("ALLOW_ANONYMOUS_WEBHOOK", ""),
@@ -49,6 +50,11 @@ fn empty_variables_and_service_links_are_no_settings() {
         let said = reconciler(&[("ALLOW_ANONYMOUS_WEBHOOK", yes_or_no), ("LEADER_ELECTION", yes_or_no)]);
         assert!(said.contains("no way to a Kubernetes API server"), "{yes_or_no}: {said}");
     }
+    // The name it had is still read, and an old value does not hide behind a new, empty name.
+    let said = reconciler(&[("UNSAID_AFTER", "soon"), ("STALE_AFTER", "")]);
+    assert!(said.contains("invalid value") && said.contains("soon"), "{said}");
+    let said = reconciler(&[("UNSAID_AFTER", "soon"), ("STALE_AFTER", "3m")]);
+    assert!(said.contains("no way to a Kubernetes API server"), "{said}");
     // What is set and no good is refused as before.
     for (name, bad) in
         [("OTLP_PORT", "http"), ("ALLOW_ANONYMOUS_WEBHOOK", "perhaps"), ("REMEDIATION", "maybe")]

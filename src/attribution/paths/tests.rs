@@ -384,3 +384,58 @@ fn no_cgroup_path_panics() {
         }
     });
 }
+
+/// What other people reported of other tools (reports.md has those tried before), each with its right answer.
+#[test]
+fn what_was_reported_of_other_tools() {
+    let said = |path: &str| {
+        let class = classify(path);
+        let pod = class.pod.as_ref().map(|pod| pod.id.as_str().to_owned() + "/").unwrap_or_default();
+        match class.kind {
+            Kind::Root => "root".to_owned(),
+            Kind::Container { id, name, .. } => pod + id.or(name).unwrap_or_default(),
+            Kind::Unit(unit) => unit.to_owned(),
+            Kind::Pod => pod,
+            Kind::PodHelper => pod + "helper",
+            Kind::Plain => "plain".to_owned(),
+        }
+    };
+    for (report, layout, expected) in [
+        // Podman below a service: with `--cgroups=split` (Quadlets) the container beside its monitor.
+        ("coroot-node-agent#277", "/system.slice/haproxy.service/libpod-payload-<ID>", "<ID>"),
+        ("coroot-node-agent#277", "/system.slice/haproxy.service/runtime", "haproxy.service"),
+        ("coroot-node-agent#223", "/lxc.payload.samba19/system.slice/smbd.service", "samba19"),
+        ("coroot-node-agent#223", "/lxc.monitor.samba19", "plain"),
+        ("coroot-node-agent#214", "/azure.slice/walinuxagent.service", "walinuxagent.service"),
+        ("coroot-node-agent#114", "/system.slice/sshd.service", "sshd.service"),
+        ("opentelemetry-ebpf-instrumentation#481", "/k8s.io/<ID>", "<ID>"),
+        ("zeropod#65", "/system.slice/kubepods-besteffort-pod<UID_>.slice:cri-containerd:<ID>", "<UID>/<ID>"),
+        (
+            "tetragon#2639, #5693",
+            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod<UID_>.slice/crio-<ID>.scope/container",
+            "<UID>/<ID>",
+        ),
+        ("cri-o#10074", "/init/kubepods/burstable/pod<UID>/crio-<ID>", "<UID>/<ID>"),
+        ("cri-o#10074", "/crio-<ID>", "<ID>"),
+        (
+            "opentelemetry-js#3614",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<UID_>.slice/cri-containerd-<ID>.scope",
+            "<UID>/<ID>",
+        ),
+        ("opentelemetry-go#3633", "/ecs/<HASH>/<ID>", "<ID>"),
+        ("opentelemetry-go#3633", "/ecstasks.slice/ecstasks-<HASH>.slice/docker-<ID>.scope", "<ID>"),
+        ("podtrace#149 (Talos)", "/kubepods/burstable/pod<UID>/<ID>", "<UID>/<ID>"),
+        (
+            "kepler#153 (kind)",
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod<UID_>.slice/cri-containerd-<ID>.scope",
+            "<UID>/<ID>",
+        ),
+        ("datadog-agent#20225", "/user.slice/user-1000.slice/session-3.scope/libpod-<ID>", "<ID>"),
+        ("netdata#12419 (Nomad)", "/nomad.slice/share.slice/<UID>.redis.scope", "<UID>.redis.scope"),
+        ("moby/buildkit", "/system.slice/docker.service/docker/buildkit/q8m0zhcnxvt9w", "docker.service"),
+        ("minikube", "/docker/<OUTER>/kubepods/besteffort/pod<UID>/<ID>", "<UID>/<ID>"),
+    ] {
+        assert_eq!(said(&path(layout)), path(expected), "{report}: {layout}");
+        assert!(!classify(&path(layout)).unknown, "{report}: {layout}");
+    }
+}

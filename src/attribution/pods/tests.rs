@@ -120,3 +120,20 @@ fn a_container_is_found_by_its_id_before_its_name() {
     assert!(record.container(None, None).is_none());
     assert!(record.container(Some("other"), Some("db")).is_none());
 }
+
+/// opentelemetry-ebpf-instrumentation#656, opentelemetry-collector-contrib#42978: the late end of the old pod takes the
+/// names of the new one away.
+#[test]
+fn the_late_end_of_a_pod_does_not_touch_the_one_that_took_its_name() {
+    let mut set = PodSet::default();
+    let now = Instant::now();
+    let named = |uid: &str, container: &str| PodRecord { name: "web-0".into(), ..pod(uid, Some(container)) };
+    set.apply(named("old", "c1"));
+    set.apply(named("new", "c2"));
+    set.delete("old", now);
+    let index = set.publish(now).expect("a change");
+    for (id, uid) in [("c1", "old"), ("c2", "new")] {
+        assert_eq!(index.by_container(id).map(|pod| &*pod.uid), Some(uid));
+    }
+    assert!(index.by_pod(&uid("new")).is_some_and(|pod| !pod.life.deleting));
+}

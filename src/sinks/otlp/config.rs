@@ -10,6 +10,7 @@ use tonic::transport::Uri;
 
 use super::encode::MAX_REQUEST;
 use super::queue::Lane;
+use crate::proxy;
 
 /// Flags for OTLP. Each overrides the variable its help names, the one of a single signal too.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -28,34 +29,34 @@ pub struct OtlpArgs {
     /// Send the traces of births here instead [env: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub otlp_traces_endpoint: Option<String>,
-    /// Send this header along; values percent-encoded [env: OTEL_EXPORTER_OTLP_HEADERS]
+    /// Add this header to every request, value percent-encoded; may be repeated [env: OTEL_EXPORTER_OTLP_HEADERS]
     #[arg(long, value_name = "KEY=VALUE")]
     pub otlp_header: Vec<String>,
-    /// Give a request up after this many milliseconds [env: OTEL_EXPORTER_OTLP_TIMEOUT] [default: 10000]
+    /// Timeout of a request in milliseconds [env: OTEL_EXPORTER_OTLP_TIMEOUT] [default: 10000]
     #[arg(long, value_name = "MS")]
     pub otlp_timeout: Option<String>,
-    /// gzip or none [env: OTEL_EXPORTER_OTLP_COMPRESSION] [default: gzip]
+    /// Compression: gzip or none [env: OTEL_EXPORTER_OTLP_COMPRESSION] [default: gzip]
     #[arg(long, value_name = "HOW")]
     pub otlp_compression: Option<String>,
-    /// Trust only this CA, PEM [env: OTEL_EXPORTER_OTLP_CERTIFICATE] [default: the system's]
+    /// Trust only this CA (PEM) [env: OTEL_EXPORTER_OTLP_CERTIFICATE] [default: the system's]
     #[arg(long, value_name = "FILE")]
     pub otlp_certificate: Option<String>,
-    /// Present this certificate, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE]
+    /// Client certificate (PEM) [env: OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE]
     #[arg(long, value_name = "FILE")]
     pub otlp_client_certificate: Option<String>,
-    /// Its key, PEM [env: OTEL_EXPORTER_OTLP_CLIENT_KEY]
+    /// Private key of the client certificate (PEM) [env: OTEL_EXPORTER_OTLP_CLIENT_KEY]
     #[arg(long, value_name = "FILE")]
     pub otlp_client_key: Option<String>,
-    /// No TLS where the endpoint has no scheme [env: OTEL_EXPORTER_OTLP_INSECURE]
+    /// Do not use TLS for an endpoint without a scheme [env: OTEL_EXPORTER_OTLP_INSECURE]
     #[arg(long)]
     pub otlp_insecure: bool,
-    /// Send the token in this file as `authorization: Bearer`; read again when it changes
+    /// Send the token in this file as `authorization: Bearer`; reread when the file changes
     #[arg(long, value_name = "FILE")]
     pub otlp_token_file: Option<PathBuf>,
-    /// Milliseconds between two exports of metrics [env: OTEL_METRIC_EXPORT_INTERVAL] [default: 60000]
+    /// Interval between metric exports in milliseconds [env: OTEL_METRIC_EXPORT_INTERVAL] [default: 60000]
     #[arg(long, value_name = "MS")]
     pub otlp_interval: Option<String>,
-    /// Keep at most this many bytes for a receiver that cannot be reached
+    /// Buffer at most this many bytes while a receiver is unreachable
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_QUEUE)]
     pub otlp_queue: usize,
 }
@@ -85,11 +86,23 @@ pub struct OtlpConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
     pub endpoint: Uri,
+    /// The HTTP proxy that the environment names, for a receiver with TLS; `None`: it is connected to directly.
+    pub proxy: Option<Proxy>,
     /// `None`: without TLS.
     pub tls: Option<TlsFiles>,
     pub headers: Headers,
     pub timeout: Duration,
     pub gzip: bool,
+}
+
+/// The URL of an HTTP proxy. A password in it is nobody's business.
+#[derive(Clone, PartialEq)]
+pub struct Proxy(pub Uri);
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.host().unwrap_or_default())
+    }
 }
 
 /// PEM files, read at every connection so that renewed ones are used.
@@ -219,11 +232,8 @@ pub fn remarks(args: &OtlpArgs, env: impl Fn(&str) -> Option<String>) -> Vec<Str
              explicit buckets"
         ));
     }
-    let proxy = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
-        .into_iter()
-        .find(|name| set(name).is_some());
-    if let Some(name) = proxy {
-        all.push(format!("{name} is set, and not used for OTLP: receivers are connected to directly"));
+    if let Some(why) = Lane::ALL.into_iter().find_map(|lane| source.unused_proxy(lane)) {
+        all.push(format!("HTTPS_PROXY {why}: OTLP receivers are connected to directly"));
     }
     if let Ok(Some(interval)) = milliseconds(source.interval())
         && interval < SHORT_INTERVAL
@@ -285,6 +295,22 @@ impl Source<'_> {
         self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT")
     }
 
+    /// Why a proxy that is named for this receiver is not used.
+    fn unused_proxy(&self, lane: Lane) -> Option<String> {
+        let endpoint = self.signal(lane).ok()??.endpoint;
+        if endpoint.scheme_str() != Some("https") {
+            return None;
+        }
+        match proxy::of(&endpoint, self.env) {
+            Err(_) => Some("is no URL".to_owned()),
+            Ok(Some(url)) if url.scheme_str() != Some("http") => Some(format!(
+                "names a proxy of the kind {}, http:// alone is known here",
+                url.scheme_str().unwrap_or_default()
+            )),
+            Ok(_) => None,
+        }
+    }
+
     fn signal(&self, lane: Lane) -> Result<Option<Signal>, ConfigError> {
         let a = self.args;
         let Some((setting, endpoint)) = self.endpoint(lane) else { return Ok(None) };
@@ -296,7 +322,9 @@ impl Source<'_> {
         };
         let endpoint = uri(&setting, &endpoint, insecure)?;
         let tls = endpoint.scheme_str() == Some("https");
+        let proxy = if tls { proxy::of(&endpoint, self.env).ok().flatten() } else { None };
         Ok(Some(Signal {
+            proxy: proxy.filter(|url| url.scheme_str() == Some("http")).map(Proxy),
             tls: tls.then(|| self.tls(lane)).transpose()?,
             endpoint,
             headers: self.headers(lane)?,

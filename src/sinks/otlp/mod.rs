@@ -1,7 +1,10 @@
 //! OTLP over gRPC: metrics with a Resource per container, whispers and births as events, births as traces.
 
 pub mod config;
+mod diagnosis;
 pub mod encode;
+mod own;
+pub mod probe;
 pub mod queue;
 mod sender;
 mod transport;
@@ -10,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 pub use config::{OtlpArgs, OtlpConfig, remarks};
 use encode::{MAX_REQUEST, Requests};
+use own::Own;
 use queue::{Lane, LaneSize, Queue};
 pub use sender::Outcomes;
 use sender::{Health, Sender};
@@ -49,6 +54,8 @@ pub struct OtlpSink {
     config: OtlpConfig,
     node: Option<String>,
     queue: Arc<Queue>,
+    /// `None`: metrics are not exported.
+    own: Option<Own>,
     outcomes: [Arc<Outcomes>; Lane::COUNT],
     /// Items larger than any request may be. Cumulative.
     too_large: AtomicU64,
@@ -63,8 +70,9 @@ impl OtlpSink {
     /// # Errors
     /// A certificate, key or token file that cannot be used. A receiver that cannot be reached is none.
     pub fn start(config: OtlpConfig, node: Option<String>) -> Result<Self, OtlpError> {
-        let sink = OtlpSink {
+        let mut sink = OtlpSink {
             queue: Arc::new(Queue::new(config.queue_bytes)),
+            own: None,
             outcomes: Default::default(),
             too_large: AtomicU64::new(0),
             due: AtomicU64::new(0),
@@ -95,6 +103,14 @@ impl OtlpSink {
                 }
             };
             known.push((endpoint, health.clone()));
+            if lane == Lane::Metrics {
+                sink.own = Some(Own {
+                    connection: receiver.connection().clone(),
+                    health: health.clone(),
+                    outcomes: sink.outcomes[lane as usize].clone(),
+                    runtime: Handle::current(),
+                });
+            }
             let sender = Sender {
                 lane,
                 queue: sink.queue.clone(),
@@ -132,14 +148,11 @@ impl OtlpSink {
         self.push(Lane::Metrics, requests);
     }
 
-    /// Exports metrics built by someone else (the SDK).
-    pub fn resource_metrics(&self, all: Vec<ResourceMetrics>) {
-        if self.config.metrics.is_none() {
-            return;
+    /// Sends metrics of the SDK's, past the queue. On any thread.
+    pub async fn own_metrics(&self, metrics: &ResourceMetrics) {
+        if let Some(own) = &self.own {
+            own.export(metrics).await;
         }
-        let mut requests = Requests::new(MAX_REQUEST);
-        all.into_iter().for_each(|metrics| requests.metrics(metrics));
-        self.push(Lane::Metrics, requests);
     }
 
     /// Exports a whisper; `text` says it to people.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::config::Retry;
+use super::diagnosis::Fault;
 use super::encode::{MAX_REQUEST, Request};
 use super::queue::{Lane, Queue};
 use super::transport::{Partial, Receiver, retry_after};
@@ -71,7 +72,7 @@ impl Health {
         Lane::ALL.iter().map(|lane| self.queue.size(*lane).dropped).sum()
     }
 
-    fn unreachable(&self, lane: Lane, status: &Status) {
+    pub(super) fn unreachable(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
         state.failing[lane as usize] = true;
         if state.outage.is_none() {
@@ -85,7 +86,7 @@ impl Health {
         }
     }
 
-    fn refused(&self, lane: Lane, status: &Status) {
+    pub(super) fn refused(&self, lane: Lane, status: &Status) {
         let mut state = lock(&self.state);
         if !std::mem::replace(&mut state.refusing[lane as usize], true) {
             tracing::error!(
@@ -226,22 +227,22 @@ fn worth_another(status: &Status) -> bool {
     }
 }
 
-fn describe(status: &Status) -> String {
+/// What a failed request says, with its causes.
+pub(super) fn text(status: &Status) -> String {
     let cause = std::error::Error::source(status).map(chain);
-    let text = match (status.message(), cause) {
+    match (status.message(), cause) {
         (message, Some(cause)) if message.is_empty() || cause.starts_with(message) => cause,
         (message, Some(cause)) => format!("{message}: {cause}"),
         (message, None) => format!("{:?}: {message}", status.code()),
-    };
-    // What the libraries say of a receiver that speaks something else.
-    let hint = if text.contains("InvalidContentType") {
-        "; it speaks no TLS: write http://, or --otlp-insecure"
-    } else if text.contains("frame with invalid size") {
-        "; it speaks no gRPC without TLS: is this its HTTP port (4318; gRPC's is 4317), or does it want https://?"
-    } else {
-        ""
-    };
-    text + hint
+    }
+}
+
+/// The same with what to do, if that is known.
+fn describe(status: &Status) -> String {
+    match Fault::of(status).what_to_do() {
+        Some(advice) => format!("{}; {advice}", text(status)),
+        None => text(status),
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
-//! One gRPC call: encoded bytes to one method of a receiver.
+//! The connection to a receiver, and one gRPC call over it: encoded bytes to one method.
 
 use std::error::Error;
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use axum::http::uri::PathAndQuery;
 use bytes::{BufMut, Bytes};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -17,11 +20,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Code, Request, Status};
 
-use super::config::{Signal, TlsFiles};
+use super::config::{Proxy, Signal, TlsFiles};
 use super::queue::Lane;
 use crate::causes::chain;
 use crate::sinks::lock;
@@ -35,33 +38,95 @@ pub struct Partial {
     pub message: String,
 }
 
+/// The connection to a receiver, made when it is first used. Whoever sends over it shares it.
+#[derive(Debug)]
+pub struct Connection {
+    signal: Signal,
+    token: Option<TokenFile>,
+    channel: Mutex<Option<Channel>>,
+}
+
+impl Connection {
+    /// Checks the files it will need; connects at the first request.
+    fn new(signal: Signal, token_file: Option<&Path>) -> Result<Self, String> {
+        let token = token_file.map(TokenFile::open).transpose()?;
+        let connection = Connection { token, signal, channel: Mutex::new(None) };
+        connection.channel()?;
+        Ok(connection)
+    }
+
+    /// Where it leads, and how.
+    pub fn signal(&self) -> &Signal {
+        &self.signal
+    }
+
+    /// The headers of every request, the token as it is now among them.
+    pub fn metadata(&self) -> MetadataMap {
+        let mut metadata = self.signal.headers.0.clone();
+        if let Some(token) = &self.token {
+            metadata.insert("authorization", token.value());
+        }
+        metadata
+    }
+
+    /// The connection, a new one after [`Connection::lost`]. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be used.
+    pub fn channel(&self) -> Result<Channel, String> {
+        let mut made = lock(&self.channel);
+        if let Some(channel) = &*made {
+            return Ok(channel.clone());
+        }
+        let signal = &self.signal;
+        let mut endpoint = Endpoint::from(signal.endpoint.clone())
+            .connect_timeout(signal.timeout)
+            .user_agent(concat!("kernel-gossip/", env!("CARGO_PKG_VERSION")))
+            .map_err(|e| chain(&e))?;
+        if let Some(files) = &signal.tls {
+            endpoint = endpoint.tls_config(tls(files)?).map_err(|e| format!("TLS: {}", chain(&e)))?;
+        }
+        let channel = match &signal.proxy {
+            Some(Proxy(proxy)) => endpoint.connect_with_connector_lazy(through(proxy)),
+            None => endpoint.connect_lazy(),
+        };
+        Ok(made.insert(channel).clone())
+    }
+
+    /// It went silent, and would keep every further request waiting: the next one connects anew, which also reads
+    /// certificates that were renewed.
+    pub fn lost(&self) {
+        *lock(&self.channel) = None;
+    }
+}
+
 /// A receiver of one lane's requests.
 #[derive(Debug)]
 pub struct Receiver {
     lane: Lane,
-    signal: Signal,
-    token: Option<TokenFile>,
-    grpc: Option<Grpc<Channel>>,
+    connection: Arc<Connection>,
 }
 
 impl Receiver {
-    /// Checks the files it will need; connects at the first request.
+    /// Checks the files it will need; connects at the first request. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// A certificate, key or token file that cannot be used.
     pub fn new(lane: Lane, signal: Signal, token_file: Option<&Path>) -> Result<Self, String> {
-        let mut receiver =
-            Receiver { lane, token: token_file.map(TokenFile::open).transpose()?, signal, grpc: None };
-        receiver.connect()?;
-        Ok(receiver)
+        Ok(Receiver { lane, connection: Arc::new(Connection::new(signal, token_file)?) })
+    }
+
+    /// For who else has to send to it.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     /// Sends a request; waits for the answer no longer than the signal's timeout.
     ///
     /// # Errors
     /// The receiver's status; `Unavailable` or `DeadlineExceeded` if there was no answer.
-    pub async fn send(&mut self, body: Bytes) -> Result<Partial, Status> {
-        let timeout = self.signal.timeout;
+    pub async fn send(&self, body: Bytes) -> Result<Partial, Status> {
+        let timeout = self.connection.signal.timeout;
         let answer = tokio::time::timeout(timeout, self.call(body)).await;
         let answer = answer.unwrap_or_else(|_| {
             Err(Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis())))
@@ -70,24 +135,23 @@ impl Receiver {
             && (matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
                 || status.source().is_some())
         {
-            // A connection that went silent would keep every further request waiting; a new one also
-            // reads certificates that were renewed.
-            self.grpc = None;
+            self.connection.lost();
         }
         answer
     }
 
-    async fn call(&mut self, body: Bytes) -> Result<Partial, Status> {
+    async fn call(&self, body: Bytes) -> Result<Partial, Status> {
+        let connection = &self.connection;
         let mut request = Request::new(body);
-        *request.metadata_mut() = self.signal.headers.0.clone();
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.value());
+        *request.metadata_mut() = connection.metadata();
+        request.set_timeout(connection.signal.timeout);
+        let mut grpc = Grpc::new(connection.channel().map_err(Status::unavailable)?);
+        if connection.signal.gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
-        request.set_timeout(self.signal.timeout);
-        let lane = self.lane;
-        let grpc = self.connect().map_err(Status::unavailable)?;
+        grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
         grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
-        match lane {
+        match self.lane {
             Lane::Metrics => {
                 let path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
                 let answer = grpc.unary(request, PathAndQuery::from_static(path), Raw::new()).await?;
@@ -114,25 +178,19 @@ impl Receiver {
             }
         }
     }
+}
 
-    /// The connection, which is made when it is first used.
-    fn connect(&mut self) -> Result<&mut Grpc<Channel>, String> {
-        if let Some(grpc) = self.grpc.take() {
-            return Ok(self.grpc.insert(grpc));
-        }
-        let signal = &self.signal;
-        let mut endpoint = Endpoint::from(signal.endpoint.clone())
-            .connect_timeout(signal.timeout)
-            .user_agent(concat!("kernel-gossip/", env!("CARGO_PKG_VERSION")))
-            .map_err(|e| chain(&e))?;
-        if let Some(files) = &signal.tls {
-            endpoint = endpoint.tls_config(tls(files)?).map_err(|e| format!("TLS: {}", chain(&e)))?;
-        }
-        let mut grpc = Grpc::new(endpoint.connect_lazy());
-        if signal.gzip {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
-        }
-        Ok(self.grpc.insert(grpc.accept_compressed(CompressionEncoding::Gzip)))
+/// Connects by way of a proxy's CONNECT, with the user and password of its URL.
+fn through(proxy: &Uri) -> Tunnel<HttpConnector> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let tunnel = Tunnel::new(proxy.clone(), tcp);
+    // The matcher knows how a URL's user and password become a header; any server will do.
+    let matcher = Matcher::builder().all(proxy.to_string()).build();
+    let auth = matcher.intercept(&Uri::from_static("https://receiver")).and_then(|p| p.basic_auth().cloned());
+    match auth {
+        Some(auth) => tunnel.with_auth(auth),
+        None => tunnel,
     }
 }
 

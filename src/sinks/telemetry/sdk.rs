@@ -1,5 +1,5 @@
-//! [`SelfStats`] through the OpenTelemetry SDK, which keeps the time, the Resource and the data model; its
-//! exporter hands the result to the queue that all else goes through.
+//! [`SelfStats`] through the OpenTelemetry SDK, which keeps the time, the Resource and the data model; the sink sends the
+//! result over the connection of all metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -24,8 +23,8 @@ use crate::sinks::otlp::OtlpSink;
 use crate::sinks::points::Value;
 
 /// Starts to send the agent's own telemetry at the sink's interval; what the sink does becomes part of it.
-/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are honoured. Shut the provider down before the sink
-/// is flushed: it sends the last numbers.
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are honoured. Shutting the provider down sends the last numbers; it
+/// blocks until then, so that it is not to be done on a thread of the runtime.
 pub fn start(stats: &Arc<SelfStats>, sink: &Arc<OtlpSink>, node: Option<&str>) -> SdkMeterProvider {
     stats.watch(sink.clone());
     let (attributes, wrong) = identity(node, &|name| std::env::var(name).ok());
@@ -33,7 +32,7 @@ pub fn start(stats: &Arc<SelfStats>, sink: &Arc<OtlpSink>, node: Option<&str>) -
     // After those that the SDK finds by itself, which reads the same variables in its own way.
     let resource = Resource::builder()
         .with_attributes(attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)));
-    let reader = PeriodicReader::builder(ToQueue(sink.clone())).with_interval(sink.interval()).build();
+    let reader = PeriodicReader::builder(ToSink(sink.clone())).with_interval(sink.interval()).build();
     let provider = SdkMeterProvider::builder().with_resource(resource.build()).with_reader(reader).build();
     let meter = provider.meter(names::SCOPE);
     SELF_SOURCES.iter().for_each(|source| instrument(&meter, source, stats));
@@ -134,12 +133,13 @@ fn observe(source: &SelfSource, stats: &SelfStats, mut to: impl FnMut(Value<'_>,
     });
 }
 
-/// Hands what the SDK collects to the queue.
-struct ToQueue(Arc<OtlpSink>);
+/// Hands what the SDK collects to the sink, which tells and counts how that ends: to the SDK it always ends well, as it
+/// would log each failure.
+struct ToSink(Arc<OtlpSink>);
 
-impl PushMetricExporter for ToQueue {
+impl PushMetricExporter for ToSink {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.0.resource_metrics(ExportMetricsServiceRequest::from(metrics).resource_metrics);
+        self.0.own_metrics(metrics).await;
         Ok(())
     }
 

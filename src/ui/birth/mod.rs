@@ -27,26 +27,26 @@ use crate::plain::Plain;
 /// Whose birth, from where, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BirthArgs {
-    /// The pod whose certificate is shown
+    /// Pod whose birth certificate is shown
     #[arg(value_name = "POD", required_unless_present = "live")]
     pub pod: Option<String>,
-    /// Its namespace [default: that of the kubeconfig's context]
+    /// Namespace of the pod [default: that of the kubeconfig's context]
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Show the next container that is started on this machine, by containerd, runc or another OCI runtime; needs
-    /// no Kubernetes, but root
+    /// Show the next container that containerd, runc or another OCI runtime starts on this machine; needs root, but no
+    /// Kubernetes
     #[arg(long, conflicts_with_all = ["pod", "namespace", "kubeconfig"])]
     pub live: bool,
-    /// Wait this long for the certificate, or for a container that is started, such as 30s
+    /// Wait up to this long for the certificate, or for a container to start, such as 30s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Write it as a page of its own to this file too
+    /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// The kubeconfig to reach the API server by [default: as kubectl]
+    /// Kubeconfig of the API server [default: as kubectl finds it]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 }
@@ -55,7 +55,7 @@ pub struct BirthArgs {
 pub enum Format {
     /// A waterfall for people
     Text,
-    /// The certificate, as one object
+    /// The certificate as one JSON object
     Json,
 }
 

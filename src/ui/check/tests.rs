@@ -13,6 +13,7 @@ fn told(host: &str, unknown_shapes: &[String]) -> String {
         plan: &plan(&facts),
         programs: &[],
         runtimes: &[runtime],
+        otlp: &[],
         unknown_cgroup_shapes: unknown_shapes,
     };
     write_text(&mut out, &found).expect("a vector takes it");
@@ -90,6 +91,7 @@ fn a_host_with_nothing_to_read_is_told_so() {
         plan: &plan(&facts),
         programs: &[],
         runtimes: &[],
+        otlp: &[],
         unknown_cgroup_shapes: &[],
     };
     write_text(&mut out, &found).expect("a vector takes it");
@@ -114,6 +116,7 @@ fn a_program_that_does_not_load_is_told_with_what_to_do() {
         plan: &plan(&facts),
         programs: &programs,
         runtimes: &[],
+        otlp: &[],
         unknown_cgroup_shapes: &[],
     };
     let mut out = Vec::new();

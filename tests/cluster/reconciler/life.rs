@@ -134,7 +134,7 @@ async fn another_pod_of_the_same_name_gets_another_object() {
 #[ignore = "needs the test bed's cluster"]
 async fn a_restart_loses_nothing_and_silence_ends_a_whisper() {
     let (client, ns) = (client().await, Namespace::new("restart"));
-    let r = Reconciler::ready(&ns, &["--unsaid-after=8s", "--keep-resolved=15s"]).await;
+    let r = Reconciler::ready(&ns, &["--stale-after=8s", "--keep-resolved=15s"]).await;
     let token = ns.caller("agent", &["/otlp/cluster"]);
     let (said_again, not_said) = (ns.pod(&client, "again").await, ns.pod(&client, "silent").await);
     let (again, silent) = (throttled(&said_again), throttled(&not_said));

@@ -441,9 +441,15 @@ fn forget(
 
 /// Calls `found` with the path of every cgroup of these trees but their roots; what cannot be read is left out.
 pub fn each_path(roots: &Roots, mut found: impl FnMut(&str)) {
-    for (_, root) in roots.trees() {
+    each(roots, |_, path| found(path));
+}
+
+/// The same with the cgroup's id.
+pub fn each(roots: &Roots, mut found: impl FnMut(CgroupKey, &str)) {
+    for (hierarchy, root) in roots.trees() {
+        let mut found = |id, path: &str| found(CgroupKey { hierarchy, id }, path);
         // It is the agent that complains of what cannot be read.
-        walk_below(&root, &mut String::new(), &mut |_, path| found(path), &mut |_, _| {});
+        walk_below(&root, &mut String::new(), &mut found, &mut |_, _| {});
     }
 }
 

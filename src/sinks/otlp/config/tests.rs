@@ -149,6 +149,7 @@ fn told(settings: &[&str]) -> String {
 #[test]
 fn what_is_set_and_not_done_is_told() {
     let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:1";
+    let tls = "OTEL_EXPORTER_OTLP_ENDPOINT=https://c:1";
     for (settings, expected) in [
         (&[endpoint, "OTEL_SDK_DISABLED=true"][..], "OTEL_SDK_DISABLED is true: nothing is sent"),
         (&["OTEL_TRACES_EXPORTER=none"], "OTEL_TRACES_EXPORTER is none: traces are not sent"),
@@ -158,7 +159,8 @@ fn what_is_set_and_not_done_is_told() {
             &[endpoint, "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=explicit_bucket_histogram"],
             "is not used",
         ),
-        (&[endpoint, "HTTPS_PROXY=http://p:3128"], "HTTPS_PROXY is set, and not used for OTLP"),
+        (&[tls, "HTTPS_PROXY=socks5://p:1080"], "HTTPS_PROXY names a proxy of the kind socks5"),
+        (&[tls, "HTTPS_PROXY=http://a b/"], "HTTPS_PROXY is no URL"),
         (&[endpoint, "OTEL_METRIC_EXPORT_INTERVAL=60"], "every 60 ms (OTEL_METRIC_EXPORT_INTERVAL)"),
         (&[endpoint, "--otlp-interval=15"], "every 15 ms (--otlp-interval)"),
     ] {
@@ -171,7 +173,8 @@ fn what_is_set_and_not_done_is_told() {
         "OTEL_SDK_DISABLED=",
         "OTEL_METRIC_EXPORT_INTERVAL=60000",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=Cumulative",
-        "HTTPS_PROXY=",
+        // A receiver without TLS is connected to directly.
+        "HTTPS_PROXY=socks5://p:1080",
     ];
     assert_eq!(told(&silent), "");
     assert_eq!(told(&["HTTPS_PROXY=http://p:3128"]), "", "nothing is sent anywhere");

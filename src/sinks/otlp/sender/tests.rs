@@ -58,8 +58,8 @@ fn a_receiver_that_takes_only_one_kind_is_told_of_once() {
     assert_eq!(
         lines,
         [
-            "ERROR OTLP receiver http://c:4317/: refuses metrics (Unimplemented: unknown service); they are \
-             dropped and counted",
+            "ERROR OTLP receiver http://c:4317/: refuses metrics (Unimplemented: unknown service; it has no \
+             service for this kind of data: give it a pipeline for it, or send it elsewhere); they are dropped and counted",
             "WARN OTLP receiver http://c:4317/: rejects 2 events: too old",
         ]
     );
