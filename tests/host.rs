@@ -6,6 +6,7 @@ mod host {
     mod agent;
     mod check;
     mod compatibility;
+    mod dashboards;
     mod hostile;
     mod ingest;
     mod otlp_collector;
