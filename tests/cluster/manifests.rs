@@ -304,3 +304,25 @@ fn components_add_what_they_say() {
     }
     assert_eq!(objects.iter().filter(|o| o["kind"] == "PrometheusRule").count(), 1);
 }
+
+/// The definitions of the Prometheus operator, under strict validation.
+#[test]
+#[ignore = "needs a cluster: scripts/test cluster"]
+fn the_prometheus_operator_takes_monitors_and_rules() {
+    let namespace = Namespace::new("operator");
+    let definitions = tool("prometheus-operator-crds").get_program().to_owned();
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f"];
+    process::output(kubectl().args(apply).arg(&definitions));
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
+    process::output(kubectl().args(established).arg(&definitions));
+    let mut objects = kustomize("tests/fixtures/manifests/components");
+    objects.retain(|o| o["apiVersion"] == "monitoring.coreos.com/v1");
+    assert_eq!(objects.len(), 3);
+    for object in &mut objects {
+        object["metadata"]["namespace"] = json!(namespace.0);
+        dry_run(object).unwrap_or_else(|e| panic!("{}: {e}", name(object)));
+        object["spec"]["groupes"] = json!([]);
+        dry_run(object).expect_err("a field that is not there");
+    }
+    process::output(kubectl().args(["delete", "-f"]).arg(&definitions));
+}
