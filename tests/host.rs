@@ -11,6 +11,7 @@ mod host {
     mod ingest;
     mod otlp_collector;
     mod otlp_delivery;
+    mod otlp_gateway;
     mod otlp_outage;
     mod prometheus_server;
     mod semconv;

@@ -37,14 +37,30 @@ impl Prometheus {
     pub fn start(dir: &Path, jobs: &[Value], rules: &[&Path]) -> Prometheus {
         let config =
             json!({"global": {"evaluation_interval": "1s"}, "scrape_configs": jobs, "rule_files": rules});
+        Prometheus::with(dir, &config, free_address(), &[])
+    }
+
+    /// At this address, with its OTLP receiver as otel-collector/gateway.yaml wants it.
+    pub fn receiving(dir: &Path, address: SocketAddr) -> Prometheus {
+        let text = fs::read_to_string(repository().join("otel-collector/gateway.yaml")).expect("shipped");
+        let comments = text.lines().filter_map(|line| Some(format!("{} ", line.strip_prefix('#')?.trim())));
+        let comments: String = comments.collect();
+        let (_, from) = comments.split_once("promote_resource_attributes: [").expect("its comment");
+        let (attributes, _) = from.split_once(']').expect("its end");
+        let attributes: Vec<_> = attributes.split(',').map(str::trim).collect();
+        let config = json!({"otlp": {"promote_resource_attributes": attributes}});
+        Prometheus::with(dir, &config, address, &["--web.enable-otlp-receiver"])
+    }
+
+    fn with(dir: &Path, config: &Value, address: SocketAddr, flags: &[&str]) -> Prometheus {
         let file = dir.join("prometheus.yml");
         fs::write(&file, config.to_string()).expect("written");
-        let address = free_address();
         let mut running = Running::start(
             tool("prometheus")
                 .arg(format!("--config.file={}", file.display()))
                 .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
-                .arg(format!("--web.listen-address={address}")),
+                .arg(format!("--web.listen-address={address}"))
+                .args(flags),
         );
         running.says("Server is ready to receive web requests");
         Prometheus { _running: running, address }

@@ -29,7 +29,11 @@ pub fn dashboard() -> Dashboard {
     let blamed = greatest(10, &[&neighbour], &metric::CPU_NEIGHBOUR_TIME, &[NODE]);
     let (signal, severity) = (label(whisper::SIGNAL), label(whisper::SEVERITY));
     let stalled = |resource: &str| {
-        let having = [NODE, &is(attribute::PRESSURE_RESOURCE, resource), r#"kind!~"pod|root""#];
+        let having = [
+            NODE,
+            &is(attribute::PRESSURE_RESOURCE, resource),
+            r#"kind!~"pod|root",unit!~".+\\.slice",cgroup!~".*kubepods.*""#,
+        ];
         named(&greatest(10, &WHO, &metric::PRESSURE_SOME_TIME, &having))
     };
     Dashboard {
@@ -67,7 +71,7 @@ pub fn dashboard() -> Dashboard {
                 Panel::table("Worst workloads", "Seconds lost in the time shown to limits and neighbours, summed over threads.", "s")
                     .rows(&format!("topk(20, {} > 0)", sum(&WHO, &increase(&metric::CPU_WAIT_TIME, &[NODE, &lost], SHOWN))))
                     .joined(&COLUMNS, &["Lost"]).lead("Pod", "The workload", &to_workload()).lead("Cgroup", "The workload", &to_workload()).size(24, 8),
-                Panel::states("Whispers", "May be empty.")
+                Panel::states("Whispers", "May be empty.").size(24, 8)
                     .query(&named(&format!("max by ({}, {signal}, {severity}) ({})", WHO.join(", "), series(&metric::WHISPER_ACTIVE, &[NODE]))), &format!("{{{{who}}}} {{{{{signal}}}}} {{{{{severity}}}}}")),
             ]),
             ("Pressure (PSI)", vec![

@@ -61,10 +61,12 @@ fn of_workload(record: &'static str, of: &Metric, having: &str) -> Rule {
     Rule::Recording { record, expr: sum(&WHO, &rate(of, &[having], WINDOW)) }
 }
 
-/// Of what contains no other: a pod's has its containers' once more, as a slice has its services'.
+/// Of what contains no other: a pod's has its containers' once more, as a slice has its services' and /kubepods all pods'.
 fn stalled(record: &'static str, resource: &str) -> Rule {
-    let having =
-        format!(r#"{},kind!~"pod|root",unit!~".+\\.slice""#, is(attribute::PRESSURE_RESOURCE, resource));
+    let having = format!(
+        r#"{},kind!~"pod|root",unit!~".+\\.slice",cgroup!~".*kubepods.*""#,
+        is(attribute::PRESSURE_RESOURCE, resource)
+    );
     of_workload(record, &metric::PRESSURE_FULL_TIME, &having)
 }
 
