@@ -83,7 +83,7 @@ pub fn dashboard() -> Dashboard {
                     .query(&of_all(&metric::CPU_RUN_TIME), "ran")
                     .query(&sum(&[&cause], &rate(&metric::CPU_WAIT_TIME, &[WORKLOADS], POINT)), &format!("{{{{{cause}}}}}"))
                     .stacked().color("ran", GREEN).color("throttle", RED).color("neighbour", ORANGE).color("own", BLUE).color("unattributed", GREY),
-                Panel::graph("Throttled, in three ways", "Wall: some of it was stopped. Full: no CPU ran it. Per CPU: the sum over CPUs, which is what cpu.stat reports of a container that has a limit of its own.", LOST)
+                Panel::graph("Throttled, in three ways", "Wall: some of it was stopped. Full: no CPU ran it. Per CPU: the sum over CPUs, by its own limit and its pod's. cpu.stat: what it reports of the container's own limit.", LOST)
                     .query(&of_all(&metric::CPU_THROTTLED_WALL_TIME), "wall").query(&of_all(&metric::CPU_THROTTLED_FULL_TIME), "full")
                     .query(&of_all(&metric::CPU_THROTTLED_PER_CPU_TIME), "per CPU").query(&sum(&[], &rate(&metric::CPU_THROTTLED_REPORTED_TIME, &[WORKLOADS, NO_POD], POINT)), "cpu.stat"),
                 Panel::graph("What the usual alert counts: throttled periods, of all", "A stall of 0.1 ms counts as a period of 100 ms: compare with the time stopped. Without a limit of its own: may be empty.", "percentunit")
