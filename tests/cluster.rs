@@ -7,6 +7,7 @@ mod cluster {
     mod bed;
     mod births;
     mod collector_outage;
+    mod dashboards;
     mod docs;
     mod install;
     mod manifests;

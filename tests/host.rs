@@ -6,11 +6,13 @@ mod host {
     mod agent;
     mod check;
     mod compatibility;
+    mod dashboards;
     mod hostile;
     mod ingest;
     mod otlp_check;
     mod otlp_collector;
     mod otlp_delivery;
+    mod otlp_gateway;
     mod otlp_outage;
     mod prometheus_server;
     mod semconv;

@@ -1,6 +1,7 @@
 //! What each generated file is made from. Used by `scripts/generate` and by the test that holds the committed files
 //! to it.
 
+mod grafana;
 mod metrics_page;
 mod metrics_registry;
 pub mod registry;
@@ -23,13 +24,15 @@ pub fn path(name: &str) -> PathBuf {
 pub fn files() -> Result<Vec<(&'static str, String)>> {
     let defaults = config::default_yaml();
     let settings = "docs/configuration.md";
-    Ok(vec![
+    let mut files = vec![
         ("k8s/crds/kernel.gossip.io.yaml", api::crds_yaml()),
         ("docs/semconv/registry/metrics.yaml", metrics_registry::text()?),
         ("docs/metrics.md", metrics_page::text()?),
         (settings, between_marks(settings, &format!("```yaml\n{defaults}```\n"))?),
         ("docs/default.yaml", defaults),
-    ])
+    ];
+    files.extend(grafana::files()?);
+    Ok(files)
 }
 
 /// The page as it is, with this text between its marks.

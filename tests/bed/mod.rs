@@ -9,9 +9,11 @@
 pub mod births;
 pub mod bundle;
 pub mod cgroup;
+pub mod grafana;
 pub mod http;
 pub mod measure;
 pub mod process;
+pub mod prometheus;
 pub mod receiver;
 pub mod stats;
 pub mod strace;

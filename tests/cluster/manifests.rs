@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::bed::grafana::dashboards;
 use crate::bed::{self, kubectl, process, tool};
 use crate::cluster::bed::rbac::{self, Use};
 use crate::cluster::bed::render::kustomize;
@@ -286,4 +287,42 @@ fn components_add_what_they_say() {
         let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
         assert!(ports.iter().any(|p| p["name"] == *port), "{}: no port {port}", name(monitor));
     }
+    // Each dashboard is there as the sidecar looks for it, and small enough to be applied by the client: its last
+    // applied state is an annotation of at most 256 KiB.
+    let found: Vec<_> =
+        objects.iter().filter(|o| o["metadata"]["labels"]["grafana_dashboard"] == "1").collect();
+    let shipped = dashboards();
+    assert_eq!(found.len(), shipped.len());
+    for dashboard in shipped {
+        let uid = dashboard.json["uid"].as_str().unwrap();
+        let file = format!("{uid}.json");
+        let map =
+            found.iter().find(|o| o["data"].get(&file).is_some()).unwrap_or_else(|| panic!("no {file}"));
+        let text = map["data"][&file].as_str().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), dashboard.json);
+        assert!(map.to_string().len() < 256 * 1024, "{file}");
+    }
+    assert_eq!(objects.iter().filter(|o| o["kind"] == "PrometheusRule").count(), 1);
+}
+
+/// The definitions of the Prometheus operator, under strict validation.
+#[test]
+#[ignore = "needs a cluster: scripts/test cluster"]
+fn the_prometheus_operator_takes_monitors_and_rules() {
+    let namespace = Namespace::new("operator");
+    let definitions = tool("prometheus-operator-crds").get_program().to_owned();
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f"];
+    process::output(kubectl().args(apply).arg(&definitions));
+    let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f"];
+    process::output(kubectl().args(established).arg(&definitions));
+    let mut objects = kustomize("tests/fixtures/manifests/components");
+    objects.retain(|o| o["apiVersion"] == "monitoring.coreos.com/v1");
+    assert_eq!(objects.len(), 3);
+    for object in &mut objects {
+        object["metadata"]["namespace"] = json!(namespace.0);
+        dry_run(object).unwrap_or_else(|e| panic!("{}: {e}", name(object)));
+        object["spec"]["groupes"] = json!([]);
+        dry_run(object).expect_err("a field that is not there");
+    }
+    process::output(kubectl().args(["delete", "-f"]).arg(&definitions));
 }

@@ -28,6 +28,14 @@ fn file(name: &str) -> File {
     registry::file(name).expect("a file of the registry")
 }
 
+/// The values an attribute may have, where it has only these.
+pub fn values_of(attribute: &str) -> Option<BTreeSet<String>> {
+    match &own_attributes().get(attribute)?.kind {
+        Some(Type::Enum { members }) => Some(members.iter().map(|m| m.value.clone()).collect()),
+        _ => None,
+    }
+}
+
 /// The attributes of the project's own.
 fn own_attributes() -> BTreeMap<String, Attribute> {
     registry::own_attributes().expect("good")

@@ -18,13 +18,22 @@ use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
 use crate::sinks::ledger::{Account, Ledger};
 use crate::sinks::lock;
-use crate::sinks::names::metric::{Kind, Metric, prometheus_name};
+use crate::sinks::names::metric::{self, Kind, Metric, prometheus_name};
 use crate::sinks::points::{self, SOURCES, Value};
 use crate::sinks::telemetry::{SELF_SOURCES, SelfStats};
 
 /// Upper bounds of the buckets shown, as powers of two of a second: 61 µs to 1 s, every second one of the
 /// kernel's, so each is exact. What is shorter counts in the first, what is longer only in `+Inf`.
 pub const BOUNDS: [i32; 8] = [-14, -12, -10, -8, -6, -4, -2, 0];
+
+/// The same of births and their phases: 7.8 ms to 128 s. What pulls an image takes longer than a second.
+const BIRTH_BOUNDS: [i32; 8] = [-7, -5, -3, -1, 1, 3, 5, 7];
+
+/// The bounds of a metric's buckets, as powers of two of a second.
+fn bounds_of(metric: &Metric) -> [i32; BOUNDS.len()] {
+    let births = [&metric::BIRTH_DURATION, &metric::BIRTH_PHASE_DURATION];
+    if births.contains(&metric) { BIRTH_BOUNDS } else { BOUNDS }
+}
 
 /// A registry of everything on `/metrics`, read when it is encoded.
 pub fn registry(ledger: Arc<Mutex<Ledger>>, stats: Arc<SelfStats>) -> Registry {
@@ -145,7 +154,12 @@ fn family(
         result = encoder.encode_family(&labels).and_then(|mut encoder| match (value, metric.kind) {
             (Value::Durations(histogram, ns), _) => {
                 let (sum, count) = (ns as f64 / 1e9, histogram.count());
-                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets(histogram), None)
+                encoder.encode_histogram::<NoLabelSet>(
+                    sum,
+                    count,
+                    &buckets(histogram, bounds_of(metric)),
+                    None,
+                )
             }
             (Value::Time(ns), Kind::Counter) => encoder.encode_counter(&(ns as f64 / 1e9), NO_EXEMPLAR),
             (Value::Count(n), Kind::Counter) => encoder.encode_counter(&n, NO_EXEMPLAR),
@@ -176,15 +190,15 @@ impl EncodeLabelSet for AllLabels<'_> {
 }
 
 /// The counts of the buckets shown, each without those below it.
-fn buckets(histogram: &Log2Histogram) -> [(f64, u64); BOUNDS.len() + 1] {
+fn buckets(histogram: &Log2Histogram, bounds: [i32; BOUNDS.len()]) -> [(f64, u64); BOUNDS.len() + 1] {
     let mut buckets = [(f64::INFINITY, 0); BOUNDS.len() + 1];
-    for (bucket, exponent) in buckets.iter_mut().zip(BOUNDS) {
+    for (bucket, exponent) in buckets.iter_mut().zip(bounds) {
         bucket.0 = f64::powi(2.0, exponent);
     }
     for (i, count) in histogram.counts.iter().enumerate() {
         // The upper bound of bucket i is two to the power of this.
         let exponent = i as i32 + 1 + MIN_EXPONENT;
-        let shown = BOUNDS.iter().position(|bound| exponent <= *bound).unwrap_or(BOUNDS.len());
+        let shown = bounds.iter().position(|bound| exponent <= *bound).unwrap_or(bounds.len());
         buckets[shown].1 += count;
     }
     buckets
@@ -195,10 +209,11 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::api::BirthOutcome;
     use crate::attribution::{Workload, WorkloadKind};
     use crate::signals::{Severity, SignalType, Transition, Whisper};
     use crate::sinks::culprits::NAMED;
-    use crate::sinks::testdata::{container, moment, reading, unit, whisper};
+    use crate::sinks::testdata::{birth, container, moment, reading, unit, whisper};
 
     fn text(ledger: Ledger) -> String {
         let mut text = String::new();
@@ -269,6 +284,25 @@ mod tests {
             .filter_map(|l| l.rsplit(' ').next())
             .collect();
         assert_eq!(counts, ["1", "2", "3", "3", "3", "3", "3", "4", "5"]);
+    }
+
+    /// A birth of 20 s is told from one of 2 s: a quantile of what is all in +Inf would be the last bound, 1 s.
+    #[test]
+    fn births_have_buckets_of_their_length() {
+        let stats = Arc::new(SelfStats::default());
+        let mut birth = birth(Some(BirthOutcome::Complete), false);
+        for ms in [1_900.0, 20_000.0, 200_000.0] {
+            birth.status.kernel_stats.as_mut().expect("numbers").total_duration_ms = Some(ms);
+            stats.birth(&birth);
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry(Arc::new(Mutex::new(Ledger::new(moment(0), false))), stats))
+            .expect("encoded");
+        let counts: Vec<&str> = series(&text, "kernel_gossip_birth_duration_seconds_bucket")
+            .into_iter()
+            .filter_map(|l| l.rsplit(' ').next())
+            .collect();
+        assert_eq!(counts, ["0", "0", "0", "0", "1", "1", "2", "2", "3"], "{text}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Agent {
 }
 
 /// Where the node's containerd has its containers' bundles.
-fn bundles() -> PathBuf {
+pub fn bundles() -> PathBuf {
     bed::testbed_dir().join("cluster/state/containerd-run/io.containerd.runtime.v2.task")
 }
 
