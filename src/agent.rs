@@ -25,7 +25,7 @@ use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
-use crate::signals::{BirthHistory, Engine, Severity, SignalLosses, SlowBirthRule, Whisper};
+use crate::signals::{BirthHistory, Engine, SignalLosses, SlowBirthRule, Whisper};
 use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
@@ -231,11 +231,12 @@ fn slow(history: &mut BirthHistory, rule: &SlowBirthRule, birth: &Certificate) -
         BirthOutcome::Complete | BirthOutcome::Unfinished => history.compare(rule, &lengths)?,
         BirthOutcome::Failed => return None,
     };
-    let severity = match slow.severity {
-        Severity::Warning => crate::api::Severity::Warning,
-        Severity::Critical => crate::api::Severity::Critical,
-    };
-    Some(SlowPhase { severity, phase: slow.phase, took_ms: slow.took_ms, usual_ms: slow.usual_ms })
+    Some(SlowPhase {
+        severity: slow.severity,
+        phase: slow.phase,
+        took_ms: slow.took_ms,
+        usual_ms: slow.usual_ms,
+    })
 }
 
 /// Everything on the sampler's thread, left to right.

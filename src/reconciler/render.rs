@@ -13,6 +13,7 @@ use crate::api::{
     NeighbourShare, Signal, SignalEvidence, SignalKind, Source, WhisperState, object_name,
 };
 use crate::birth::certificate::length;
+use crate::evidence::tidy;
 use crate::signals::contended;
 
 /// `<pod>-kw`.
@@ -39,10 +40,7 @@ pub fn numbers(report: &Report, withhold: bool) -> SignalEvidence {
         s.percent = tidy(s.percent);
     }
     numbers.neighbours = shares;
-    numbers.window_seconds = numbers.window_seconds.map(tidy);
-    if let Some(cpu) = &mut numbers.cpu {
-        tidy_cpu(cpu);
-    }
+    numbers.round();
     numbers
 }
 
@@ -183,7 +181,9 @@ pub(crate) fn size(kind: SignalKind, numbers: &SignalEvidence) -> f64 {
             numbers.network.as_ref().and_then(|n| n.drop_percent)
         }
         SignalKind::TcpRetransmit => numbers.network.as_ref().and_then(|n| n.retransmit_percent),
-        SignalKind::SlowBirth => numbers.birth.as_ref().map(|b| b.phase_seconds - b.usual_seconds),
+        SignalKind::SlowBirth => {
+            numbers.birth.as_ref().and_then(|b| Some(b.phase_seconds? - b.usual_seconds?))
+        }
     };
     size.unwrap_or_default()
 }
@@ -275,8 +275,9 @@ fn headline(kind: SignalKind, numbers: &SignalEvidence) -> String {
         SignalKind::TcpRetransmit => percent("retransmitted", network.retransmit_percent),
         SignalKind::SlowBirth => match &numbers.birth {
             Some(b) => {
-                let (took, usual) = (length(b.phase_seconds * 1e3), length(b.usual_seconds * 1e3));
-                format!("slow birth: {} took {took}, usually {usual}", b.phase)
+                let ms = |seconds: Option<f64>| length(seconds.unwrap_or_default() * 1e3);
+                let (took, usual) = (ms(b.phase_seconds), ms(b.usual_seconds));
+                format!("slow birth: {} took {took}, usually {usual}", b.phase.as_deref().unwrap_or_default())
             }
             None => "slow birth".to_owned(),
         },
@@ -443,34 +444,6 @@ fn cut(mut text: String, max: usize) -> String {
         text.truncate(at);
     }
     text
-}
-
-/// A millionth is finer than anything measured; the rest only makes objects long.
-fn tidy(x: f64) -> f64 {
-    (x * 1e6).round() / 1e6
-}
-
-fn tidy_cpu(c: &mut CpuNumbers) {
-    let all = [
-        &mut c.throttled_percent,
-        &mut c.throttled_full_percent,
-        &mut c.throttled_seconds,
-        &mut c.stall_p99_seconds,
-        &mut c.usage_cores,
-        &mut c.demand_cores,
-        &mut c.limit_cores,
-        &mut c.request_cores,
-        &mut c.reported_usage_cores,
-        &mut c.wait_seconds,
-        &mut c.wait_throttle_seconds,
-        &mut c.wait_neighbour_seconds,
-        &mut c.wait_own_seconds,
-        &mut c.wait_unattributed_seconds,
-        &mut c.contended_seconds,
-    ];
-    for x in all.into_iter().flatten() {
-        *x = tidy(*x);
-    }
 }
 
 fn tidy_metrics(mut m: MetricsSay) -> MetricsSay {

@@ -9,14 +9,18 @@ use super::evidence;
 use super::history::History;
 use super::hysteresis::{Hysteresis, Judgement};
 use super::rules::{Rule, Rules};
-use super::whisper::{CpuEvidence, SignalType, Transition, Whisper};
+use super::whisper::{Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
 use super::{contention, throttle};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use crate::evidence::{SignalEvidence, SignalKind};
 use crate::kernel::Instant;
 
 /// A workload not heard of for this long is forgotten, and what it whispered resolved.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// The signals that are judged by windows.
+pub const JUDGED: [SignalKind; 2] = [SignalKind::CpuThrottle, SignalKind::CpuContention];
 
 /// What the engine could not keep. Cumulative counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +37,9 @@ pub struct SignalLosses {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
-    /// The distinct lengths of window, and which of them each of [`SignalType::ALL`] has.
+    /// The distinct lengths of window, and which of them each of [`JUDGED`] has.
     lengths: Vec<Duration>,
-    window_of: [usize; SignalType::ALL.len()],
+    window_of: [usize; JUDGED.len()],
     tracked: HashMap<ByPath, Tracked>,
     losses: SignalLosses,
 }
@@ -45,7 +49,7 @@ struct Tracked {
     who: Arc<Workload>,
     seen_ns: u64,
     windows: Box<[Window]>,
-    signals: [Signal; SignalType::ALL.len()],
+    signals: [Signal; JUDGED.len()],
     history: Option<Box<History>>,
 }
 
@@ -60,7 +64,7 @@ struct Signal {
 impl Engine {
     pub fn new(rules: &Rules) -> Self {
         let mut lengths = Vec::new();
-        let window_of = SignalType::ALL.map(|signal| {
+        let window_of = JUDGED.map(|signal| {
             let length = rule(rules, signal).window;
             lengths.iter().position(|l| *l == length).unwrap_or_else(|| {
                 lengths.push(length);
@@ -183,7 +187,7 @@ impl Tracked {
         let at = attributed.at;
         let now = Counters::of(sample);
         let usable_cores = evidence::usable_cores(attributed.cpus, sample);
-        let mut growths = [None; SignalType::ALL.len()];
+        let mut growths = [None; JUDGED.len()];
         for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
             *growth = window.advance(*length, at, &now, sample).map(|mut growth| {
                 growth.usable_cores = usable_cores;
@@ -191,8 +195,8 @@ impl Tracked {
             });
         }
 
-        let mut transitions = [None; SignalType::ALL.len()];
-        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
+        let mut transitions = [None; JUDGED.len()];
+        for (i, kind) in JUDGED.into_iter().enumerate() {
             let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(rules, kind, g));
             transitions[i] = self.signals[i].step(rule(rules, kind), at, judgement);
         }
@@ -201,7 +205,7 @@ impl Tracked {
         let wanted = growths.iter().flatten().any(throttled) || self.signals.iter().any(Signal::speaks);
         self.remember(at, &now, wanted);
 
-        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
+        for (i, kind) in JUDGED.into_iter().enumerate() {
             let window = window_of[i];
             if let Some(growth) = &growths[window] {
                 let cpus = attributed.cpus;
@@ -266,7 +270,7 @@ impl Signal {
     }
 
     /// Brings the whisper to the newest evidence, if there is or now begins one.
-    fn update(&mut self, kind: SignalType, seen: &Seen<'_>, history: Option<&History>) {
+    fn update(&mut self, kind: SignalKind, seen: &Seen<'_>, history: Option<&History>) {
         if let (None, Some(severity)) = (&self.whisper, self.hysteresis.severity()) {
             self.whisper = Some(Box::new(Whisper {
                 signal: kind,
@@ -275,8 +279,8 @@ impl Signal {
                 who: seen.sample.who.clone(),
                 since: seen.at,
                 at: seen.at,
-                window_seconds: seen.growth.seconds,
-                evidence: CpuEvidence::default(),
+                evidence: SignalEvidence::default(),
+                neighbours: Vec::new(),
                 history: Vec::new(),
             }));
         }
@@ -285,11 +289,11 @@ impl Signal {
             whisper.severity = severity;
         }
         whisper.at = seen.at;
-        whisper.window_seconds = seen.growth.seconds;
         if !Arc::ptr_eq(&whisper.who, &seen.sample.who) {
             whisper.who = seen.sample.who.clone();
         }
         evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample, seen.cpus);
+        evidence::neighbours(&mut whisper.neighbours, seen.window, seen.growth);
         match history {
             Some(history) => history.copy_to(&mut whisper.history),
             None => whisper.history.clear(),
@@ -317,17 +321,18 @@ fn judged(sample: &Sample, probe: bool) -> bool {
     }
 }
 
-fn rule(rules: &Rules, signal: SignalType) -> &Rule {
+fn rule(rules: &Rules, signal: SignalKind) -> &Rule {
     match signal {
-        SignalType::CpuThrottle => &rules.cpu_throttle.rule,
-        SignalType::CpuContention => &rules.cpu_contention.rule,
+        SignalKind::CpuContention => &rules.cpu_contention.rule,
+        _ => &rules.cpu_throttle.rule,
     }
 }
 
-fn judge(rules: &Rules, signal: SignalType, growth: &Growth) -> Option<Judgement> {
+fn judge(rules: &Rules, signal: SignalKind, growth: &Growth) -> Option<Judgement> {
     match signal {
         _ if !rule(rules, signal).enabled => None,
-        SignalType::CpuThrottle => throttle::judge(&rules.cpu_throttle, growth),
-        SignalType::CpuContention => contention::judge(&rules.cpu_contention, growth),
+        SignalKind::CpuThrottle => throttle::judge(&rules.cpu_throttle, growth),
+        SignalKind::CpuContention => contention::judge(&rules.cpu_contention, growth),
+        _ => None,
     }
 }

@@ -1,9 +1,10 @@
-//! From a window's growth to the [`CpuEvidence`] a whisper carries.
+//! From a window's growth to the numbers a whisper carries.
 
 use super::contention;
-use super::whisper::CpuEvidence;
+use super::whisper::Neighbour;
 use super::window::{Growth, Window};
 use crate::attribution::{Sample, quota_cores};
+use crate::evidence::{CpuNumbers, SignalEvidence};
 
 /// The CPU limit that binds, cores; `None` if there is none, or none is known.
 fn limit_cores(sample: &Sample) -> Option<f64> {
@@ -29,8 +30,15 @@ fn demand_cores(growth: &Growth, cpus: u32) -> Option<f64> {
     Some(if cpus > 0 { demand.min(f64::from(cpus)).max(cores(used)) } else { demand })
 }
 
-/// Fills in every field that is known, reusing the list of neighbours.
-pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sample, cpus: u32) {
+/// Fills in those who ran meanwhile, the greatest share first.
+pub fn neighbours(out: &mut Vec<Neighbour>, window: &Window, growth: &Growth) {
+    window.top_culprits(growth, out);
+    let of_the_time = contention::of_the_time(growth);
+    out.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
+}
+
+/// Fills in every number that is known.
+pub fn fill(out: &mut SignalEvidence, window: &Window, growth: &Growth, sample: &Sample, cpus: u32) {
     let c = &growth.counters;
     let seconds = |ns: u64| ns as f64 / 1e9;
     let cores = |ns: u64| seconds(ns) / growth.seconds;
@@ -40,22 +48,20 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
     let throttled = c.throttled_per_cpu();
     let enforced = sample.stat.quota.is_some() || c.periods.is_some_and(|n| n > 0);
 
-    let mut neighbours = std::mem::take(&mut out.neighbours);
-    window.top_culprits(growth, &mut neighbours);
-    let of_the_time = contention::of_the_time(growth);
-    neighbours.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
-    *out = CpuEvidence {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    out.window_seconds = Some(growth.seconds);
+    out.cpu = Some(CpuNumbers {
         throttled_percent: s.map(|s| percent(s.stall_wall)),
         throttled_full_percent: s.map(|s| percent(s.stall_full)),
         throttled_seconds: throttled.map(seconds),
-        stalls: s.map(|s| s.stalls),
+        stalls: s.map(|s| count(s.stalls)),
         stall_p99_seconds: sample
             .cpu
             .as_ref()
             .and_then(|cpu| window.stalls(growth, &cpu.stall_histogram).quantile(0.99)),
         // A cgroup without a quota of its own has no periods to speak of.
-        periods: c.periods.filter(|_| enforced),
-        throttled_periods: c.throttled_periods.filter(|_| enforced),
+        periods: c.periods.filter(|_| enforced).map(count),
+        throttled_periods: c.throttled_periods.filter(|_| enforced).map(count),
         usage_cores: c.used().map(cores),
         demand_cores: demand_cores(growth, cpus),
         limit_cores: limit_cores(sample),
@@ -67,6 +73,6 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
         wait_unattributed_seconds: s.map(|s| seconds(s.unattributed)),
         contended_seconds: contention::contended_seconds(growth),
         lost_cores: contention::lost_cores(growth),
-        neighbours,
-    };
+        reported_usage_cores: None,
+    });
 }

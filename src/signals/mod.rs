@@ -15,6 +15,7 @@ mod throttle;
 pub mod whisper;
 mod window;
 
+pub use crate::evidence::{Severity, SignalKind};
 pub use contention::{Contended, contended};
 pub use engine::*;
 pub use rules::*;

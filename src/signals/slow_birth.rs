@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::whisper::Severity;
+use crate::evidence::Severity;
 
 /// When a birth is slow. Percentages are of what the phase usually takes here: the median of the history.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,8 +14,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
 use super::names::{self, whisper as attr};
 use crate::birth::Certificate;
+use crate::evidence::CpuNumbers;
 use crate::plain::is_hidden;
-use crate::signals::{CpuEvidence, Severity, SignalType, Transition, Whisper, contended};
+use crate::signals::{Severity, SignalKind, Transition, Whisper, contended};
 
 /// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
 const QUEUE: usize = 1024;
@@ -248,8 +249,8 @@ impl Display for Text<'_> {
         write!(f, "{:.0} {level}{severity:<8} {transition:<8}{level:#} ", time(w.at.unix_ns))?;
         write!(f, "{} {name}{}{name:#}: ", w.signal.as_str(), Printable(&w.who.label()))?;
         match w.signal {
-            SignalType::CpuThrottle => throttle(f, w)?,
-            SignalType::CpuContention => contention(f, w)?,
+            SignalKind::CpuContention => contention(f, w)?,
+            _ => throttle(f, w)?,
         }
         if w.transition != Transition::Started {
             let lasted = Duration::from_nanos(w.at.mono_ns.saturating_sub(w.since.mono_ns));
@@ -262,13 +263,13 @@ impl Display for Text<'_> {
 
 /// "throttled 80 % of the last 10.0 s: used 0.20 cores, would have used at most 1.00, limit 0.20; 99 stalls, …"
 fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
-    let e = &w.evidence;
+    let e = w.evidence.cpu();
     match (e.throttled_percent, e.throttled_periods, e.periods) {
-        (Some(percent), ..) => write!(f, "throttled {percent:.0} % of the last {:.1} s", w.window_seconds)?,
+        (Some(percent), ..) => write!(f, "throttled {percent:.0} % of the last {:.1} s", w.window_seconds())?,
         (None, Some(throttled), Some(all)) => {
-            write!(f, "throttled in {throttled} of {all} periods of the last {:.1} s", w.window_seconds)?;
+            write!(f, "throttled in {throttled} of {all} periods of the last {:.1} s", w.window_seconds())?;
         }
-        (None, ..) => write!(f, "throttled in the last {:.1} s", w.window_seconds)?,
+        (None, ..) => write!(f, "throttled in the last {:.1} s", w.window_seconds())?,
     }
     cores(f, e, e.demand_cores)?;
     let mut seen = Phrases::new(f, "; ");
@@ -281,18 +282,18 @@ fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
 /// "kept off the CPU 62 % of the last 10.0 s, 2.5 threads at a time, by default/noisy/burner (55 %), …: used 0.38 cores,
 /// would have used at most 1.00, …"
 fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
-    let e = &w.evidence;
-    let waited = contended(e.contended_seconds, e.wait_neighbour_seconds, w.window_seconds);
+    let e = w.evidence.cpu();
+    let waited = contended(e.contended_seconds, e.wait_neighbour_seconds, w.window_seconds());
     match &waited {
         Some(waited) => {
-            write!(f, "kept off the CPU {:.0} % of the last {:.1} s", waited.percent, w.window_seconds)?;
+            write!(f, "kept off the CPU {:.0} % of the last {:.1} s", waited.percent, w.window_seconds())?;
         }
-        None => write!(f, "kept off the CPU in the last {:.1} s", w.window_seconds)?,
+        None => write!(f, "kept off the CPU in the last {:.1} s", w.window_seconds())?,
     }
     if let Some(threads) = waited.and_then(|waited| waited.threads).filter(|n| *n >= 1.05) {
         write!(f, ", {threads:.1} threads at a time,")?;
     }
-    for (i, neighbour) in e.neighbours.iter().enumerate() {
+    for (i, neighbour) in w.neighbours.iter().enumerate() {
         let name = neighbour.who.label();
         let before = if i == 0 { " by " } else { ", " };
         write!(f, "{before}{} ({:.0} %)", Printable(&name), neighbour.percent)?;
@@ -301,7 +302,7 @@ fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
     cores(f, e, e.usage_cores.zip(e.lost_cores).map(|(used, lost)| used + lost))
 }
 
-fn cores(f: &mut fmt::Formatter<'_>, e: &CpuEvidence, at_most: Option<f64>) -> fmt::Result {
+fn cores(f: &mut fmt::Formatter<'_>, e: &CpuNumbers, at_most: Option<f64>) -> fmt::Result {
     let mut known = Phrases::new(f, ": ");
     known.add(e.usage_cores, |c| format!("used {c:.2} cores"))?;
     known.add(at_most, |c| format!("would have used at most {c:.2}"))?;

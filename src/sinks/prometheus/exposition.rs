@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::attribution::{Workload, WorkloadKind};
-    use crate::signals::{Severity, SignalType, Transition, Whisper};
+    use crate::signals::{JUDGED, Severity, Transition, Whisper};
     use crate::sinks::culprits::NAMED;
     use crate::sinks::testdata::{container, moment, reading, unit, whisper};
 
@@ -217,7 +217,7 @@ mod tests {
         all.extend((0..3 * NAMED).map(|i| container("batch", &format!("noisy-{i}"), "burner")));
         let mut ledger = Ledger::new(moment(0), false);
         ledger.observe(&reading(&all, 10));
-        for signal in SignalType::ALL {
+        for signal in JUDGED {
             for severity in [Severity::Warning, Severity::Critical] {
                 let whisper = whisper(&all[0], signal, Transition::Started, 10);
                 ledger.whisper(&Whisper { severity, ..whisper });

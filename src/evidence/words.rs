@@ -1,4 +1,4 @@
-//! The vocabulary of the objects: kinds of signal, severity, state, who said it.
+//! The vocabulary of a signal: its kind, severity, state, and who said it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
