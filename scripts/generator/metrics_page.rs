@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kernel_gossip::sinks::names;
 use kernel_gossip::sinks::names::metric::{self, Metric};
 
-use super::registry::{Attribute, Group, Type, file, own_attributes};
+use super::registry::{Attribute, EVIDENCE, Group, Type, file, own_attributes};
 
 pub fn text() -> Result<String> {
     let mut out = String::from(include_str!("metrics_head.md"));
@@ -17,11 +17,12 @@ pub fn text() -> Result<String> {
     metrics(&mut out, &metric::WORKLOAD, &own)?;
     writeln!(out, "\n## The agent itself\n")?;
     metrics(&mut out, &metric::AGENT, &own)?;
-    for event in &file("events.yaml")?.groups {
+    let events = [file(EVIDENCE)?, file("events.yaml")?].into_iter().flat_map(|f| f.groups);
+    for event in events.filter(|g| g.kind == "event") {
         let name = event.name.as_deref().context("events.yaml: an event without a name")?;
         writeln!(out, "\n## Event `{name}`\n\n{}", event.brief)?;
         writeln!(out, "{}\n", event.note.as_deref().unwrap_or_default())?;
-        attributes_of(&mut out, event, &own)?;
+        attributes_of(&mut out, &event, &own)?;
     }
     for spans in &file("spans.yaml")?.groups {
         writeln!(out, "\n## Traces of births\n\n{}\n", spans.brief)?;

@@ -1,6 +1,7 @@
 //! What each generated file is made from. Used by `scripts/generate` and by the test that holds the committed files
 //! to it.
 
+mod evidence;
 mod grafana;
 mod metrics_page;
 mod metrics_registry;
@@ -26,6 +27,7 @@ pub fn files() -> Result<Vec<(&'static str, String)>> {
     let settings = "docs/configuration.md";
     let mut files = vec![
         ("k8s/crds/kernel.gossip.io.yaml", api::crds_yaml()),
+        ("docs/semconv/registry/evidence.yaml", evidence::text()?),
         ("docs/semconv/registry/metrics.yaml", metrics_registry::text()?),
         ("docs/metrics.md", metrics_page::text()?),
         (settings, between_marks(settings, &format!("```yaml\n{defaults}```\n"))?),

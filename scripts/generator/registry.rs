@@ -70,22 +70,32 @@ pub struct Member {
     pub brief: String,
 }
 
+/// The file of what whispers say, made from the code.
+pub const EVIDENCE: &str = "evidence.yaml";
+
 /// One of the registry's files.
 pub fn file(name: &str) -> Result<File> {
     let path = super::path("docs/semconv/registry").join(name);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    // As the code has it, where it is made from the code: what is on the disk may be older.
+    let text = match name {
+        EVIDENCE => super::evidence::text()?,
+        _ => std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
+    };
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(&text, options).with_context(|| path.display().to_string())
 }
 
 /// The attributes of the project's own.
 pub fn own_attributes() -> Result<BTreeMap<String, Attribute>> {
-    let all = file("attributes.yaml")?.groups.into_iter().flat_map(|g| g.attributes);
-    all.map(|a| {
-        let id = a.id.clone().with_context(|| format!("attributes.yaml: without an id: {a:?}"))?;
-        Ok((id, a))
-    })
-    .collect()
+    let files = [file("attributes.yaml")?, file(EVIDENCE)?];
+    let groups = files.into_iter().flat_map(|f| f.groups).filter(|g| g.kind == "attribute_group");
+    groups
+        .flat_map(|g| g.attributes)
+        .map(|a| {
+            let id = a.id.clone().with_context(|| format!("an attribute without an id: {a:?}"))?;
+            Ok((id, a))
+        })
+        .collect()
 }
 
 /// Every metric of the code's table.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::recommend::Recommendation;
 use super::report::{Evidence, Said, Verdict};
+use crate::advice::Recommendation;
 use crate::api::{KernelWhisper, Remediation};
 
 /// A moment in both clocks: waits are measured in one, objects carry the other.

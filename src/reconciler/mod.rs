@@ -18,7 +18,6 @@ pub mod nodes;
 pub mod options;
 pub mod pods;
 pub mod queue;
-pub mod recommend;
 pub mod refusal;
 pub mod report;
 pub mod resize;

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::culprits::ByPath;
-use super::evidence;
 use super::history::History;
 use super::hysteresis::{Hysteresis, Judgement};
+use super::kinds::{Seen, usable_cores};
 use super::rules::{Rule, Rules};
-use super::whisper::{CpuEvidence, SignalType, Transition, Whisper};
+use super::whisper::{Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
-use super::{contention, throttle};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use crate::evidence::{SignalEvidence, SignalKind};
 use crate::kernel::Instant;
 
 /// A workload not heard of for this long is forgotten, and what it whispered resolved.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// The kinds of signal; those that are not judged by windows have an idle place.
+const KINDS: usize = SignalKind::ALL.len();
 
 /// What the engine could not keep. Cumulative counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +36,9 @@ pub struct SignalLosses {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
-    /// The distinct lengths of window, and which of them each of [`SignalType::ALL`] has.
+    /// The distinct lengths of window, and which of them each kind has; one that is not judged by windows has the first.
     lengths: Vec<Duration>,
-    window_of: [usize; SignalType::ALL.len()],
+    window_of: [usize; KINDS],
     tracked: HashMap<ByPath, Tracked>,
     losses: SignalLosses,
 }
@@ -45,7 +48,7 @@ struct Tracked {
     who: Arc<Workload>,
     seen_ns: u64,
     windows: Box<[Window]>,
-    signals: [Signal; SignalType::ALL.len()],
+    signals: [Signal; KINDS],
     history: Option<Box<History>>,
 }
 
@@ -60,8 +63,11 @@ struct Signal {
 impl Engine {
     pub fn new(rules: &Rules) -> Self {
         let mut lengths = Vec::new();
-        let window_of = SignalType::ALL.map(|signal| {
-            let length = rule(rules, signal).window;
+        let window_of = SignalKind::ALL.map(|kind| {
+            if !kind.is_windowed() {
+                return 0;
+            }
+            let length = rules[kind].window;
             lengths.iter().position(|l| *l == length).unwrap_or_else(|| {
                 lengths.push(length);
                 lengths.len() - 1
@@ -182,8 +188,8 @@ impl Tracked {
     ) {
         let at = attributed.at;
         let now = Counters::of(sample);
-        let usable_cores = evidence::usable_cores(attributed.cpus, sample);
-        let mut growths = [None; SignalType::ALL.len()];
+        let usable_cores = usable_cores(attributed.cpus, sample);
+        let mut growths = [None; KINDS];
         for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
             *growth = window.advance(*length, at, &now, sample).map(|mut growth| {
                 growth.usable_cores = usable_cores;
@@ -191,17 +197,17 @@ impl Tracked {
             });
         }
 
-        let mut transitions = [None; SignalType::ALL.len()];
-        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
-            let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(rules, kind, g));
-            transitions[i] = self.signals[i].step(rule(rules, kind), at, judgement);
+        let mut transitions = [None; KINDS];
+        for (i, kind) in windowed() {
+            let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(&rules[kind], kind, g));
+            transitions[i] = self.signals[i].step(&rules[kind], at, judgement);
         }
 
         let throttled = |g: &Growth| g.counters.throttled_per_cpu().is_some_and(|ns| ns > 0);
         let wanted = growths.iter().flatten().any(throttled) || self.signals.iter().any(Signal::speaks);
         self.remember(at, &now, wanted);
 
-        for (i, kind) in SignalType::ALL.into_iter().enumerate() {
+        for (i, kind) in windowed() {
             let window = window_of[i];
             if let Some(growth) = &growths[window] {
                 let cpus = attributed.cpus;
@@ -239,15 +245,6 @@ impl Tracked {
     }
 }
 
-/// What a whisper is filled from.
-struct Seen<'a> {
-    at: Instant,
-    sample: &'a Sample,
-    growth: &'a Growth,
-    window: &'a Window,
-    cpus: u32,
-}
-
 impl Signal {
     /// One judgement further; what cannot be judged for too long is over.
     fn step(&mut self, rule: &Rule, at: Instant, judgement: Option<Judgement>) -> Option<Transition> {
@@ -266,7 +263,7 @@ impl Signal {
     }
 
     /// Brings the whisper to the newest evidence, if there is or now begins one.
-    fn update(&mut self, kind: SignalType, seen: &Seen<'_>, history: Option<&History>) {
+    fn update(&mut self, kind: SignalKind, seen: &Seen<'_>, history: Option<&History>) {
         if let (None, Some(severity)) = (&self.whisper, self.hysteresis.severity()) {
             self.whisper = Some(Box::new(Whisper {
                 signal: kind,
@@ -275,8 +272,8 @@ impl Signal {
                 who: seen.sample.who.clone(),
                 since: seen.at,
                 at: seen.at,
-                window_seconds: seen.growth.seconds,
-                evidence: CpuEvidence::default(),
+                evidence: SignalEvidence::default(),
+                neighbours: Vec::new(),
                 history: Vec::new(),
             }));
         }
@@ -285,11 +282,11 @@ impl Signal {
             whisper.severity = severity;
         }
         whisper.at = seen.at;
-        whisper.window_seconds = seen.growth.seconds;
         if !Arc::ptr_eq(&whisper.who, &seen.sample.who) {
             whisper.who = seen.sample.who.clone();
         }
-        evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample, seen.cpus);
+        whisper.evidence.window_seconds = Some(seen.growth.seconds);
+        kind.kind().fill(whisper, seen);
         match history {
             Some(history) => history.copy_to(&mut whisper.history),
             None => whisper.history.clear(),
@@ -317,17 +314,11 @@ fn judged(sample: &Sample, probe: bool) -> bool {
     }
 }
 
-fn rule(rules: &Rules, signal: SignalType) -> &Rule {
-    match signal {
-        SignalType::CpuThrottle => &rules.cpu_throttle.rule,
-        SignalType::CpuContention => &rules.cpu_contention.rule,
-    }
+/// The kinds that are judged by windows, each with its place.
+fn windowed() -> impl Iterator<Item = (usize, SignalKind)> {
+    SignalKind::windowed().map(|kind| (kind as usize, kind))
 }
 
-fn judge(rules: &Rules, signal: SignalType, growth: &Growth) -> Option<Judgement> {
-    match signal {
-        _ if !rule(rules, signal).enabled => None,
-        SignalType::CpuThrottle => throttle::judge(&rules.cpu_throttle, growth),
-        SignalType::CpuContention => contention::judge(&rules.cpu_contention, growth),
-    }
+fn judge(rule: &Rule, kind: SignalKind, growth: &Growth) -> Option<Judgement> {
+    rule.enabled.then(|| kind.kind().judge(rule, growth))?
 }

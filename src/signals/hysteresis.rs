@@ -1,8 +1,9 @@
 //! From a level that may flap to transitions that do not.
 
 use super::rules::Rule;
-use super::whisper::{Severity, Transition};
+use super::whisper::Transition;
 use super::window::nanos;
+use crate::evidence::Severity;
 
 /// What a rule makes of one window.
 #[derive(Clone, Copy, Debug, PartialEq)]

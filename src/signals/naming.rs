@@ -103,7 +103,7 @@ impl NameGate {
 
 /// Takes what is known by now of the workload and of the neighbours it names.
 fn name(whisper: &mut Whisper, resolve: &impl Fn(&Workload) -> Option<Arc<Workload>>) {
-    let neighbours = whisper.evidence.neighbours.iter_mut().map(|n| &mut n.who);
+    let neighbours = whisper.neighbours.iter_mut().map(|n| &mut n.who);
     for who in std::iter::once(&mut whisper.who).chain(neighbours).filter(|who| nameless(who)) {
         if let Some(known) = resolve(who) {
             *who = known;

@@ -11,7 +11,7 @@ use super::culprits::{Culprits, SLOTS};
 use super::whisper::Neighbour;
 use crate::attribution::{Sample, Workload};
 use crate::kernel::counters::counters;
-use crate::kernel::{Counter, CpuCounters, Instant, Log2Histogram};
+use crate::kernel::{Counter, CpuCounters, Instant, Log2Histogram, Pressure};
 
 counters! {
     /// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
@@ -41,6 +41,8 @@ pub struct Counters {
     pub throttled_periods: Option<u64>,
     /// Throttled time per CPU as `cpu.stat` has it, ns.
     pub throttled: Option<u64>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
 }
 
 impl Counters {
@@ -51,6 +53,8 @@ impl Counters {
             periods: sample.stat.periods,
             throttled_periods: sample.stat.throttled_periods,
             throttled: sample.stat.throttled,
+            memory_pressure: sample.stat.memory_pressure,
+            io_pressure: sample.stat.io_pressure,
         }
     }
 
@@ -66,12 +70,21 @@ impl Counters {
             (Some(now), Some(then)) => now.checked_sub(then).map(Some),
             _ => Some(None),
         };
+        let pressure = |now: Option<Pressure>, then: Option<Pressure>| match (now, then) {
+            (Some(now), Some(then)) => {
+                let full = grown(now.full, then.full)?;
+                now.some.checked_sub(then.some).map(|some| Some(Pressure { some, full }))
+            }
+            _ => Some(None),
+        };
         Some(Counters {
             scheduler,
             usage: grown(self.usage, earlier.usage)?,
             periods: grown(self.periods, earlier.periods)?,
             throttled_periods: grown(self.throttled_periods, earlier.throttled_periods)?,
             throttled: grown(self.throttled, earlier.throttled)?,
+            memory_pressure: pressure(self.memory_pressure, earlier.memory_pressure)?,
+            io_pressure: pressure(self.io_pressure, earlier.io_pressure)?,
         })
     }
 
@@ -88,7 +101,7 @@ impl Counters {
 }
 
 /// What happened in the window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Growth {
     /// The measured length of the window, seconds; greater than zero.
     pub seconds: f64,
@@ -102,7 +115,7 @@ pub struct Growth {
     /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
     pub usable_cores: Option<f64>,
     /// The slot of the sample the window begins with.
-    slot: usize,
+    pub(super) slot: usize,
 }
 
 /// The samples of one workload over one length of window.

@@ -9,6 +9,7 @@ use crate::attribution::Workload;
 use crate::birth::Certificate;
 use crate::birth::certificate::image_of;
 use crate::bounds;
+use crate::evidence::Value;
 use crate::signals::{HistoryPoint, Whisper};
 
 /// The value of one attribute. What is unknown has no attribute at all.
@@ -47,6 +48,16 @@ impl From<f64> for AttrValue {
     }
 }
 
+impl From<Value> for AttrValue {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Double(x) => AttrValue::Double(x),
+            Value::Int(n) => AttrValue::Int(n),
+            Value::Text(text) => AttrValue::from(text),
+        }
+    }
+}
+
 /// One attribute, named by a constant of [`super::names`].
 pub type Attribute = (&'static str, AttrValue);
 
@@ -70,38 +81,21 @@ pub fn resource_attributes(who: &Workload, node: Option<&str>) -> impl Iterator<
 
 /// What a whisper says, as the attributes of one [`super::names::WHISPER_EVENT`].
 pub fn whisper_attributes(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
-    let e = &w.evidence;
     let head = [
         known(attr::SIGNAL, Some(w.signal.as_str())),
         known(attr::SEVERITY, Some(w.severity.as_str())),
         known(attr::STATE, Some(if w.active() { "active" } else { "resolved" })),
         known(attr::TRANSITION, Some(w.transition.as_str())),
         known(attr::SINCE, Some(w.since.unix_ns)),
-        known(attr::WINDOW, Some(w.window_seconds)),
-        known(attr::THROTTLED_PERCENT, e.throttled_percent),
-        known(attr::THROTTLED_FULL_PERCENT, e.throttled_full_percent),
-        known(attr::THROTTLED_TIME, e.throttled_seconds),
-        known(attr::STALLS, e.stalls),
-        known(attr::STALL_P99, e.stall_p99_seconds),
-        known(attr::PERIODS, e.periods),
-        known(attr::THROTTLED_PERIODS, e.throttled_periods),
-        known(attr::USAGE, e.usage_cores),
-        known(attr::DEMAND, e.demand_cores),
-        known(attr::LIMIT, e.limit_cores),
-        known(attr::REQUEST, e.request_cores),
-        known(attr::WAIT, e.wait_seconds),
-        known(attr::WAIT_THROTTLE, e.wait_throttle_seconds),
-        known(attr::WAIT_NEIGHBOUR, e.wait_neighbour_seconds),
-        known(attr::WAIT_OWN, e.wait_own_seconds),
-        known(attr::WAIT_UNATTRIBUTED, e.wait_unattributed_seconds),
-        known(attr::CONTENDED_TIME, e.contended_seconds),
+        known(attr::WINDOW, w.evidence.window_seconds),
     ];
-    head.into_iter().flatten().chain(neighbours(w)).chain(history(w))
+    let numbers = w.evidence.known().filter_map(|(field, value)| Some((field.attribute?, value.into())));
+    head.into_iter().flatten().chain(numbers).chain(neighbours(w)).chain(history(w))
 }
 
 /// The neighbours as arrays in parallel; none where nobody is to blame.
 fn neighbours(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
-    let all = &w.evidence.neighbours[..w.evidence.neighbours.len().min(bounds::NEIGHBOURS)];
+    let all = &w.neighbours[..w.neighbours.len().min(bounds::NEIGHBOURS)];
     let strings = |f: fn(&Workload) -> String| AttrValue::StrArray(all.iter().map(|n| f(&n.who)).collect());
     let attributes = (!all.is_empty()).then(|| {
         [

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::culprits::{Culprits, Moment, Rest, Share};
 use crate::attribution::{Attributed, Sample, Workload, WorkloadKind};
 use crate::kernel::{CgroupStat, CpuCounters, Instant};
-use crate::signals::{Severity, SignalType, Whisper};
+use crate::signals::{Severity, SignalKind, Whisper};
 
 /// A workload that is gone is published for this long, ns, so that a scrape a minute sees its end.
 pub const KEEP_DEPARTED: u64 = super::culprits::FORGET_AFTER;
@@ -41,7 +41,7 @@ pub struct Account {
     pub neighbours: Vec<Share>,
     pub other_neighbours: Option<Rest>,
     /// Whispers that are or were active.
-    pub whispers: Vec<(SignalType, Severity, bool)>,
+    pub whispers: Vec<(SignalKind, Severity, bool)>,
 }
 
 #[derive(Debug)]

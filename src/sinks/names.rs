@@ -118,7 +118,7 @@ pub mod birth {
     pub const PROGRAM: &str = "process.executable.name";
 }
 
-/// Attributes of [`WHISPER_EVENT`]. Absent is unknown, never zero.
+/// Attributes of [`WHISPER_EVENT`], beside the numbers of [`crate::evidence`]. Absent is unknown, never zero.
 pub mod whisper {
     /// string: `cpu_throttle`, `cpu_contention`, …
     pub const SIGNAL: &str = "kernel_gossip.whisper.signal";
@@ -134,37 +134,6 @@ pub mod whisper {
     /// double, seconds: length of the window the evidence is about.
     pub const WINDOW: &str = "kernel_gossip.whisper.window";
 
-    /// double, percent 0..=100.
-    pub const THROTTLED_PERCENT: &str = "kernel_gossip.cpu.throttled.percent";
-    /// double, percent 0..=100.
-    pub const THROTTLED_FULL_PERCENT: &str = "kernel_gossip.cpu.throttled.full_percent";
-    /// double, seconds in the window, summed over CPUs.
-    pub const THROTTLED_TIME: &str = "kernel_gossip.cpu.throttled.per_cpu_time";
-    /// int.
-    pub const STALLS: &str = "kernel_gossip.cpu.stall.count";
-    /// double, seconds.
-    pub const STALL_P99: &str = "kernel_gossip.cpu.stall.p99";
-    /// int.
-    pub const PERIODS: &str = "kernel_gossip.cpu.periods";
-    /// int.
-    pub const THROTTLED_PERIODS: &str = "kernel_gossip.cpu.throttled.periods";
-    /// double, cores.
-    pub const USAGE: &str = "kernel_gossip.cpu.usage";
-    /// double, cores: an upper bound.
-    pub const DEMAND: &str = "kernel_gossip.cpu.demand";
-    /// double, cores; absent when unlimited.
-    pub const LIMIT: &str = "kernel_gossip.cpu.limit";
-    /// double, cores.
-    pub const REQUEST: &str = "kernel_gossip.cpu.request";
-    /// double, seconds in the window.
-    pub const WAIT: &str = "kernel_gossip.cpu.wait.time";
-    pub const WAIT_THROTTLE: &str = "kernel_gossip.cpu.wait.throttle";
-    pub const WAIT_NEIGHBOUR: &str = "kernel_gossip.cpu.wait.neighbour";
-    pub const WAIT_OWN: &str = "kernel_gossip.cpu.wait.own";
-    pub const WAIT_UNATTRIBUTED: &str = "kernel_gossip.cpu.wait.unattributed";
-    /// double, seconds in the window in which at least one thread waited for a neighbour, summed over CPUs; absent
-    /// where the kernel cannot tell.
-    pub const CONTENDED_TIME: &str = "kernel_gossip.cpu.contended.per_cpu_time";
     /// string[]: who ran meanwhile, the greatest share first; the arrays run in parallel, an
     /// unknown namespace or pod is an empty string.
     pub const NEIGHBOUR_NAMES: &str = "kernel_gossip.neighbour.names";
@@ -178,4 +147,18 @@ pub mod whisper {
     pub const HISTORY_CPU_USAGE: &str = "kernel_gossip.history.cpu_usage";
     pub const HISTORY_THROTTLED: &str = "kernel_gossip.history.throttled";
     pub const HISTORY_THROTTLED_WALL: &str = "kernel_gossip.history.throttled_wall";
+
+    /// What every whisper has.
+    pub const HEAD: [&str; 6] = [SIGNAL, SEVERITY, STATE, TRANSITION, SINCE, WINDOW];
+    /// What some have beside their numbers.
+    pub const LISTS: [&str; 8] = [
+        NEIGHBOUR_NAMES,
+        NEIGHBOUR_NAMESPACES,
+        NEIGHBOUR_PODS,
+        NEIGHBOUR_PERCENTS,
+        HISTORY_TIME,
+        HISTORY_CPU_USAGE,
+        HISTORY_THROTTLED,
+        HISTORY_THROTTLED_WALL,
+    ];
 }

@@ -10,8 +10,9 @@ use crate::api::{
 };
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use crate::birth::{Certificate, Phase, Process};
+use crate::evidence::{SignalEvidence, Type, Value};
 use crate::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
-use crate::signals::{CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper};
+use crate::signals::{HistoryPoint, Neighbour, Severity, SignalKind, Transition, Whisper};
 
 /// A number of seconds as ns.
 pub fn second(s: u64) -> u64 {
@@ -137,8 +138,18 @@ pub fn reading(all: &[Arc<Workload>], s: u64) -> Attributed {
 }
 
 /// A whisper in which everything is known.
-pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, s: u64) -> Whisper {
-    let all = Some(0.5);
+pub fn whisper(who: &Arc<Workload>, signal: SignalKind, transition: Transition, s: u64) -> Whisper {
+    let known = SignalEvidence { window_seconds: Some(10.5), ..SignalEvidence::default() };
+    let mut evidence = known.with_all(|field| match field.kind {
+        Type::Double => Value::Double(0.5),
+        Type::Int => Value::Int(99),
+        Type::Text => Value::Text("image".into()),
+    });
+    if let Some(cpu) = &mut evidence.cpu {
+        let percents = (Some(79.5), Some(40.0));
+        (cpu.throttled_percent, cpu.throttled_full_percent, cpu.periods) =
+            (percents.0, percents.1, Some(100));
+    }
     Whisper {
         signal,
         severity: Severity::Critical,
@@ -146,28 +157,8 @@ pub fn whisper(who: &Arc<Workload>, signal: SignalType, transition: Transition, 
         who: who.clone(),
         since: moment(s),
         at: moment(s + 3),
-        window_seconds: 10.5,
-        evidence: CpuEvidence {
-            throttled_percent: Some(79.5),
-            throttled_full_percent: Some(40.0),
-            throttled_seconds: all,
-            stalls: Some(99),
-            stall_p99_seconds: all,
-            periods: Some(100),
-            throttled_periods: Some(99),
-            usage_cores: all,
-            demand_cores: all,
-            limit_cores: all,
-            request_cores: all,
-            wait_seconds: all,
-            wait_throttle_seconds: all,
-            wait_neighbour_seconds: all,
-            wait_own_seconds: all,
-            wait_unattributed_seconds: all,
-            contended_seconds: all,
-            lost_cores: all,
-            neighbours: vec![Neighbour { who: container("batch", "noisy", "burner"), percent: 55.0 }],
-        },
+        evidence,
+        neighbours: vec![Neighbour { who: container("batch", "noisy", "burner"), percent: 55.0 }],
         history: (0..120)
             .map(|i| HistoryPoint {
                 unix_ns: moment(s + i).unix_ns,

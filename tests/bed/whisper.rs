@@ -5,10 +5,9 @@ use std::sync::Arc;
 use kernel_gossip::api::PodBirthCertificateStatus;
 use kernel_gossip::attribution::{Workload, WorkloadKind};
 use kernel_gossip::birth::certificate::Certificate;
+use kernel_gossip::evidence::{CpuNumbers, SignalEvidence};
 use kernel_gossip::kernel::Instant;
-use kernel_gossip::signals::{
-    CpuEvidence, HistoryPoint, Neighbour, Severity, SignalType, Transition, Whisper,
-};
+use kernel_gossip::signals::{HistoryPoint, Neighbour, Severity, SignalKind, Transition, Whisper};
 use kernel_gossip::sinks::event::{
     AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes,
 };
@@ -42,34 +41,38 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
     let at = Instant { mono_ns: 0, unix_ns };
     let second = 1_000_000_000;
     Whisper {
-        signal: SignalType::CpuThrottle,
+        signal: SignalKind::CpuThrottle,
         severity: Severity::Critical,
         transition: Transition::Started,
         who: who.clone(),
         since: at,
         at,
-        window_seconds: 10.0,
-        evidence: CpuEvidence {
-            throttled_percent: Some(80.0),
-            throttled_full_percent: Some(80.0),
-            throttled_seconds: Some(8.0),
-            stalls: Some(99),
-            stall_p99_seconds: Some(0.125),
-            periods: Some(100),
-            throttled_periods: Some(99),
-            usage_cores: Some(0.2),
-            demand_cores: Some(1.0),
-            limit_cores: Some(0.2),
-            request_cores: Some(0.1),
-            wait_seconds: Some(8.1),
-            wait_throttle_seconds: Some(8.0),
-            wait_neighbour_seconds: Some(0.1),
-            wait_own_seconds: Some(0.0),
-            wait_unattributed_seconds: Some(0.0),
-            contended_seconds: Some(0.05),
-            lost_cores: Some(0.005),
-            neighbours: vec![Neighbour { who: container("bank", "ledger", "u9", "main"), percent: 1.0 }],
+        evidence: SignalEvidence {
+            window_seconds: Some(10.0),
+            cpu: Some(CpuNumbers {
+                throttled_percent: Some(80.0),
+                throttled_full_percent: Some(80.0),
+                throttled_seconds: Some(8.0),
+                stalls: Some(99),
+                stall_p99_seconds: Some(0.125),
+                periods: Some(100),
+                throttled_periods: Some(99),
+                usage_cores: Some(0.2),
+                demand_cores: Some(1.0),
+                limit_cores: Some(0.2),
+                request_cores: Some(0.1),
+                wait_seconds: Some(8.1),
+                wait_throttle_seconds: Some(8.0),
+                wait_neighbour_seconds: Some(0.1),
+                wait_own_seconds: Some(0.0),
+                wait_unattributed_seconds: Some(0.0),
+                contended_seconds: Some(0.05),
+                lost_cores: Some(0.005),
+                reported_usage_cores: None,
+            }),
+            ..Default::default()
         },
+        neighbours: vec![Neighbour { who: container("bank", "ledger", "u9", "main"), percent: 1.0 }],
         history: (0..120)
             .map(|i| HistoryPoint {
                 unix_ns: unix_ns - (119 - i) * second,

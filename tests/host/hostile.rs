@@ -10,7 +10,7 @@ use kernel_gossip::bounds;
 use kernel_gossip::kernel::cgroups::name;
 use kernel_gossip::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Reading, StatReading};
 use kernel_gossip::plain::is_hidden;
-use kernel_gossip::signals::{Neighbour, SignalType, Transition};
+use kernel_gossip::signals::{Neighbour, SignalKind, Transition};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::otlp::encode;
 use kernel_gossip::sinks::testdata::{container, moment, whisper};
@@ -98,11 +98,11 @@ fn otlp_terminal_and_json_carry_them_as_plain_names() {
     });
     for who in &all {
         for (signal, about) in [
-            (SignalType::CpuThrottle, who.clone()),
-            (SignalType::CpuContention, container("shop", "web", "app")),
+            (SignalKind::CpuThrottle, who.clone()),
+            (SignalKind::CpuContention, container("shop", "web", "app")),
         ] {
             let mut said = whisper(&about, signal, Transition::Started, 10);
-            said.evidence.neighbours = vec![Neighbour { who: who.clone(), percent: 50.0 }];
+            said.neighbours = vec![Neighbour { who: who.clone(), percent: 50.0 }];
             let line = terminal::text(&said);
             assert!(!line.chars().any(is_hidden) && !line.contains('\n'), "{line:?}");
             let event = encode::whisper_event(&said, line, Some("node-1"), 1);

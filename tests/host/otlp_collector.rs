@@ -12,7 +12,7 @@ use crate::bed::process::{Running, output};
 use crate::bed::{free_address, http, repository, tool, until};
 use clap::Parser;
 use kernel_gossip::api::BirthOutcome;
-use kernel_gossip::signals::{SignalType, Transition};
+use kernel_gossip::signals::{SignalKind, Transition};
 use kernel_gossip::sinks::names::metric;
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig};
@@ -120,7 +120,7 @@ impl Agent {
 
     fn say(&self, n: usize) {
         let who = testdata::container("shop", "web", "app");
-        let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
+        let whisper = testdata::whisper(&who, SignalKind::CpuThrottle, Transition::Started, 100);
         self.sinks.whisper(&whisper, n.to_string());
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::bed::receiver::{self, Answer, Receiver};
 use clap::Parser;
 use kernel_gossip::api::BirthOutcome;
-use kernel_gossip::signals::{SignalType, Transition};
+use kernel_gossip::signals::{SignalKind, Transition};
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::{Lane, LaneSize};
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig, OtlpSink, Unsent};
@@ -42,7 +42,7 @@ fn start(flags: &[&str]) -> OtlpSink {
 /// Says whisper number `n`, whose text is its number.
 fn say(sink: &OtlpSink, n: usize) {
     let who = testdata::container("shop", "web", "app");
-    let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
+    let whisper = testdata::whisper(&who, SignalKind::CpuThrottle, Transition::Started, 100);
     sink.whisper(&whisper, n.to_string());
 }
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use kernel_gossip::evidence::SignalKind;
 use kernel_gossip::kernel::Instant;
-use kernel_gossip::signals::{SignalType, Transition};
+use kernel_gossip::signals::Transition;
 use kernel_gossip::sinks::otlp::{OtlpArgs, OtlpConfig};
 use kernel_gossip::sinks::{Sinks, SinksConfig, testdata};
 use serde_json::Value;
@@ -98,7 +99,7 @@ fn agent(otlp: SocketAddr) {
         Instant { mono_ns: testdata::second(10_000), unix_ns: u64::try_from(unix).expect("this century") };
     sinks.publish(&reading);
     for n in 0..WHISPERS {
-        let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
+        let whisper = testdata::whisper(&who, SignalKind::CpuThrottle, Transition::Started, 100);
         sinks.whisper(&whisper, n.to_string());
     }
     let unsent = runtime.block_on(sinks.flush(Duration::from_secs(60)));

@@ -11,7 +11,7 @@ use crate::bed::process::{Running, output};
 use crate::bed::{free_address, repository, tool, until};
 use clap::Parser;
 use kernel_gossip::attribution::Workload;
-use kernel_gossip::signals::{SignalType, Transition, Whisper};
+use kernel_gossip::signals::{SignalKind, Transition, Whisper};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::otlp::config::Retry;
 use kernel_gossip::sinks::otlp::queue::Lane;
@@ -104,7 +104,7 @@ fn start(endpoint: SocketAddr) -> OtlpSink {
 }
 
 fn whisper(who: &Arc<Workload>) -> Whisper {
-    testdata::whisper(who, SignalType::CpuThrottle, Transition::Started, 100)
+    testdata::whisper(who, SignalKind::CpuThrottle, Transition::Started, 100)
 }
 
 /// The lines about this receiver.

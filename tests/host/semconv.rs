@@ -12,7 +12,7 @@ use crate::bed::receiver::Receiver;
 use clap::Parser;
 use generator::registry::{self, Attribute, File, Group, Type, all_metrics};
 use kernel_gossip::api::BirthOutcome;
-use kernel_gossip::signals::{Severity, SignalType, Transition};
+use kernel_gossip::signals::{Severity, SignalKind, Transition};
 use kernel_gossip::sinks::event::{birth_attributes, resource_attributes, whisper_attributes};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::names;
@@ -200,7 +200,7 @@ async fn the_registry_has_exactly_what_is_emitted() {
     }
     ledger.observe(&reading);
     let transitions = [Transition::Started, Transition::Changed, Transition::Repeated, Transition::Resolved];
-    for signal in SignalType::ALL {
+    for signal in SignalKind::windowed() {
         for severity in [Severity::Warning, Severity::Critical] {
             for transition in transitions {
                 let mut whisper = testdata::whisper(&all[0], signal, transition, 10);
@@ -261,10 +261,10 @@ async fn the_registry_has_exactly_what_is_emitted() {
         metrics.groups.iter().filter_map(|g| g.metric_name.clone()).chain(metrics.imports.metrics).collect();
     same(&registry, &emitted.metrics.into_keys().collect(), "metrics");
 
+    let said = file(registry::EVIDENCE).groups.into_iter().find(|g| g.kind == "event").expect("an event");
+    assert_eq!(said.name.as_deref(), Some(names::WHISPER_EVENT));
+    same(&references(&said), &events, "attributes of the event");
     let event = &file("events.yaml").groups[0];
-    assert_eq!(event.name.as_deref(), Some(names::WHISPER_EVENT));
-    same(&references(event), &events, "attributes of the event");
-    let event = &file("events.yaml").groups[1];
     assert_eq!(event.name.as_deref(), Some(names::BIRTH_EVENT));
     same(&references(event), &births, "attributes of a birth");
     same(&references(&file("spans.yaml").groups[0]), &spans, "attributes of spans");
@@ -295,7 +295,7 @@ async fn the_registry_has_exactly_what_is_emitted() {
 fn attributes_have_the_types_of_the_registry() {
     let whisper = testdata::whisper(
         &testdata::container("s", "p", "c"),
-        SignalType::CpuThrottle,
+        SignalKind::CpuThrottle,
         Transition::Started,
         1,
     );

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use super::pod::SIGNALS_MAX;
 use super::*;
 use crate::api::{CpuNumbers, RemediationState, Severity, SignalEvidence, SignalKind, Source, WhisperState};
+use crate::evidence::HistoryPoint;
 use crate::reconciler::report::{
     Answer, ContainerFacts, NamedNeighbour, NodeFacts, PodFacts, Report, Silence,
 };
-use crate::signals::HistoryPoint;
 
 const MINUTE: u64 = 60;
 

@@ -44,9 +44,9 @@ impl Certified {
             at: self.at,
             numbers: SignalEvidence {
                 birth: Some(BirthNumbers {
-                    phase: slow.phase.clone(),
-                    phase_seconds: slow.took_ms / 1e3,
-                    usual_seconds: slow.usual_ms / 1e3,
+                    phase: Some(slow.phase.clone()),
+                    phase_seconds: Some(slow.took_ms / 1e3),
+                    usual_seconds: Some(slow.usual_ms / 1e3),
                 }),
                 ..SignalEvidence::default()
             },

@@ -9,11 +9,11 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 
 use super::certificate::{self, Certified};
 use super::check;
-use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind, Source};
 use crate::bounds;
+use crate::evidence::HistoryPoint;
+use crate::evidence::{self, Severity, SignalEvidence, SignalKind, Source, Type};
 use crate::reconciler::refusal::{Reason, Refusal};
 use crate::reconciler::report::{NamedNeighbour, Report};
-use crate::signals::HistoryPoint;
 use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.
@@ -172,39 +172,25 @@ fn whisper(
         },
         since: check::since(attr::SINCE, since, at)?,
         at,
-        numbers: SignalEvidence {
-            window_seconds: a.double(attr::WINDOW, check::window)?,
-            cpu: cpu(a)?,
-            ..Default::default()
-        },
+        numbers: numbers(a)?,
         neighbours: neighbours(a, left_out).unwrap_or_else(|wrong| nothing(wrong, left_out)),
         history: history(a, now).unwrap_or_else(|wrong| nothing(wrong, left_out)),
     })
 }
 
-/// The CPU numbers, if there are any.
-fn cpu(a: &Attributes) -> Result<Option<CpuNumbers>, Refusal> {
-    let numbers = CpuNumbers {
-        throttled_percent: a.double(attr::THROTTLED_PERCENT, check::percent)?,
-        throttled_full_percent: a.double(attr::THROTTLED_FULL_PERCENT, check::percent)?,
-        throttled_seconds: a.double(attr::THROTTLED_TIME, check::amount)?,
-        stalls: a.count(attr::STALLS)?,
-        stall_p99_seconds: a.double(attr::STALL_P99, check::amount)?,
-        periods: a.count(attr::PERIODS)?,
-        throttled_periods: a.count(attr::THROTTLED_PERIODS)?,
-        usage_cores: a.double(attr::USAGE, check::amount)?,
-        demand_cores: a.double(attr::DEMAND, check::amount)?,
-        limit_cores: a.double(attr::LIMIT, check::amount)?,
-        request_cores: a.double(attr::REQUEST, check::amount)?,
-        reported_usage_cores: None,
-        wait_seconds: a.double(attr::WAIT, check::amount)?,
-        wait_throttle_seconds: a.double(attr::WAIT_THROTTLE, check::amount)?,
-        wait_neighbour_seconds: a.double(attr::WAIT_NEIGHBOUR, check::amount)?,
-        wait_own_seconds: a.double(attr::WAIT_OWN, check::amount)?,
-        wait_unattributed_seconds: a.double(attr::WAIT_UNATTRIBUTED, check::amount)?,
-        contended_seconds: a.double(attr::CONTENDED_TIME, check::amount)?,
-    };
-    Ok((numbers != CpuNumbers::default()).then_some(numbers))
+/// Every number there is.
+fn numbers(a: &Attributes) -> Result<SignalEvidence, Refusal> {
+    let window_seconds = a.double(attr::WINDOW, check::window)?;
+    let mut numbers = SignalEvidence { window_seconds, ..SignalEvidence::default() };
+    numbers.read(|field, name| {
+        let value = match field.kind {
+            Type::Double => a.get(name, "a number", double)?.map(evidence::Value::Double),
+            Type::Int => a.get(name, "an integer", int)?.map(evidence::Value::Int),
+            Type::Text => a.text(name)?.map(|text| evidence::Value::Text(text.to_owned())),
+        };
+        value.map(|v| field.checked(v).map_err(|wrong| check::bad(name, wrong.to_string()))).transpose()
+    })?;
+    Ok(numbers)
 }
 
 fn nothing<T>(wrong: Refusal, left_out: &mut Vec<Refusal>) -> Vec<T> {
@@ -317,10 +303,6 @@ impl<'a> Attributes<'a> {
 
     fn need_int(&self, name: &'static str) -> Result<i64, Refusal> {
         self.get(name, "an integer", int)?.ok_or_else(|| missing(name))
-    }
-
-    fn count(&self, name: &'static str) -> Result<Option<i64>, Refusal> {
-        self.get(name, "an integer", int)?.map(|n| check::count(name, n)).transpose()
     }
 
     fn double(

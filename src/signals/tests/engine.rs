@@ -29,7 +29,7 @@ proptest! {
         // And the sooner the worse it is: as soon as the share of a whole window is lost.
         let lost_by = begin + (2.5 / (percent / 100.0) * SECOND as f64) as u64;
         prop_assert!(second * SECOND <= lost_by + SECOND, "told at {second} s, lost by {lost_by} ns");
-        let wall = first.evidence.throttled_percent.expect("measured");
+        let wall = first.evidence.cpu().throttled_percent.expect("measured");
         prop_assert!(wall >= 25.0 && wall <= percent + 1e-6, "{wall}");
     }
 
@@ -75,8 +75,8 @@ proptest! {
                     Transition::Resolved => prop_assert!(active.remove(&key), "resolved without a start"),
                     _ => prop_assert!(active.contains(&key)),
                 }
-                prop_assert!(w.window_seconds > 0.0);
-                let percent = w.evidence.throttled_percent;
+                prop_assert!(w.window_seconds() > 0.0);
+                let percent = w.evidence.cpu().throttled_percent;
                 prop_assert!(percent.is_none_or(|p| (0.0..=100.0).contains(&p)), "{percent:?}");
                 prop_assert!(w.history.len() <= 120);
                 let (first, last) = (w.history.first(), w.history.last());
@@ -111,10 +111,10 @@ fn the_evidence_says_all_that_is_known() {
         s.quota_cores = Some(0.2);
         all.extend(step(&mut engine, &reading(ns, vec![s], vec![])));
     }
-    assert_eq!(said(&all), [Transition::Started, Transition::Changed].map(|t| (SignalType::CpuThrottle, t)));
+    assert_eq!(said(&all), [Transition::Started, Transition::Changed].map(|t| (SignalKind::CpuThrottle, t)));
     let w = engine.active().next().expect("still active");
-    let e = &w.evidence;
-    assert_eq!((w.window_seconds, w.severity, w.at), (10.0, Severity::Critical, at(29 * SECOND)));
+    let e = w.evidence.cpu();
+    assert_eq!((w.window_seconds(), w.severity, w.at), (10.0, Severity::Critical, at(29 * SECOND)));
     assert_eq!((e.throttled_percent, e.throttled_full_percent), (Some(80.0), Some(80.0)));
     assert_eq!((e.throttled_seconds, e.stalls), (Some(8.0), Some(100)));
     assert_eq!(e.stall_p99_seconds, Some(0.125));
@@ -148,11 +148,11 @@ fn contention_names_the_neighbour() {
         let samples = vec![sample(&victim, Some(cpu), CgroupStat::default())];
         all.extend(step(&mut engine, &reading(ns, samples, vec![blame(&small, 7), blame(&noisy, 55)])));
     }
-    let contention = SignalType::CpuContention;
+    let contention = SignalKind::CpuContention;
     assert_eq!(said(&all), [(contention, Transition::Started), (contention, Transition::Changed)]);
     assert_eq!(all[0].at, at(5 * SECOND), "a quarter of ten seconds, lost after 4.03");
     let names: Vec<_> =
-        all[1].evidence.neighbours.iter().map(|n| (n.who.cgroup.as_str(), n.percent.round())).collect();
+        all[1].neighbours.iter().map(|n| (n.who.cgroup.as_str(), n.percent.round())).collect();
     assert_eq!(names, [("/noisy", 55.0), ("/small", 7.0)]);
 }
 
@@ -182,7 +182,7 @@ fn keeps_to(rates: CpuCounters, limit: Option<f64>, cpus: u32) -> Option<Whisper
         let reading = Attributed { cpus, ..reading(second * SECOND, vec![sample], vec![blame]) };
         step(&mut engine, &reading);
     }
-    engine.active().find(|w| w.signal == SignalType::CpuContention).cloned()
+    engine.active().find(|w| w.signal == SignalKind::CpuContention).cloned()
 }
 
 /// Figures of 0.1.0: fifty threads under 10/100 ms beside an equal neighbour used all of their 0.10 cores, and were
@@ -205,10 +205,10 @@ fn a_crowd_lost_no_more_than_it_could_have_used() {
     // Without a limit its neighbour takes half of both CPUs.
     let w = keeps_to(crowd(1000 * ms, 2000 * ms), None, 2).expect("a whisper");
     assert_eq!(w.severity, Severity::Critical);
-    let e = &w.evidence;
+    let e = w.evidence.cpu();
     assert_eq!((e.contended_seconds, e.wait_neighbour_seconds), (Some(20.0), Some(62.1)));
     assert_eq!((e.usage_cores, e.lost_cores), (Some(1.0), Some(1.0)), "of two CPUs it used one");
-    assert_eq!(e.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
+    assert_eq!(w.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
     // Sixteen threads queue behind a slice of 100 ms, once a second: a tenth of the time, and 160 % on 0.1.0.
     let slices = CpuCounters {
         run: 500 * ms,
@@ -220,9 +220,9 @@ fn a_crowd_lost_no_more_than_it_could_have_used() {
     assert!(keeps_to(slices, None, 2).is_none());
     // The same where the kernel cannot tell: not more than all of the time.
     let w = keeps_to(CpuCounters { waited: 0, ..slices }, None, 2).expect("a whisper");
-    let e = &w.evidence;
+    let e = w.evidence.cpu();
     assert_eq!((e.contended_seconds, e.lost_cores), (None, Some(1.5)));
-    assert_eq!(e.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
+    assert_eq!(w.neighbours.iter().map(|n| n.percent.round()).collect::<Vec<_>>(), [100.0]);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn demand_is_no_more_than_threads_and_cpus() {
             };
             step(&mut engine, &reading);
         }
-        engine.active().next().and_then(|w| w.evidence.demand_cores).expect("known")
+        engine.active().next().and_then(|w| w.evidence.cpu().demand_cores).expect("known")
     };
     assert_eq!(demand(SECOND * 3 / 4, 4), 1.0, "one thread, which ran or waited all the time");
     assert_eq!(demand(4 * SECOND, 4), 2.25, "many threads: as much as was refused");
@@ -262,16 +262,17 @@ fn one_long_stall_is_too_little_evidence() {
     };
     assert!(watch(&mut engine(), 30, one).is_empty());
     let mut rules = Rules::default();
-    rules.cpu_throttle.min_stalls = 1;
+    rules[SignalKind::CpuThrottle].set("min_stalls", 1.0);
     assert_eq!(watch(&mut Engine::new(&rules), 30, one).len(), 1);
 }
 
 #[test]
 fn too_little_time_is_too_little_evidence() {
     let mut rules = Rules::default();
-    rules.cpu_throttle.rule =
-        crate::signals::Rule { clear: 0.5, warning: 1.0, critical: 2.0, ..Default::default() };
-    rules.cpu_contention.rule = rules.cpu_throttle.rule.clone();
+    for kind in [SignalKind::CpuThrottle, SignalKind::CpuContention] {
+        let rule = &mut rules[kind];
+        (rule.clear, rule.warning, rule.critical) = (0.5, 1.0, 2.0);
+    }
     let cpu = |ns: u64| {
         let mut cpu = stopped(4.9, ns);
         cpu.run = 0;
@@ -279,10 +280,10 @@ fn too_little_time_is_too_little_evidence() {
         cpu
     };
     assert!(watch(&mut Engine::new(&rules), 30, cpu).is_empty(), "just below half a second in ten");
-    rules.cpu_throttle.min_throttled = Duration::from_millis(400);
-    rules.cpu_contention.min_wait = Duration::from_millis(400);
+    rules[SignalKind::CpuThrottle].set("min_throttled", 0.4);
+    rules[SignalKind::CpuContention].set("min_wait", 0.4);
     let all: Vec<_> = watch(&mut Engine::new(&rules), 30, cpu).into_iter().map(|(_, w)| w.signal).collect();
-    assert_eq!(all, SignalType::ALL);
+    assert_eq!(all, [SignalKind::CpuThrottle, SignalKind::CpuContention]);
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn usage_is_the_kernels_own_count_where_there_is_one() {
         let stat = CgroupStat { cpu_usage: Some(ns / 4), periods: Some(0), ..Default::default() };
         step(&mut engine, &reading(ns, vec![sample(&who, Some(cpu), stat)], vec![]));
     }
-    let e = &engine.active().next().expect("whispers").evidence;
+    let e = &engine.active().next().expect("whispers").evidence.cpu();
     assert_eq!(e.usage_cores, Some(0.25));
     assert_eq!(e.periods, None, "no quota of its own, so no periods: not zero");
 }
@@ -339,14 +340,14 @@ fn the_history_is_bounded_and_dropped_when_quiet() {
 #[test]
 fn a_disabled_signal_is_silent() {
     let mut rules = Rules::default();
-    rules.cpu_throttle.rule.enabled = false;
+    rules[SignalKind::CpuThrottle].enabled = false;
     assert!(watch(&mut Engine::new(&rules), 30, |ns| stopped(80.0, ns)).is_empty());
 }
 
 #[test]
 fn windows_of_two_lengths_stand_side_by_side() {
     let mut rules = Rules::default();
-    rules.cpu_contention.rule.window = Duration::from_secs(60);
+    rules[SignalKind::CpuContention].window = Duration::from_secs(60);
     let all = watch(&mut Engine::new(&rules), 100, |ns| {
         let mut cpu = stopped(30.0, ns);
         cpu.neighbour = ns * 3 / 10;
@@ -357,8 +358,8 @@ fn windows_of_two_lengths_stand_side_by_side() {
         .filter(|(_, w)| w.transition == Transition::Started)
         .map(|(s, w)| (*s, w.signal))
         .collect();
-    assert_eq!(started, [(9, SignalType::CpuThrottle), (50, SignalType::CpuContention)]);
-    let last = &all.iter().rfind(|(_, w)| w.signal == SignalType::CpuContention).expect("whispers").1;
+    assert_eq!(started, [(9, SignalKind::CpuThrottle), (50, SignalKind::CpuContention)]);
+    let last = &all.iter().rfind(|(_, w)| w.signal == SignalKind::CpuContention).expect("whispers").1;
     assert!(last.history.len() > 40, "seeded once, from one of the windows");
 }
 
@@ -373,7 +374,7 @@ fn the_last_sample_resolves_and_frees() {
         all.extend(step(&mut engine, &reading(second * SECOND, vec![s], vec![])));
     }
     // It crossed and ended in the same second.
-    let throttle = SignalType::CpuThrottle;
+    let throttle = SignalKind::CpuThrottle;
     assert_eq!(said(&all), [(throttle, Transition::Started), (throttle, Transition::Resolved)]);
     assert_eq!((engine.tracked(), engine.active().count()), (0, 0));
 }
@@ -386,7 +387,7 @@ fn what_vanishes_silently_is_resolved_after_the_stated_time() {
     assert!(step(&mut engine, &reading(gone - 1, vec![], vec![])).is_empty());
     assert_eq!(engine.active().count(), 1);
     let all = step(&mut engine, &reading(gone, vec![], vec![]));
-    assert_eq!(said(&all), [(SignalType::CpuThrottle, Transition::Resolved)]);
+    assert_eq!(said(&all), [(SignalKind::CpuThrottle, Transition::Resolved)]);
     assert_eq!((all[0].at, engine.tracked()), (at(gone), 0));
 }
 

@@ -8,7 +8,7 @@ mod window;
 
 use std::sync::Arc;
 
-use super::{Engine, Rules, SignalType, Transition, Whisper};
+use super::{Engine, Rules, SignalKind, Transition, Whisper};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use crate::kernel::{CgroupStat, CpuCounters, Instant};
 
@@ -67,7 +67,7 @@ fn stopped(percent: f64, ns: u64) -> CpuCounters {
 }
 
 /// The kinds of transition, signal by signal, in the order they were said.
-fn said(whispers: &[Whisper]) -> Vec<(SignalType, Transition)> {
+fn said(whispers: &[Whisper]) -> Vec<(SignalKind, Transition)> {
     whispers.iter().map(|w| (w.signal, w.transition)).collect()
 }
 

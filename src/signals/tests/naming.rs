@@ -4,21 +4,22 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::evidence::SignalEvidence;
 use crate::signals::naming::NameGate;
-use crate::signals::{CpuEvidence, Neighbour, Severity};
+use crate::signals::{Neighbour, Severity};
 
 const WAIT: Duration = Duration::from_secs(5);
 
 fn whisper(who: Arc<Workload>) -> Whisper {
     Whisper {
-        signal: SignalType::CpuThrottle,
+        signal: SignalKind::CpuThrottle,
         severity: Severity::Warning,
         transition: Transition::Started,
         who,
         since: at(0),
         at: at(0),
-        window_seconds: 10.0,
-        evidence: CpuEvidence::default(),
+        evidence: SignalEvidence::default(),
+        neighbours: Vec::new(),
         history: Vec::new(),
     }
 }
@@ -55,13 +56,13 @@ fn a_late_name_is_waited_for() {
     let mut gate = NameGate::new(WAIT);
     let mut out = Vec::new();
     let mut fresh = vec![whisper(of_pod("/a", None))];
-    fresh[0].evidence.neighbours.push(Neighbour { who: of_pod("/b", None), percent: 10.0 });
+    fresh[0].neighbours.push(Neighbour { who: of_pod("/b", None), percent: 10.0 });
     gate.pass(0, &mut fresh, nobody, &mut out);
     assert_eq!((out.len(), gate.held()), (0, 1));
     let known = |w: &Workload| Some(of_pod(&w.cgroup, Some(if w.cgroup == "/a" { "web" } else { "noisy" })));
     gate.pass(4 * SECOND, &mut Vec::new(), known, &mut out);
     assert_eq!(out[0].who.pod.as_deref(), Some("web"));
-    assert_eq!(out[0].evidence.neighbours[0].who.pod.as_deref(), Some("noisy"));
+    assert_eq!(out[0].neighbours[0].who.pod.as_deref(), Some("noisy"));
     assert_eq!((gate.held(), gate.unnamed()), (0, 0));
 }
 
@@ -128,12 +129,12 @@ proptest! {
             let mut fresh = whisper(who);
             // Its number and the time it went in, to know it again.
             fresh.since = at(now);
-            fresh.window_seconds = entered.len() as f64;
+            fresh.evidence.window_seconds = Some(entered.len() as f64);
             entered.push(now);
             let gone = out.len();
             gate.pass(now, &mut vec![fresh], resolve, &mut out);
             for w in &out[gone..] {
-                prop_assert!(now - entered[w.window_seconds as usize] <= 7 * SECOND, "held too long");
+                prop_assert!(now - entered[w.window_seconds() as usize] <= 7 * SECOND, "held too long");
             }
         }
         gate.flush(resolve, &mut out);
@@ -141,7 +142,7 @@ proptest! {
         prop_assert_eq!(gate.unnamed(), out.iter().filter(|w| w.who.pod.is_none()).count() as u64);
         for path in ["/0", "/1", "/2", "/3"] {
             let of_one: Vec<_> =
-                out.iter().filter(|w| w.who.cgroup == path).map(|w| w.window_seconds).collect();
+                out.iter().filter(|w| w.who.cgroup == path).map(|w| w.window_seconds()).collect();
             prop_assert!(of_one.is_sorted(), "overtaken: {of_one:?}");
         }
     }

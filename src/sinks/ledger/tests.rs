@@ -106,12 +106,12 @@ fn one_severity_of_a_signal_is_active_at_a_time() {
     let mut ledger = Ledger::new(moment(0), true);
     ledger.observe(&reading(std::slice::from_ref(&who), 10));
     let mut say = |severity, transition| {
-        let whisper = whisper(&who, SignalType::CpuThrottle, transition, 10);
+        let whisper = whisper(&who, SignalKind::CpuThrottle, transition, 10);
         ledger.whisper(&Whisper { severity, ..whisper });
         only(&mut ledger).whispers
     };
     let (warning, critical) = (Severity::Warning, Severity::Critical);
-    let throttle = SignalType::CpuThrottle;
+    let throttle = SignalKind::CpuThrottle;
     assert_eq!(say(warning, Transition::Started), [(throttle, warning, true)]);
     assert_eq!(say(critical, Transition::Changed), [(throttle, warning, false), (throttle, critical, true)]);
     assert_eq!(

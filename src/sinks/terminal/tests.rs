@@ -2,8 +2,14 @@ use std::io::Read;
 
 use super::*;
 use crate::attribution::{Workload, WorkloadKind};
+use crate::evidence::{CpuNumbers, SignalEvidence};
 use crate::kernel::Instant;
-use crate::signals::{HistoryPoint, Neighbour};
+use crate::signals::{HistoryPoint, Neighbour, SignalKind};
+
+/// About ten seconds of the CPU.
+fn cpu(cpu: CpuNumbers) -> SignalEvidence {
+    SignalEvidence { window_seconds: Some(10.0004), cpu: Some(cpu), ..SignalEvidence::default() }
+}
 
 fn container(namespace: &str, pod: &str, name: &str) -> Arc<Workload> {
     Arc::new(Workload {
@@ -28,14 +34,13 @@ fn throttled() -> Whisper {
         unix_ns: 1_795_244_432_062_802_732 + second * 1_000_000_000,
     };
     Whisper {
-        signal: SignalType::CpuThrottle,
+        signal: SignalKind::CpuThrottle,
         severity: Severity::Critical,
         transition: Transition::Repeated,
         who: container("shop", "web-5d9c", "app"),
         since: at(0),
         at: at(130),
-        window_seconds: 10.0004,
-        evidence: CpuEvidence {
+        evidence: cpu(CpuNumbers {
             throttled_percent: Some(79.96),
             throttled_seconds: Some(8.0),
             stalls: Some(99),
@@ -44,7 +49,8 @@ fn throttled() -> Whisper {
             demand_cores: Some(1.0),
             limit_cores: Some(0.2),
             ..Default::default()
-        },
+        }),
+        neighbours: Vec::new(),
         history: vec![HistoryPoint {
             unix_ns: 1_795_244_432_062_802_732,
             cpu_usage_ns: 7,
@@ -56,11 +62,11 @@ fn throttled() -> Whisper {
 
 fn contended() -> Whisper {
     Whisper {
-        signal: SignalType::CpuContention,
+        signal: SignalKind::CpuContention,
         severity: Severity::Warning,
         transition: Transition::Started,
         // As the engine fills it in where nothing but neighbours is in the way.
-        evidence: CpuEvidence {
+        evidence: cpu(CpuNumbers {
             throttled_percent: Some(0.0),
             throttled_full_percent: Some(0.0),
             throttled_seconds: Some(0.0),
@@ -74,12 +80,12 @@ fn contended() -> Whisper {
             wait_unattributed_seconds: Some(0.1),
             contended_seconds: None,
             lost_cores: Some(0.62),
-            neighbours: vec![
-                Neighbour { who: container("default", "noisy", "burner"), percent: 55.2 },
-                Neighbour { who: container("default", "small", "c"), percent: 6.8 },
-            ],
             ..Default::default()
-        },
+        }),
+        neighbours: vec![
+            Neighbour { who: container("default", "noisy", "burner"), percent: 55.2 },
+            Neighbour { who: container("default", "small", "c"), percent: 6.8 },
+        ],
         ..throttled()
     }
 }
@@ -106,8 +112,9 @@ fn text_says_who_and_what_in_one_line() {
 #[test]
 fn a_crowd_is_kept_off_no_longer_than_there_is_time() {
     let mut crowd = contended();
-    crowd.evidence.wait_neighbour_seconds = Some(62.1);
-    (crowd.evidence.contended_seconds, crowd.evidence.lost_cores) = (Some(5.0), Some(0.5));
+    let numbers = crowd.evidence.cpu.get_or_insert_default();
+    numbers.wait_neighbour_seconds = Some(62.1);
+    (numbers.contended_seconds, numbers.lost_cores) = (Some(5.0), Some(0.5));
     let text = lines(Output::Text, false, &[crowd.clone()]);
     assert!(
         text.contains(": kept off the CPU 50 % of the last 10.0 s, 12.4 threads at a time, by default/"),
@@ -115,7 +122,7 @@ fn a_crowd_is_kept_off_no_longer_than_there_is_time() {
     );
     assert!(text.ends_with(": used 0.38 cores, would have used at most 0.88\n"), "{text}");
     // A kernel that cannot tell how many waited at a time.
-    crowd.evidence.contended_seconds = None;
+    crowd.evidence.cpu.get_or_insert_default().contended_seconds = None;
     let text = lines(Output::Text, false, &[crowd]);
     assert!(text.contains(": kept off the CPU 100 % of the last 10.0 s by default/"), "{text}");
 }
@@ -123,12 +130,12 @@ fn a_crowd_is_kept_off_no_longer_than_there_is_time() {
 #[test]
 fn text_is_honest_about_what_was_not_measured() {
     let mut files = throttled();
-    files.evidence = CpuEvidence {
+    files.evidence = cpu(CpuNumbers {
         periods: Some(100),
         throttled_periods: Some(99),
         throttled_seconds: Some(8.04),
         ..Default::default()
-    };
+    });
     let text = lines(Output::Text, false, &[files]);
     assert!(
         text.contains(": throttled in 99 of 100 periods of the last 10.0 s; 8.0 s summed over CPUs; since")

@@ -15,7 +15,7 @@ use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
 use kernel_gossip::reconciler::report::Said;
 use kernel_gossip::reconciler::report::Silence;
 use kernel_gossip::reconciler::report::{NodeFacts, PodFacts, Report};
-use kernel_gossip::signals::{SignalType, Whisper};
+use kernel_gossip::signals::{SignalKind, Whisper};
 use kernel_gossip::sinks::names::birth::CERTIFICATE as BIRTH_CERTIFICATE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -294,7 +294,7 @@ fn otlp() {
     for _ in 0..cases() {
         let mut w = throttled(&who, now());
         w.history.truncate(rng.random_range(0..8));
-        w.signal = SignalType::ALL[rng.random_range(0..SignalType::ALL.len())];
+        w.signal = SignalKind::ALL[rng.random_range(0..SignalKind::ALL.len())];
         let mut request = request(&w);
         for _ in 0..rng.random_range(0..4) {
             mutate_request(&mut request, &mut rng);

@@ -3,7 +3,7 @@
 use kernel_gossip::api::{BirthOutcome, PodBirthCertificateStatus, Severity, SignalKind, SlowPhase, Source};
 use kernel_gossip::reconciler::ingest::Reason;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, RECORDS_MAX, decode};
-use kernel_gossip::signals::{HistoryPoint, SignalType, Transition, Whisper};
+use kernel_gossip::signals::{HistoryPoint, Transition, Whisper};
 use kernel_gossip::sinks::event::AttrValue;
 use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -57,15 +57,15 @@ fn what_an_agent_says_arrives_whole() {
     assert_eq!((r.kind, r.severity, r.active), (SignalKind::CpuThrottle, Severity::Critical, true));
     assert_eq!(r.at, now());
     assert_eq!(r.since.as_second(), now().as_second());
-    let (c, e) = (r.numbers.cpu.as_ref().unwrap(), &w.evidence);
+    let (c, e) = (r.numbers.cpu.as_ref().unwrap(), w.evidence.cpu());
     assert_eq!(r.numbers.window_seconds, Some(10.0));
     assert_eq!(c.throttled_percent, e.throttled_percent);
     assert_eq!(c.throttled_full_percent, e.throttled_full_percent);
     assert_eq!(c.throttled_seconds, e.throttled_seconds);
-    assert_eq!(c.stalls, e.stalls.map(|n| n as i64));
+    assert_eq!(c.stalls, e.stalls);
     assert_eq!(c.stall_p99_seconds, e.stall_p99_seconds);
-    assert_eq!(c.periods, e.periods.map(|n| n as i64));
-    assert_eq!(c.throttled_periods, e.throttled_periods.map(|n| n as i64));
+    assert_eq!(c.periods, e.periods);
+    assert_eq!(c.throttled_periods, e.throttled_periods);
     assert_eq!((c.usage_cores, c.demand_cores), (e.usage_cores, e.demand_cores));
     assert_eq!((c.limit_cores, c.request_cores), (e.limit_cores, e.request_cores));
     assert_eq!((c.wait_seconds, c.wait_throttle_seconds), (e.wait_seconds, e.wait_throttle_seconds));
@@ -85,7 +85,7 @@ fn what_an_agent_says_arrives_whole() {
 
 #[test]
 fn every_signal_and_transition() {
-    for signal in SignalType::ALL {
+    for signal in SignalKind::ALL {
         for transition in
             [Transition::Started, Transition::Changed, Transition::Repeated, Transition::Resolved]
         {
@@ -134,7 +134,7 @@ fn a_birth_arrives_whole() {
     assert_eq!((certified.pod.as_str(), &certified.status), ("web-0", &own));
     let slow = certified.slow().expect("a whisper too");
     assert_eq!((slow.kind, slow.severity, slow.active), (SignalKind::SlowBirth, Severity::Warning, true));
-    assert_eq!(slow.numbers.birth.map(|b| (b.phase, b.phase_seconds)), Some(("image".into(), 5.0)));
+    assert_eq!(slow.numbers.birth.and_then(|b| b.phase.zip(b.phase_seconds)), Some(("image".into(), 5.0)));
 
     let record = &mut logs.scope_logs[0].log_records[0];
     set(&mut record.attributes, birth::CERTIFICATE, None);
@@ -164,13 +164,13 @@ fn what_cannot_be_true_is_refused_and_named() {
         (attr::SINCE, Some(AttrValue::Int(i64::MAX)), Reason::BadField),
         (attr::WINDOW, Some(0.0.into()), Reason::BadField),
         (attr::WINDOW, Some(nan.into()), Reason::BadField),
-        (attr::THROTTLED_PERCENT, Some(130.0.into()), Reason::BadField),
-        (attr::THROTTLED_PERCENT, Some((-1.0).into()), Reason::BadField),
-        (attr::THROTTLED_PERCENT, Some(nan.into()), Reason::BadField),
-        (attr::USAGE, Some(f64::INFINITY.into()), Reason::BadField),
-        (attr::DEMAND, Some(1e300.into()), Reason::BadField),
-        (attr::STALLS, Some(AttrValue::Int(-1)), Reason::BadField),
-        (attr::PERIODS, Some(1.5.into()), Reason::BadField),
+        ("kernel_gossip.cpu.throttled.percent", Some(130.0.into()), Reason::BadField),
+        ("kernel_gossip.cpu.throttled.percent", Some((-1.0).into()), Reason::BadField),
+        ("kernel_gossip.cpu.throttled.percent", Some(nan.into()), Reason::BadField),
+        ("kernel_gossip.cpu.usage", Some(f64::INFINITY.into()), Reason::BadField),
+        ("kernel_gossip.cpu.demand", Some(1e300.into()), Reason::BadField),
+        ("kernel_gossip.cpu.stall.count", Some(AttrValue::Int(-1)), Reason::BadField),
+        ("kernel_gossip.cpu.periods", Some(1.5.into()), Reason::BadField),
     ];
     for (name, value, reason) in cases {
         let out = decoded(&changed(name, value.clone()));
@@ -222,7 +222,7 @@ fn a_neighbours_name_does_not_silence_a_whisper() {
         (who.namespace, who.pod, who.pod_uid, who.container, who.container_id) =
             (None, None, None, None, None);
         who.cgroup = path(&part);
-        w.evidence.neighbours[0].who = std::sync::Arc::new(who);
+        w.neighbours[0].who = std::sync::Arc::new(who);
         // Two minutes at ten readings a second.
         let first = w.history[0];
         w.history = (0..1200)

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::hist::BUCKETS;
-use crate::signals::{SignalType, Transition};
+use crate::signals::{SignalKind, Transition};
 use crate::sinks::culprits::NAMED;
 use crate::sinks::ledger::Ledger;
 use crate::sinks::names::metric;
@@ -53,7 +53,7 @@ fn a_container_is_a_resource_with_every_metric() {
     let mut ledger = ledger(2);
     let whisper = testdata::whisper(
         &testdata::container("shop", "web-0", "app"),
-        SignalType::CpuThrottle,
+        SignalKind::CpuThrottle,
         Transition::Started,
         1060,
     );
@@ -136,12 +136,12 @@ fn no_two_workloads_are_one_resource() {
 /// The most that can be said of one container: all numbers known, more neighbours than are named, every
 /// signal once active at either severity.
 #[test]
-fn a_container_has_at_most_40_series() {
+fn a_container_has_32_series_and_two_for_each_signal() {
     let mut all = vec![testdata::container("shop", "web", "app")];
     all.extend((0..3 * NAMED).map(|i| testdata::container("batch", &format!("noisy-{i}"), "burner")));
     let mut ledger = Ledger::new(testdata::moment(0), true);
     ledger.observe(&testdata::reading(&all, 10));
-    for signal in SignalType::ALL {
+    for signal in SignalKind::windowed() {
         for severity in [Severity::Warning, Severity::Critical] {
             let whisper = testdata::whisper(&all[0], signal, Transition::Started, 10);
             ledger.whisper(&Whisper { severity, ..whisper });
@@ -151,8 +151,7 @@ fn a_container_has_at_most_40_series() {
     let all: Vec<_> = requests.iter().flat_map(decode).collect();
     let series = |r: &ResourceMetrics| metrics(std::slice::from_ref(r)).map(data_points).sum::<usize>();
     let most = all.iter().map(series).max().expect("resources");
-    assert_eq!(most, 36, "of the victim, which has everything");
-    assert!(most <= 40);
+    assert_eq!(most, 32 + 2 * SignalKind::windowed().count(), "of the victim, which has everything");
 }
 
 #[test]
@@ -184,7 +183,7 @@ fn what_is_unknown_is_absent() {
 #[test]
 fn a_whisper_is_an_event() {
     let who = testdata::container("shop", "web", "app");
-    let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
+    let whisper = testdata::whisper(&who, SignalKind::CpuThrottle, Transition::Started, 100);
     let mut requests = Requests::new(MAX_REQUEST);
     requests.event(whisper_event(&whisper, "it was throttled".into(), Some("node-1"), 7));
     let (requests, _) = requests.finish();
@@ -210,7 +209,7 @@ fn severity_follows_the_whisper() {
         (Transition::Repeated, Severity::Critical, SeverityNumber::Error),
         (Transition::Resolved, Severity::Critical, SeverityNumber::Info),
     ] {
-        let whisper = testdata::whisper(&who, SignalType::CpuContention, transition, 100);
+        let whisper = testdata::whisper(&who, SignalKind::CpuContention, transition, 100);
         let event = whisper_event(&Whisper { severity, ..whisper }, String::new(), None, 0);
         assert_eq!(event.scope_logs[0].log_records[0].severity_number(), expected);
     }
@@ -220,7 +219,7 @@ fn severity_follows_the_whisper() {
 fn what_fits_no_request_is_counted() {
     let mut requests = Requests::new(64);
     let who = testdata::container("shop", "web", "app");
-    let whisper = testdata::whisper(&who, SignalType::CpuThrottle, Transition::Started, 100);
+    let whisper = testdata::whisper(&who, SignalKind::CpuThrottle, Transition::Started, 100);
     requests.event(whisper_event(&whisper, "text".into(), None, 0));
     let mut one = ledger(1);
     one.export(|account| requests.metrics(workload_metrics(account, None).expect("metrics")));

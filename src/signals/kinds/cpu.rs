@@ -1,9 +1,11 @@
-//! From a window's growth to the [`CpuEvidence`] a whisper carries.
+//! What the signals of the CPU have in common: from a window's growth to the numbers a whisper carries, and their words.
 
-use super::contention;
-use super::whisper::CpuEvidence;
-use super::window::{Growth, Window};
+use super::cpu_contention::{contended_seconds, lost_cores, of_the_time};
+use super::{Seen, phrases};
 use crate::attribution::{Sample, quota_cores};
+use crate::evidence::CpuNumbers;
+use crate::signals::whisper::Whisper;
+use crate::signals::window::Growth;
 
 /// The CPU limit that binds, cores; `None` if there is none, or none is known.
 fn limit_cores(sample: &Sample) -> Option<f64> {
@@ -29,8 +31,12 @@ fn demand_cores(growth: &Growth, cpus: u32) -> Option<f64> {
     Some(if cpus > 0 { demand.min(f64::from(cpus)).max(cores(used)) } else { demand })
 }
 
-/// Fills in every field that is known, reusing the list of neighbours.
-pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sample, cpus: u32) {
+/// Fills in every number that is known of the CPU, and those who ran meanwhile.
+pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
+    let Seen { sample, growth, window, cpus, .. } = *seen;
+    window.top_culprits(growth, &mut whisper.neighbours);
+    let of_the_time = of_the_time(growth);
+    whisper.neighbours.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
     let c = &growth.counters;
     let seconds = |ns: u64| ns as f64 / 1e9;
     let cores = |ns: u64| seconds(ns) / growth.seconds;
@@ -40,22 +46,19 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
     let throttled = c.throttled_per_cpu();
     let enforced = sample.stat.quota.is_some() || c.periods.is_some_and(|n| n > 0);
 
-    let mut neighbours = std::mem::take(&mut out.neighbours);
-    window.top_culprits(growth, &mut neighbours);
-    let of_the_time = contention::of_the_time(growth);
-    neighbours.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
-    *out = CpuEvidence {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    whisper.evidence.cpu = Some(CpuNumbers {
         throttled_percent: s.map(|s| percent(s.stall_wall)),
         throttled_full_percent: s.map(|s| percent(s.stall_full)),
         throttled_seconds: throttled.map(seconds),
-        stalls: s.map(|s| s.stalls),
+        stalls: s.map(|s| count(s.stalls)),
         stall_p99_seconds: sample
             .cpu
             .as_ref()
             .and_then(|cpu| window.stalls(growth, &cpu.stall_histogram).quantile(0.99)),
         // A cgroup without a quota of its own has no periods to speak of.
-        periods: c.periods.filter(|_| enforced),
-        throttled_periods: c.throttled_periods.filter(|_| enforced),
+        periods: c.periods.filter(|_| enforced).map(count),
+        throttled_periods: c.throttled_periods.filter(|_| enforced).map(count),
         usage_cores: c.used().map(cores),
         demand_cores: demand_cores(growth, cpus),
         limit_cores: limit_cores(sample),
@@ -65,8 +68,27 @@ pub fn fill(out: &mut CpuEvidence, window: &Window, growth: &Growth, sample: &Sa
         wait_neighbour_seconds: s.map(|s| seconds(s.neighbour)),
         wait_own_seconds: s.map(|s| seconds(s.own)),
         wait_unattributed_seconds: s.map(|s| seconds(s.unattributed)),
-        contended_seconds: contention::contended_seconds(growth),
-        lost_cores: contention::lost_cores(growth),
-        neighbours,
-    };
+        contended_seconds: contended_seconds(growth),
+        lost_cores: lost_cores(growth),
+        reported_usage_cores: None,
+    });
+}
+
+/// ": used 0.20 cores, would have used at most 1.00, limit 0.20"
+pub fn cores(e: &CpuNumbers, at_most: Option<f64>) -> String {
+    let parts = [
+        e.usage_cores.map(|c| format!("used {c:.2} cores")),
+        at_most.map(|c| format!("would have used at most {c:.2}")),
+        e.limit_cores.map(|c| format!("limit {c:.2}")),
+    ];
+    phrases(": ", parts)
+}
+
+/// A length of time in the unit that suits it.
+pub fn length(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.1} s"),
+        s if s >= 1e-3 => format!("{:.0} ms", s * 1e3),
+        s => format!("{:.0} µs", s * 1e6),
+    }
 }

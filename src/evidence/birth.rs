@@ -1,0 +1,13 @@
+//! The start of a pod.
+
+super::field::numbers! {
+"Slow birth evidence"
+/// The phase that made a birth slow. Absent is unknown, never zero.
+BirthNumbers {
+    /// The phase that took far longer than it does on this node.
+    phase: String, "";
+    /// How long it took.
+    phase_seconds: f64, "s";
+    /// How long it usually takes: the median of the births before on this node.
+    usual_seconds: f64, "s";
+}}
