@@ -24,6 +24,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 macro_rules! driver {
     ($($field:ident: $probe:ty,)+) => {
         /// What to load; the plan says. `None`: nothing of it.
+        #[derive(Default)]
         pub struct DriverOptions {
             $(pub $field: Option<<$probe as Kind>::Options>,)+
         }

@@ -300,7 +300,7 @@ fn lost_events_are_counted_without_births_too() {
     let mut storage = driver::Storage::default();
     let sampler = SamplerOptions { iterator: false, tracepoints: Some(Hook::TpBtf), max_cgroups: 1024 };
     let cgroups = Some(Options { roots: Roots::find(None), sampler });
-    let options = DriverOptions { cpu: None, cgroups, births: None };
+    let options = DriverOptions { cgroups, ..DriverOptions::default() };
     let mut driver = Driver::start(&mut storage, options);
     let lost = |reading: &Reading| {
         let events = reading.losses.iter().find(|lost| lost.why.reason == "cgroup_event");

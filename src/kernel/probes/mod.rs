@@ -7,7 +7,7 @@ pub mod recorder;
 
 use super::{Kind, Loss};
 
-/// Writes what `$each` makes of the list of probes: their name in the plan, and their [`Kind`](super::probe::Kind). They are
+/// Writes what `$each` makes of the list of probes: their name in the plan, and their [`Kind`]. They are
 /// planned, told of, loaded and read in this order.
 macro_rules! probes {
     ($each:ident) => {
