@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bed;
-use crate::cluster::bed::{Hold, Namespace, eventually};
+use crate::cluster::bed::{Hold, Namespace, eventually, install_definitions};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kernel_gossip::attribution::pods::PodIndex;
@@ -186,8 +186,26 @@ async fn who_tells_a_real_pod_of_its_process_and_its_processes() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
     };
+    install_definitions();
+    held.apply(&json!({
+        "apiVersion": "kernel.gossip.io/v1alpha1", "kind": "KernelWhisper", "metadata": {"name": "asked-kw"},
+        "spec": {"podName": "asked", "podUid": uid, "nodeName": NODE},
+    }));
+    let status = json!({"status": {
+        "state": "active", "severity": "critical", "signal": "cpu_throttle", "insight": "throttled 80 %", "kernelEvidence": "",
+    }});
+    held.kubectl(&[
+        "patch",
+        "kw",
+        "asked-kw",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status.to_string(),
+    ]);
     for kubernetes in [false, true] {
         let told = who(&pid.to_string(), kubernetes);
+        assert_eq!(told["whispers"][0]["insight"] == "throttled 80 %", kubernetes, "{told}");
         let workload = &told["workloads"][0];
         assert_eq!(workload["name"], format!("{namespace}/asked/still"), "{told}");
         assert_eq!((&workload["podUid"], &workload["containerId"]), (&json!(uid), &json!(id)));

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use kube::Client;
 use procfs::process::{Process, all_processes};
 use procfs::{ProcError, ProcResult};
 
 use super::process::OfProcess;
-use super::{Answer, CgroupId, Found, Owner, Unknown, WhoArgs};
+use super::{Answer, CgroupId, Found, Owner, Unknown, WhoArgs, whispers};
 use crate::attribution::bundle::{Bundles, Miss};
 use crate::attribution::paths;
 use crate::attribution::pods::PodIndex;
@@ -70,6 +71,7 @@ struct Node {
     bundles: Bundles,
     /// Why there is no answer of the API server.
     api: Option<Unknown>,
+    client: Option<Client>,
     name: Result<String, String>,
     keys: HashMap<CgroupKey, String>,
 }
@@ -104,6 +106,9 @@ pub async fn answer(args: &WhoArgs) -> Result<Answer> {
             why: "this program's /proc shows those of its own PID namespace alone".into(),
             what_to_do: Some("run it on the node, or in a pod with hostPID"),
         });
+    }
+    if let Some(client) = node.client.take() {
+        answer.whispers = whispers::of(client, &workloads, API_WITHIN, &mut answer.unknown).await;
     }
     let mut of = if list { node.processes_of(&workloads) } else { HashMap::new() };
     for who in workloads {
@@ -158,9 +163,10 @@ impl Node {
         }
         let node = watch::node_name(args.node_name.as_deref()).map_err(|e| e.to_string());
         let (pods, api) = match ask(args, &node).await {
-            Ok(pods) => (pods, None),
-            Err(why) => (PodIndex::default(), Some(why)),
+            Ok((client, pods)) => (pods, Ok(client)),
+            Err(why) => (PodIndex::default(), Err(why)),
         };
+        let (client, api) = (api.as_ref().ok().cloned(), api.err());
         let options =
             AttributionOptions { runtime_roots: args.runtime_root.clone(), ..AttributionOptions::default() };
         let mut attributor = Attributor::new(options);
@@ -171,7 +177,7 @@ impl Node {
             attributor.attribute(&reading, &pods);
         }
         let bundles = Bundles::new(&args.runtime_root);
-        Node { roots, attributor, processes, bundles, api, name: node, keys }
+        Node { roots, attributor, processes, bundles, api, client, name: node, keys }
     }
 
     fn of_process(
@@ -381,14 +387,15 @@ impl Node {
     }
 }
 
-/// The node's pods; why they are not known.
-async fn ask(args: &WhoArgs, node: &Result<String, String>) -> Result<PodIndex, Unknown> {
+/// The way to the API server, and the node's pods; why they are not known.
+async fn ask(args: &WhoArgs, node: &Result<String, String>) -> Result<(Client, PodIndex), Unknown> {
     let missing = |why: String, what_to_do| Unknown { what: "owner, request and limit", why, what_to_do };
     let set = "nothing, unless this is a Kubernetes node: then set KUBECONFIG or run it in the agent's pod";
-    let client =
-        watch::client(args.kubeconfig.as_deref()).await.map_err(|e| missing(e.to_string(), Some(set)))?;
+    let client = watch::client(args.kubeconfig.as_deref()).await;
+    let client = client.map_err(|e| missing(e.to_string(), Some(set)))?;
     let node = node.as_ref().map_err(|why| missing(why.clone(), None))?;
-    watch::list(client, node, API_WITHIN).await.map_err(|why| missing(why, None))
+    let pods = watch::list(client.clone(), node, API_WITHIN).await.map_err(|why| missing(why, None))?;
+    Ok((client, pods))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod find;
 mod process;
 mod text;
+mod whispers;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::attribution::watch;
 use process::OfProcess;
+use whispers::OfPod;
 
 /// Who is asked for, and where to look.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +44,7 @@ pub struct WhoArgs {
 pub enum Format {
     /// For people
     Text,
-    /// One object: asked, node, process, workloads, unknown
+    /// One object: asked, node, process, workloads, whispers, unknown
     Json,
 }
 
@@ -58,6 +60,9 @@ struct Answer {
     process: Option<OfProcess>,
     /// What it belongs to; of a pod its containers and the pod itself.
     workloads: Vec<Found>,
+    /// Of its pods, those that are active.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    whispers: Vec<OfPod>,
     unknown: Vec<Unknown>,
 }
 

@@ -32,6 +32,9 @@ pub fn write(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
         }
         workload(out, found)?;
     }
+    for whisper in &answer.whispers {
+        line(out, "whisper", &format!("{}: {}", whisper.severity, whisper.insight))?;
+    }
     if let Some(node) = &answer.node {
         line(out, "node", node)?;
     }
