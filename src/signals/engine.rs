@@ -18,7 +18,7 @@ use crate::kernel::Instant;
 /// A workload not heard of for this long is forgotten, and what it whispered resolved.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The kinds of signal; those that are not judged by windows have an idle place.
+/// The kinds of signal, those that are not judged by windows among them.
 const KINDS: usize = SignalKind::ALL.len();
 
 /// What the engine could not keep. Cumulative counts.
@@ -30,7 +30,7 @@ pub struct SignalLosses {
     pub untracked_blame: u64,
 }
 
-/// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 3 KiB a workload,
+/// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 4 KiB a workload,
 /// twice that if the rules have windows of two lengths; 16 KiB more for each that is throttled and
 /// whispers; 0.2 KiB for each pair of a workload and one that kept it waiting.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ struct Tracked {
     who: Arc<Workload>,
     seen_ns: u64,
     windows: Box<[Window]>,
-    signals: [Signal; KINDS],
+    /// Of each kind that is judged by windows. Not in the map itself, half of which is empty.
+    signals: Box<[Signal]>,
     history: Option<Box<History>>,
 }
 
@@ -112,7 +113,7 @@ impl Engine {
 
     /// What whispers now, each with the evidence of the last reading.
     pub fn active(&self) -> impl Iterator<Item = &Whisper> {
-        self.tracked.values().flat_map(|t| &t.signals).filter_map(|s| s.whisper.as_deref())
+        self.tracked.values().flat_map(|t| &*t.signals).filter_map(|s| s.whisper.as_deref())
     }
 
     /// Workloads watched now.
@@ -161,7 +162,7 @@ impl Tracked {
             who: who.clone(),
             seen_ns: 0,
             windows: (0..windows).map(|_| Window::default()).collect(),
-            signals: Default::default(),
+            signals: windowed().map(|_| Signal::default()).collect(),
             history: None,
         }
     }
@@ -193,13 +194,15 @@ impl Tracked {
         for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
             *growth = window.advance(*length, at, &now, sample).map(|mut growth| {
                 growth.usable_cores = usable_cores;
+                growth.of_others = sample.who.contains_others();
                 growth
             });
         }
 
         let mut transitions = [None; KINDS];
         for (i, kind) in windowed() {
-            let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(&rules[kind], kind, g));
+            let judgement =
+                growths[window_of[kind as usize]].as_ref().and_then(|g| judge(&rules[kind], kind, g));
             transitions[i] = self.signals[i].step(&rules[kind], at, judgement);
         }
 
@@ -208,7 +211,7 @@ impl Tracked {
         self.remember(at, &now, wanted);
 
         for (i, kind) in windowed() {
-            let window = window_of[i];
+            let window = window_of[kind as usize];
             if let Some(growth) = &growths[window] {
                 let cpus = attributed.cpus;
                 let seen = Seen { at, sample, growth, window: &self.windows[window], cpus };
@@ -238,7 +241,7 @@ impl Tracked {
     }
 
     fn end(&mut self, at: Instant, out: &mut Vec<Whisper>) {
-        for signal in &mut self.signals {
+        for signal in &mut *self.signals {
             let transition = signal.hysteresis.end();
             signal.say(transition, at, out);
         }
@@ -316,7 +319,7 @@ fn judged(sample: &Sample, probe: bool) -> bool {
 
 /// The kinds that are judged by windows, each with its place.
 fn windowed() -> impl Iterator<Item = (usize, SignalKind)> {
-    SignalKind::windowed().map(|kind| (kind as usize, kind))
+    SignalKind::windowed().enumerate()
 }
 
 fn judge(rule: &Rule, kind: SignalKind, growth: &Growth) -> Option<Judgement> {

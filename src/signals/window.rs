@@ -114,6 +114,8 @@ pub struct Growth {
     pub counters: Counters,
     /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
     pub usable_cores: Option<f64>,
+    /// What the kernel adds up over the cgroup and all below it is other workloads': [`Workload::contains_others`].
+    pub of_others: bool,
     /// The slot of the sample the window begins with.
     pub(super) slot: usize,
 }
@@ -186,7 +188,15 @@ impl Window {
         let complete = age(oldest) >= nanos(length);
         let basis_seconds = if complete { seconds } else { seconds.max(length.as_secs_f64()) };
         let counters = now.since(&self.samples[slot].1)?;
-        Some(Growth { seconds, basis_seconds, complete, counters, usable_cores: None, slot })
+        Some(Growth {
+            seconds,
+            basis_seconds,
+            complete,
+            counters,
+            usable_cores: None,
+            of_others: false,
+            slot,
+        })
     }
 
     fn keep(&mut self, at: Instant, now: &Counters, stalls: Option<&Log2Histogram>) {

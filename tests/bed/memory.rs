@@ -14,7 +14,7 @@ use procfs::process::Process;
 use super::cgroup::remove;
 use super::process::Running;
 
-/// What it may hold, bytes, and what it reads again and again.
+/// What it may hold, bytes, and, under a limit of v1, what it reads again and again.
 const MAY_HOLD: usize = 16 << 20;
 const READS: usize = 6 * MAY_HOLD;
 
@@ -67,15 +67,19 @@ impl Squeezed {
         &self.path
     }
 
-    /// Four readers begin, which drop for each other what they read.
+    /// Four processes begin: under a limit of v1 they drop for each other what they read; of cgroup v2 they want ever more, and are
+    /// made to wait for it. (That needs no file system that drops what it holds, which a guest may not have.)
     pub fn read(&mut self) {
         let file = self.file.path().display();
         let enter = |dir: &Path| format!("echo $$ > {}/cgroup.procs && ", dir.display());
         // What was written is still held, by who wrote it: it would not be read at all.
         let forget = format!("dd if={file} iflag=nocache count=0 && ");
-        let reader = format!("(while :; do cat {file} > /dev/null; done) & ");
+        let one = match self.counts == self.limits {
+            true => "tail /dev/zero & ".to_owned(),
+            false => format!("(while :; do cat {file} > /dev/null; done) & "),
+        };
         let script =
-            format!("{forget}{}{}{{ {} wait; }}", enter(&self.counts), enter(&self.limits), reader.repeat(4));
+            format!("{forget}{}{}{{ {} wait; }}", enter(&self.counts), enter(&self.limits), one.repeat(4));
         self.readers = Some(Running::start(Command::new("/bin/sh").args(["-c", &script])));
     }
 
