@@ -11,6 +11,11 @@ bpf_format() {
   git ls-files 'bpf/*.c' 'bpf/*.h' ':!bpf/vmlinux' | xargs -r clang-format-19 --dry-run --Werror
 }
 
+# rust_format: cargo fmt finds no file whose `mod` a macro writes: the kinds of signal, one a file.
+rust_format() {
+  cargo fmt --check && rustfmt --edition 2024 --check src/signals/kinds/*.rs
+}
+
 # go_format: by the gofmt on the PATH.
 go_format() {
   local files

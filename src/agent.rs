@@ -25,7 +25,7 @@ use crate::kernel::facts::{Facts, FactsOptions};
 use crate::kernel::plan::{self, Plan};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
-use crate::signals::{BirthHistory, Engine, SignalLosses, SlowBirthRule, Whisper};
+use crate::signals::{BirthHistory, Engine, Rule, SignalKind, SignalLosses, Whisper};
 use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
@@ -145,7 +145,7 @@ async fn start(args: AgentArgs) -> Result<Started> {
         attributor: Attributor::new(AttributionOptions { runtime_roots, ..AttributionOptions::default() }),
         births,
         history: BirthHistory::default(),
-        slow: config.rules.slow_birth.clone(),
+        slow: config.rules[SignalKind::SlowBirth].clone(),
         pods,
         engine: Engine::new(&config.rules),
         // Where no API server tells, no name is late.
@@ -220,7 +220,7 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
 
 /// Judges a birth by those before it. What went on for too long is slow already; how long it would have taken, or takes
 /// a pod that is tried again, is not what is usual.
-fn slow(history: &mut BirthHistory, rule: &SlowBirthRule, birth: &Certificate) -> Option<SlowPhase> {
+fn slow(history: &mut BirthHistory, rule: &Rule, birth: &Certificate) -> Option<SlowPhase> {
     let phases = &birth.status.phases;
     // Seconds of the API server's are no measure.
     let measured = phases.iter().filter(|p| p.uncertainty_ms.is_none());
@@ -246,7 +246,7 @@ struct Sampler {
     /// `None`: the configuration says so.
     births: Option<Watcher>,
     history: BirthHistory,
-    slow: SlowBirthRule,
+    slow: Rule,
     pods: Arc<Pods>,
     engine: Engine,
     gate: NameGate,

@@ -7,6 +7,7 @@
 //! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
 //! Kubernetes calls one, [`kubeconfig`] finds the API server, [`listen`] opens ports and [`shell`] writes commands, for both.
 
+pub mod advice;
 pub mod agent;
 pub mod api;
 pub mod attribution;

@@ -19,6 +19,29 @@ impl Display for Plain<'_> {
     }
 }
 
+/// A name as a terminal may have it, with what does something to what is around it spelled out: whoever names a cgroup must
+/// not write on the screen.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(pub &'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match is_hidden(c) {
+            true => write!(f, "{}", c.escape_debug()),
+            false => f.write_char(c),
+        })
+    }
+}
+
+/// `256.0 MiB`
+pub fn bytes(bytes: i64) -> String {
+    match bytes {
+        b if b >= 1 << 30 => format!("{:.2} GiB", b as f64 / f64::from(1 << 30)),
+        b if b >= 1 << 20 => format!("{:.1} MiB", b as f64 / f64::from(1 << 20)),
+        b => format!("{b} bytes"),
+    }
+}
+
 /// The character, or what stands for one that does something to what is around it: controls, and what Unicode calls
 /// formats (the direction of writing, joiners, what is not shown at all).
 pub fn plain(c: char) -> char {

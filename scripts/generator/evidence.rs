@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use kernel_gossip::evidence::RESOURCES;
+use kernel_gossip::evidence::{RESOURCES, SignalKind};
 use kernel_gossip::sinks::names::{EVENT_NAME, WHISPER_EVENT, whisper};
 
 const HEAD: &str = "\
@@ -15,6 +15,7 @@ groups:
 
 pub fn text() -> Result<String> {
     let mut out = String::from(HEAD);
+    signals(&mut out)?;
     for resource in RESOURCES {
         let mut sent = resource.fields.iter().filter_map(|f| Some((f.attribute?, f))).peekable();
         let Some((first, _)) = sent.peek() else { continue };
@@ -37,6 +38,27 @@ pub fn text() -> Result<String> {
     }
     event(&mut out)?;
     Ok(out)
+}
+
+/// The kinds of signal that the agent says.
+fn signals(out: &mut String) -> Result<()> {
+    writeln!(
+        out,
+        "  - id: registry.kernel_gossip.signal\n    type: attribute_group\n    display_name: Signals"
+    )?;
+    writeln!(
+        out,
+        "    brief: \"What a whisper is about.\"\n    attributes:\n      - id: {}",
+        whisper::SIGNAL
+    )?;
+    writeln!(out, "        type:\n          members:")?;
+    for kind in SignalKind::windowed() {
+        let (name, brief) = (kind.as_str(), quoted(kind.kind().brief())?);
+        writeln!(out, "            - id: {name}\n              value: {name}\n              brief: {brief}")?;
+        writeln!(out, "              stability: development")?;
+    }
+    writeln!(out, "        stability: development\n        brief: \"What was crossed.\"")?;
+    Ok(())
 }
 
 fn event(out: &mut String) -> Result<()> {

@@ -51,6 +51,18 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// What the kernel adds up over a cgroup and all below it (its files, pressure) is other workloads' here: a pod's own
+    /// cgroup, a slice, or one of those that the kubelet keeps the pods in.
+    pub fn contains_others(&self) -> bool {
+        let name = self.cgroup.rsplit('/').next().unwrap_or_default();
+        let of_the_kubelet = ["kubepods", "burstable", "besteffort"].contains(&name);
+        match self.kind {
+            WorkloadKind::Pod | WorkloadKind::Root => true,
+            WorkloadKind::Unit | WorkloadKind::Cgroup => of_the_kubelet || name.ends_with(".slice"),
+            WorkloadKind::Container | WorkloadKind::Sandbox => false,
+        }
+    }
+
     /// The shortest text that names it for a person: `namespace/pod/container`, a unit, [`ROOT`], or the path.
     pub fn label(&self) -> String {
         match (&self.namespace, &self.pod, &self.container, &self.unit) {

@@ -7,22 +7,15 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::file::{self, RuleKeys, Text, valid_are};
-use super::{Agent, Births, Config, Kubernetes, Sinks, Wrong};
+use super::file::{self, Text, valid_are};
+use super::{Agent, Births, Config, Kubernetes, Sinks, Wrong, signals};
 use crate::attribution::watch::{NODE_NAME_MAX, valid_node_name};
 use crate::birth::Options;
-use crate::signals::{ContentionRule, Rule, Rules, SlowBirthRule, ThrottleRule};
 use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
 
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
-const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
-const HOLD: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-const REPEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-const EVIDENCE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const NAME_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
-/// Percent of the usual.
-const TIMES: RangeInclusive<u32> = 110..=100_000;
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const WAIT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(3600);
 const CGROUPS: RangeInclusive<u32> = 64..=65536;
@@ -35,9 +28,9 @@ pub const OUTPUTS: [(&str, Option<Output>); 3] =
     [("text", Some(Output::Text)), ("json", Some(Output::Json)), ("none", Some(Output::None))];
 
 /// The agent's interval, which every window is measured by, and where it stands.
-struct Interval {
-    value: Duration,
-    line: Option<u64>,
+pub struct Interval {
+    pub value: Duration,
+    pub line: Option<u64>,
 }
 
 pub fn config(file: file::File) -> Result<Config, Wrong> {
@@ -46,12 +39,7 @@ pub fn config(file: file::File) -> Result<Config, Wrong> {
     let agent = agent(agent_text)?;
     let interval = Interval { value: agent.interval, line: interval_line };
     let signals = file.signals.unwrap_or_default();
-    let rules = Rules {
-        cpu_throttle: throttle(signals.cpu_throttle.unwrap_or_default(), &interval)?,
-        cpu_contention: contention(signals.cpu_contention.unwrap_or_default(), &interval)?,
-        slow_birth: slow_birth(signals.slow_birth.unwrap_or_default())?,
-        max_workloads: agent.max_cgroups as usize,
-    };
+    let rules = signals::rules(&signals, &interval, agent.max_cgroups as usize)?;
     let sinks = sinks(file.sinks.unwrap_or_default())?;
     let births = births(file.births.unwrap_or_default())?;
     Ok(Config { agent, rules, sinks, births })
@@ -60,10 +48,10 @@ pub fn config(file: file::File) -> Result<Config, Wrong> {
 fn births(f: file::Births) -> Result<Births, Wrong> {
     let d = Births::default();
     Ok(Births {
-        enabled: choice("enabled", &f.enabled, d.enabled, &[("true", true), ("false", false)])?,
+        enabled: choice("enabled", f.enabled.as_ref(), d.enabled, &[("true", true), ("false", false)])?,
         options: Options {
-            settle: duration("settle", &f.settle, d.options.settle, SETTLE)?,
-            wait: duration("wait", &f.wait, d.options.wait, WAIT)?,
+            settle: duration("settle", f.settle.as_ref(), d.options.settle, SETTLE)?,
+            wait: duration("wait", f.wait.as_ref(), d.options.wait, WAIT)?,
             images: d.options.images,
         },
     })
@@ -72,11 +60,11 @@ fn births(f: file::Births) -> Result<Births, Wrong> {
 fn agent(f: file::Agent) -> Result<Agent, Wrong> {
     let d = Agent::default();
     Ok(Agent {
-        interval: duration("interval", &f.interval, d.interval, INTERVAL)?,
-        max_cgroups: number("max_cgroups", &f.max_cgroups, d.max_cgroups, CGROUPS)?,
+        interval: duration("interval", f.interval.as_ref(), d.interval, INTERVAL)?,
+        max_cgroups: number("max_cgroups", f.max_cgroups.as_ref(), d.max_cgroups, CGROUPS)?,
         node: f.node.as_ref().map(node).transpose()?,
-        kubernetes: choice("kubernetes", &f.kubernetes, d.kubernetes, &KUBERNETES)?,
-        name_wait: duration("name_wait", &f.name_wait, d.name_wait, NAME_WAIT)?,
+        kubernetes: choice("kubernetes", f.kubernetes.as_ref(), d.kubernetes, &KUBERNETES)?,
+        name_wait: duration("name_wait", f.name_wait.as_ref(), d.name_wait, NAME_WAIT)?,
         runtime_roots: f.runtime_roots.iter().flatten().map(runtime_root).collect::<Result<_, _>>()?,
     })
 }
@@ -93,78 +81,9 @@ fn runtime_root(text: &Text) -> Result<PathBuf, Wrong> {
     }
 }
 
-fn throttle(f: file::CpuThrottle, interval: &Interval) -> Result<ThrottleRule, Wrong> {
-    let d = ThrottleRule::default();
-    Ok(ThrottleRule {
-        rule: rule(f.rule(), d.rule, interval)?,
-        min_throttled: duration("min_throttled", &f.min_throttled, d.min_throttled, EVIDENCE)?,
-        min_stalls: number("min_stalls", &f.min_stalls, d.min_stalls, 0..=1_000_000)?,
-    })
-}
-
-fn contention(f: file::CpuContention, interval: &Interval) -> Result<ContentionRule, Wrong> {
-    let d = ContentionRule::default();
-    Ok(ContentionRule {
-        rule: rule(f.rule(), d.rule, interval)?,
-        min_wait: duration("min_wait", &f.min_wait, d.min_wait, EVIDENCE)?,
-        min_share: percent("min_share", &f.min_share, d.min_share)?,
-    })
-}
-
-fn slow_birth(f: file::SlowBirth) -> Result<SlowBirthRule, Wrong> {
-    let d = SlowBirthRule::default();
-    let times =
-        |key, text: &Option<Text>, default: f64| number(key, text, default as u32, TIMES).map(f64::from);
-    let rule = SlowBirthRule {
-        enabled: choice("enabled", &f.enabled, d.enabled, &[("true", true), ("false", false)])?,
-        warning: times("warning", &f.warning, d.warning)?,
-        critical: times("critical", &f.critical, d.critical)?,
-        min_history: number("min_history", &f.min_history, d.min_history, 3..=100)?,
-        min_excess: duration("min_excess", &f.min_excess, d.min_excess, EVIDENCE)?,
-    };
-    if rule.warning > rule.critical {
-        let (warning, critical) = (from(&f.warning, rule.warning), from(&f.critical, rule.critical));
-        let message = format!("`warning` ({warning}) must not be above `critical` ({critical})");
-        return Err(Wrong { line: line(f.warning.as_ref().or(f.critical.as_ref())), message });
-    }
-    Ok(rule)
-}
-
-fn rule(f: RuleKeys<'_>, d: Rule, interval: &Interval) -> Result<Rule, Wrong> {
-    let rule = Rule {
-        enabled: choice("enabled", f.enabled, d.enabled, &[("true", true), ("false", false)])?,
-        window: duration("window", f.window, d.window, WINDOW)?,
-        warning: percent("warning", f.warning, d.warning)?,
-        critical: percent("critical", f.critical, d.critical)?,
-        clear: percent("clear", f.clear, d.clear)?,
-        hold: duration("hold", f.hold, d.hold, HOLD)?,
-        repeat: duration("repeat", f.repeat, d.repeat, REPEAT)?,
-    };
-    if rule.clear >= rule.warning {
-        // The defaults agree with each other, so one of the two is in the file.
-        let (clear, warning) = (from(f.clear, rule.clear), from(f.warning, rule.warning));
-        let message = format!("`clear` ({clear}) must be below `warning` ({warning})");
-        return Err(Wrong { line: line(f.clear.as_ref().or(f.warning.as_ref())), message });
-    }
-    if rule.warning > rule.critical {
-        let (warning, critical) = (from(f.warning, rule.warning), from(f.critical, rule.critical));
-        let message = format!("`warning` ({warning}) must not be above `critical` ({critical})");
-        return Err(Wrong { line: line(f.warning.as_ref().or(f.critical.as_ref())), message });
-    }
-    if rule.window < interval.value * 2 {
-        let message = format!(
-            "`window` ({}) must be at least two of the agent's `interval` ({})",
-            from(f.window, show(rule.window)),
-            show(interval.value)
-        );
-        return Err(Wrong { line: line(f.window.as_ref()).or(interval.line), message });
-    }
-    Ok(rule)
-}
-
 fn sinks(f: file::Sinks) -> Result<Sinks, Wrong> {
     Ok(Sinks {
-        terminal: choice("terminal", &f.terminal, None, &OUTPUTS)?,
+        terminal: choice("terminal", f.terminal.as_ref(), None, &OUTPUTS)?,
         prometheus: match &f.prometheus {
             None => None,
             Some(t) => Some(prometheus::address(&t.value).map_err(|_| {
@@ -174,9 +93,9 @@ fn sinks(f: file::Sinks) -> Result<Sinks, Wrong> {
     })
 }
 
-fn duration(
+pub fn duration(
     key: &str,
-    text: &Option<Text>,
+    text: Option<&Text>,
     default: Duration,
     range: RangeInclusive<Duration>,
 ) -> Result<Duration, Wrong> {
@@ -192,14 +111,13 @@ fn duration(
     })
 }
 
-fn percent(key: &str, text: &Option<Text>, default: f64) -> Result<f64, Wrong> {
-    let Some(text) = text else { return Ok(default) };
+pub fn percent(key: &str, text: &Text) -> Result<f64, Wrong> {
     let number = text.value.strip_suffix('%').unwrap_or(&text.value).trim_end();
     let parsed = number.parse::<f64>().ok().filter(|n| PERCENT.contains(n));
     parsed.ok_or_else(|| bad(key, text, "a percentage from 0 to 100 is wanted"))
 }
 
-fn number<N>(key: &str, text: &Option<Text>, default: N, range: RangeInclusive<N>) -> Result<N, Wrong>
+pub fn number<N>(key: &str, text: Option<&Text>, default: N, range: RangeInclusive<N>) -> Result<N, Wrong>
 where
     N: std::str::FromStr + PartialOrd + Display,
 {
@@ -209,7 +127,7 @@ where
     })
 }
 
-fn choice<T: Copy>(key: &str, text: &Option<Text>, default: T, valid: &[(&str, T)]) -> Result<T, Wrong> {
+pub fn choice<T: Copy>(key: &str, text: Option<&Text>, default: T, valid: &[(&str, T)]) -> Result<T, Wrong> {
     let Some(text) = text else { return Ok(default) };
     match valid.iter().find(|(word, _)| *word == text.value) {
         Some((_, value)) => Ok(*value),
@@ -231,12 +149,12 @@ fn bad(key: &str, text: &Text, wanted: impl Display) -> Wrong {
     Wrong { line: line(Some(text)), message: format!("`{key}: {value}`: {wanted}") }
 }
 
-fn line(text: Option<&Text>) -> Option<u64> {
+pub fn line(text: Option<&Text>) -> Option<u64> {
     text.map(|t| t.referenced.line()).filter(|n| *n > 0)
 }
 
 /// A value for a message, and whether it stands in the file.
-fn from(text: &Option<Text>, value: impl Display) -> String {
+pub fn from(text: Option<&Text>, value: impl Display) -> String {
     if text.is_some() { value.to_string() } else { format!("default {value}") }
 }
 

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 
 use super::Wrong;
-use super::print::{self, Page, Print};
-use crate::signals::Rule;
+use super::print::{Page, Print};
+pub use super::signals::Signals;
 
 /// A value as written, with where.
 pub type Text = Spanned<String>;
@@ -23,74 +23,20 @@ macro_rules! section {
             const IS_SECTION: bool = true;
 
             fn print(&self, page: &mut Page) {
-                $(page.key(stringify!($key), &[$($help),*], self.$key.as_ref());)*
+                $(page.key(stringify!($key), [$($help),*], self.$key.as_ref());)*
             }
         }
     };
 }
 
-/// The keys every rule has.
-pub struct RuleKeys<'a> {
-    pub enabled: &'a Option<Text>,
-    pub window: &'a Option<Text>,
-    pub warning: &'a Option<Text>,
-    pub critical: &'a Option<Text>,
-    pub clear: &'a Option<Text>,
-    pub hold: &'a Option<Text>,
-    pub repeat: &'a Option<Text>,
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub agent: Option<Agent>,
+    pub signals: Option<Signals>,
+    pub sinks: Option<Sinks>,
+    pub births: Option<Births>,
 }
-
-/// A section with the keys every rule has and its own. (serde cannot flatten a struct and refuse
-/// unknown keys at once.)
-macro_rules! rule {
-    ($name:ident { $($(#[doc = $help:literal])* $key:ident: $type:ty),* $(,)? }) => {
-        section!($name {
-            enabled: Text,
-            /// The time the evidence is about. 1s to 10m, at least two intervals.
-            window: Text,
-            /// clear < warning <= critical.
-            warning: Text,
-            critical: Text,
-            clear: Text,
-            /// How long at or below `clear` until it is resolved, and below `critical` until it is a warning again.
-            /// 0s to 1h.
-            hold: Text,
-            /// How often it is said again while it lasts. 1s to 24h.
-            repeat: Text,
-            $($(#[doc = $help])* $key: $type),*
-        });
-
-        impl $name {
-            pub fn rule(&self) -> RuleKeys<'_> {
-                RuleKeys {
-                    enabled: &self.enabled,
-                    window: &self.window,
-                    warning: &self.warning,
-                    critical: &self.critical,
-                    clear: &self.clear,
-                    hold: &self.hold,
-                    repeat: &self.repeat,
-                }
-            }
-
-            /// As it is written; the keys of its own in their order.
-            pub fn written(rule: &Rule, $($key: Option<$type>),*) -> Self {
-                $name {
-                    enabled: print::text(rule.enabled),
-                    window: print::duration(rule.window),
-                    warning: print::text(rule.warning),
-                    critical: print::text(rule.critical),
-                    clear: print::text(rule.clear),
-                    hold: print::duration(rule.hold),
-                    repeat: print::duration(rule.repeat),
-                    $($key),*
-                }
-            }
-        }
-    };
-}
-
-section!(File { agent: Agent, signals: Signals, sinks: Sinks, births: Births });
 section!(Agent {
     /// How often the kernel is read. 100ms to 1m.
     interval: Text,
@@ -107,38 +53,6 @@ section!(Agent {
     /// State directories of container runtimes, where a container's name is read the moment it exists: those
     /// beside the usual ones, such as /srv/containerd.
     runtime_roots: Vec<Text>,
-});
-section!(Signals {
-    /// Stopped by its own CPU limit. Percentages: throttled time (wall) of the window.
-    cpu_throttle: CpuThrottle,
-    /// Kept off the CPU by its neighbours. Percentages: time in which at least one of its threads waited while
-    /// others ran, of the window.
-    cpu_contention: CpuContention,
-    /// A pod's start in which a phase took far longer than it does on this node. Percentages: of the usual, which is
-    /// the median of the last 100 births.
-    slow_birth: SlowBirth,
-});
-rule!(CpuThrottle {
-    /// Less throttled time in the window (summed over CPUs) is not said. 0s to 1h.
-    min_throttled: Text,
-    /// Nor are fewer stalls. 0 to 1000000.
-    min_stalls: Text,
-});
-rule!(CpuContention {
-    /// Less of that time in the window (summed over CPUs) is not said. 0s to 1h.
-    min_wait: Text,
-    /// Nor is a smaller share (percent) of the CPU it could have used: taken of (used + taken), within its limit.
-    min_share: Text,
-});
-section!(SlowBirth {
-    enabled: Text,
-    /// warning <= critical. 110 to 100000.
-    warning: Text,
-    critical: Text,
-    /// Births with the phase before any is called slow. 3 to 100.
-    min_history: Text,
-    /// Less than this beyond the usual is not said. 0s to 1h.
-    min_excess: Text,
 });
 section!(Sinks {
     /// What stdout gets: text, json or none. null: text, or none when an OTLP endpoint is set.
@@ -184,7 +98,8 @@ fn message(error: &Error) -> String {
     }
 }
 
-fn unknown_key(key: &str, valid: &[&str]) -> String {
+/// An error about a key that is none of these.
+pub fn unknown_key(key: &str, valid: &[&str]) -> String {
     format!("unknown key `{}`{}", key.escape_debug(), valid_are(key, valid))
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod file;
 mod print;
+mod signals;
 #[cfg(test)]
 mod tests;
 

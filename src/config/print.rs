@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::Config;
 use super::check::{KUBERNETES, OUTPUTS, show};
-use super::file::{Agent, Births, CpuContention, CpuThrottle, File, Signals, Sinks, SlowBirth, Text};
+use super::file::{Agent, Births, Sinks, Text};
 
 const HEAD: &str = "\
 # Kernel Gossip's configuration, with every key at its default. Leave out what you do not change.
@@ -17,7 +17,7 @@ const HEAD: &str = "\
 
 pub fn yaml(config: &Config) -> String {
     let mut page = Page { text: HEAD.into(), depth: 0, said: HashSet::new() };
-    file(config).print(&mut page);
+    config.print(&mut page);
     page.text
 }
 
@@ -31,18 +31,23 @@ pub struct Page {
     text: String,
     depth: usize,
     /// Keys with their help: what rules have in common is explained at the first.
-    said: HashSet<(&'static str, &'static [&'static str])>,
+    said: HashSet<(&'static str, Vec<&'static str>)>,
 }
 
 impl Page {
-    pub fn key<T: Print>(&mut self, key: &'static str, help: &'static [&'static str], value: Option<&T>) {
+    pub fn key<T: Print>(
+        &mut self,
+        key: &'static str,
+        help: impl IntoIterator<Item = &'static str>,
+        value: Option<&T>,
+    ) {
         if T::IS_SECTION && !self.text.ends_with(":\n") {
             self.text.push('\n');
         }
         let indent = "  ".repeat(self.depth);
-        let help = if self.said.insert((key, help)) { help } else { &[] };
-        for line in help {
-            self.text += &format!("{indent}#{line}\n");
+        let help: Vec<_> = help.into_iter().map(str::trim).collect();
+        if self.said.insert((key, help.clone())) {
+            help.iter().for_each(|line| self.text += &format!("{indent}# {line}\n"));
         }
         self.text += &format!("{indent}{key}:");
         match value {
@@ -85,46 +90,31 @@ impl Print for Vec<Text> {
     }
 }
 
-fn file(config: &Config) -> File {
-    let Config { agent, rules, sinks, births } = config;
-    let (throttle, contention, slow) = (&rules.cpu_throttle, &rules.cpu_contention, &rules.slow_birth);
-    File {
-        agent: Some(Agent {
+/// The sections of the file, each as it is written.
+impl Print for Config {
+    const IS_SECTION: bool = true;
+
+    fn print(&self, page: &mut Page) {
+        let Config { agent, rules, sinks, births } = self;
+        let agent = Agent {
             interval: duration(agent.interval),
             max_cgroups: text(agent.max_cgroups),
             node: agent.node.as_ref().and_then(text),
             kubernetes: word(agent.kubernetes, &KUBERNETES),
             name_wait: duration(agent.name_wait),
             runtime_roots: agent.runtime_roots.iter().map(|root| text(root.display())).collect(),
-        }),
-        signals: Some(Signals {
-            cpu_throttle: Some(CpuThrottle::written(
-                &throttle.rule,
-                duration(throttle.min_throttled),
-                text(throttle.min_stalls),
-            )),
-            cpu_contention: Some(CpuContention::written(
-                &contention.rule,
-                duration(contention.min_wait),
-                text(contention.min_share),
-            )),
-            slow_birth: Some(SlowBirth {
-                enabled: text(slow.enabled),
-                warning: text(slow.warning),
-                critical: text(slow.critical),
-                min_history: text(slow.min_history),
-                min_excess: duration(slow.min_excess),
-            }),
-        }),
-        sinks: Some(Sinks {
-            terminal: word(sinks.terminal, &OUTPUTS),
-            prometheus: sinks.prometheus.and_then(text),
-        }),
-        births: Some(Births {
+        };
+        let sinks =
+            Sinks { terminal: word(sinks.terminal, &OUTPUTS), prometheus: sinks.prometheus.and_then(text) };
+        let births = Births {
             enabled: text(births.enabled),
             settle: duration(births.options.settle),
             wait: duration(births.options.wait),
-        }),
+        };
+        page.key("agent", [], Some(&agent));
+        page.key("signals", [], Some(rules));
+        page.key("sinks", [], Some(&sinks));
+        page.key("births", [], Some(&births));
     }
 }
 

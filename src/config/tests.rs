@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Config, Kubernetes, default_yaml, print};
+use crate::evidence::SignalKind;
 use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
 
@@ -108,13 +109,18 @@ fn values_are_taken() {
     assert_eq!(c.agent.kubernetes, Kubernetes::On);
     assert_eq!(c.agent.name_wait, Duration::ZERO);
     assert_eq!(c.agent.runtime_roots, ["/srv/docker", "/run/x"].map(std::path::PathBuf::from));
-    let t = &c.rules.cpu_throttle;
-    assert!(!t.rule.enabled);
-    assert_eq!((t.rule.warning, t.rule.critical, t.rule.clear), (12.5, 100.0, 0.0));
-    assert_eq!(t.rule.window, Duration::from_secs(60));
-    assert_eq!((t.rule.hold, t.rule.repeat), (Duration::ZERO, Duration::from_secs(150)));
-    assert_eq!((t.min_throttled, t.min_stalls), (Duration::from_secs(1), 0));
-    assert_eq!(c.rules.cpu_contention.min_share, 0.0);
+    let own = |kind: SignalKind, name: &str| {
+        let key = kind.kind().section().expect("said").keys().find(|key| key.name == name).expect("a key");
+        c.rules[kind].get(key)
+    };
+    let t = &c.rules[SignalKind::CpuThrottle];
+    assert!(!t.enabled);
+    assert_eq!((t.warning, t.critical, t.clear), (12.5, 100.0, 0.0));
+    assert_eq!(t.window, Duration::from_secs(60));
+    assert_eq!((t.hold, t.repeat), (Duration::ZERO, Duration::from_secs(150)));
+    assert_eq!(own(SignalKind::CpuThrottle, "min_throttled"), 1.0);
+    assert_eq!(own(SignalKind::CpuThrottle, "min_stalls"), 0.0);
+    assert_eq!(own(SignalKind::CpuContention, "min_share"), 0.0);
     assert_eq!(c.sinks.terminal, Some(Output::Json));
     assert_eq!(c.sinks.prometheus.map(|a| a.port()), Some(9464));
 }
@@ -138,9 +144,12 @@ fn an_unknown_key_is_refused_with_its_line_and_the_valid_ones() {
         refused("\nexporter: {}\n"),
         "2: unknown key `exporter`; valid: agent, signals, sinks, births"
     );
+    let said: Vec<_> =
+        SignalKind::ALL.into_iter().filter(|kind| kind.is_said()).map(SignalKind::as_str).collect();
+    assert!(said.contains(&"cpu_contention") && said.contains(&"slow_birth"), "{said:?}");
     assert_eq!(
         refused("signals: {cpu_trottle: {}}"),
-        "1: unknown key `cpu_trottle`, did you mean `cpu_throttle`? valid: cpu_throttle, cpu_contention, slow_birth"
+        format!("1: unknown key `cpu_trottle`, did you mean `cpu_throttle`? valid: {}", said.join(", "))
     );
 }
 
@@ -276,7 +285,7 @@ fn holds(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(e.line.is_none_or(|n| n >= 1 && n as usize <= text.lines().count() + 1), "{e:?}");
         }
         Ok(c) => {
-            for rule in [&c.rules.cpu_throttle.rule, &c.rules.cpu_contention.rule] {
+            for rule in SignalKind::windowed().map(|kind| &c.rules[kind]) {
                 prop_assert!(0.0 <= rule.clear && rule.clear < rule.warning);
                 prop_assert!(rule.warning <= rule.critical && rule.critical <= 100.0);
                 prop_assert!(rule.window >= 2 * c.agent.interval);

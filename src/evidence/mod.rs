@@ -8,6 +8,7 @@
 mod birth;
 mod cpu;
 mod field;
+mod history;
 mod memory;
 mod network;
 mod words;
@@ -18,8 +19,10 @@ use serde::{Deserialize, Serialize};
 pub use birth::BirthNumbers;
 pub use cpu::CpuNumbers;
 pub use field::{Field, Resource, Type, Value, Wrong};
+pub use history::HistoryPoint;
 pub use memory::MemoryNumbers;
 pub use network::NetworkNumbers;
+pub(crate) use words::kinds;
 pub use words::{Severity, SignalKind, Source, WhisperState};
 
 /// The numbers behind one signal; which are there depends on its type. Absent is unknown, never zero.
@@ -114,11 +117,35 @@ impl SignalEvidence {
         self.cpu.as_ref().unwrap_or(&NONE)
     }
 
+    /// Time in which at least one thread waited for neighbours, percent of the window, and how many did at a time.
+    pub fn contended(&self) -> Option<Contended> {
+        let cpu = self.cpu.as_ref()?;
+        contended(cpu.contended_seconds, cpu.wait_neighbour_seconds, self.window_seconds?)
+    }
+
     /// The memory numbers; all unknown where there are none.
     pub fn memory(&self) -> &MemoryNumbers {
         static NONE: std::sync::LazyLock<MemoryNumbers> = std::sync::LazyLock::new(MemoryNumbers::default);
         self.memory.as_ref().unwrap_or(&NONE)
     }
+}
+
+/// How long a workload was kept off the CPU, as a person is told of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contended {
+    /// Time in which at least one thread waited, percent of the window, 0..=100.
+    pub percent: f64,
+    /// How many waited at a time, on average; `None` where the kernel cannot tell.
+    pub threads: Option<f64>,
+}
+
+/// From the evidence: time in which at least one thread waited (`None`: the kernel cannot tell), the neighbours' part of
+/// the wait of all threads together, and the window, all in seconds. `None`: neither is known.
+fn contended(waited: Option<f64>, together: Option<f64>, window: f64) -> Option<Contended> {
+    let seconds = waited.or(together)?;
+    let at_a_time = |(waited, all): (f64, f64)| all / waited.min(window);
+    let threads = waited.zip(together).filter(|(waited, _)| *waited > 0.0).map(at_a_time);
+    (window > 0.0).then(|| Contended { percent: (seconds / window * 100.0).min(100.0), threads })
 }
 
 /// A millionth is finer than anything measured; the rest only makes objects long.

@@ -3,48 +3,41 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The kinds of signal an object can carry; the names of the agent's signals and the webhook's types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SignalKind {
-    CpuThrottle,
-    CpuContention,
-    MemoryPressure,
-    OomKill,
-    IoPressure,
-    PacketDrop,
-    TcpRetransmit,
-    NetworkIssue,
-    SlowBirth,
+/// Every kind of signal, the one that hurts most first: its file in `src/signals/kinds`, and its type there. The one list:
+/// [`SignalKind`] and the kinds themselves are made from it.
+macro_rules! kinds {
+    ($then:ident) => {
+        $then! {
+            oom_kill::OomKill,
+            cpu_throttle::CpuThrottle,
+            memory_pressure::MemoryPressure,
+            cpu_contention::CpuContention,
+            network_issue::NetworkIssue,
+            slow_birth::SlowBirth,
+        }
+    };
 }
+pub(crate) use kinds;
+
+macro_rules! enumerate {
+    ($($name:ident::$Kind:ident),* $(,)?) => {
+        /// The kinds of signal, the one that hurts most first. `as_str` is the name used everywhere.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum SignalKind { $($Kind),* }
+
+        impl SignalKind {
+            pub const ALL: [SignalKind; [$(SignalKind::$Kind),*].len()] = [$(SignalKind::$Kind),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(SignalKind::$Kind => stringify!($name)),* }
+            }
+        }
+    };
+}
+kinds!(enumerate);
 
 impl SignalKind {
-    pub const ALL: [SignalKind; 9] = [
-        SignalKind::CpuThrottle,
-        SignalKind::CpuContention,
-        SignalKind::MemoryPressure,
-        SignalKind::OomKill,
-        SignalKind::IoPressure,
-        SignalKind::PacketDrop,
-        SignalKind::TcpRetransmit,
-        SignalKind::NetworkIssue,
-        SignalKind::SlowBirth,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SignalKind::CpuThrottle => "cpu_throttle",
-            SignalKind::CpuContention => "cpu_contention",
-            SignalKind::MemoryPressure => "memory_pressure",
-            SignalKind::OomKill => "oom_kill",
-            SignalKind::IoPressure => "io_pressure",
-            SignalKind::PacketDrop => "packet_drop",
-            SignalKind::TcpRetransmit => "tcp_retransmit",
-            SignalKind::NetworkIssue => "network_issue",
-            SignalKind::SlowBirth => "slow_birth",
-        }
-    }
-
     /// The kind of this name, if there is one.
     pub fn parse(name: &str) -> Option<SignalKind> {
         SignalKind::ALL.into_iter().find(|k| k.as_str() == name)

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::ingest::Said;
-use super::recommend::Recommendation;
 use super::render;
 use super::report::Evidence;
+use crate::advice::Recommendation;
 use crate::api::{KernelWhisper, Remediation};
 
 /// A moment in both clocks: waits are measured in one, objects carry the other.

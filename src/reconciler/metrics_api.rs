@@ -15,8 +15,8 @@ use super::faults::{Fault, FaultLog};
 use super::memo::Memo;
 use super::report::PodFacts;
 use crate::api::{ContainerMetrics, MetricsSay};
+use crate::evidence::HistoryPoint;
 use crate::quantity;
-use crate::signals::HistoryPoint;
 
 /// How long a report waits for the metrics: the object must be visible within two seconds.
 const PATIENCE: Duration = Duration::from_millis(400);

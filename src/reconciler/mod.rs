@@ -17,7 +17,6 @@ pub mod nodes;
 pub mod options;
 pub mod pods;
 pub mod queue;
-pub mod recommend;
 pub mod render;
 pub mod report;
 pub mod resize;

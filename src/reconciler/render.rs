@@ -12,9 +12,8 @@ use crate::api::{
     CpuNumbers, KernelTruth, KernelWhisper, KernelWhisperSpec, KernelWhisperStatus, LABEL_POD, MetricsSay,
     NeighbourShare, Signal, SignalEvidence, SignalKind, Source, WhisperState, object_name,
 };
-use crate::birth::certificate::length;
 use crate::evidence::tidy;
-use crate::signals::contended;
+use crate::plain;
 
 /// `<pod>-kw`.
 pub const SUFFIX: &str = "kw";
@@ -116,7 +115,7 @@ pub(crate) fn gist(state: &PodState) -> Vec<f64> {
         let cpu = s.numbers.cpu.as_ref();
         // Percent and cores side by side: a hundredth of a core is as much as one percent.
         let cores = |pick: fn(&CpuNumbers) -> Option<f64>| 100.0 * cpu.and_then(pick).unwrap_or_default();
-        gist.push(size(*kind, &s.numbers));
+        gist.push(kind.kind().size(&s.numbers));
         gist.extend([cores(|c| c.usage_cores), cores(|c| c.demand_cores), cores(|c| c.limit_cores)]);
     }
     if let Some(m) = &state.metrics {
@@ -153,41 +152,6 @@ pub fn labels(pod: &str) -> [(String, String); 2] {
     ]
 }
 
-/// How much a kind of signal hurts, against another of the same severity.
-pub(crate) fn weight(kind: SignalKind) -> u8 {
-    match kind {
-        SignalKind::OomKill => 8,
-        SignalKind::CpuThrottle => 7,
-        SignalKind::MemoryPressure => 6,
-        SignalKind::CpuContention => 5,
-        SignalKind::IoPressure => 4,
-        SignalKind::PacketDrop => 3,
-        SignalKind::NetworkIssue => 2,
-        SignalKind::TcpRetransmit => 1,
-        SignalKind::SlowBirth => 0,
-    }
-}
-
-/// The number a kind of signal is about, to compare two of one kind.
-pub(crate) fn size(kind: SignalKind, numbers: &SignalEvidence) -> f64 {
-    let size = match kind {
-        SignalKind::CpuThrottle => numbers.cpu.as_ref().and_then(|c| c.throttled_percent),
-        SignalKind::CpuContention => neighbour_percent(numbers),
-        SignalKind::MemoryPressure | SignalKind::IoPressure => {
-            numbers.memory.as_ref().and_then(|m| m.pressure_percent)
-        }
-        SignalKind::OomKill => numbers.memory.as_ref().and_then(|m| m.oom_kills).map(|n| n as f64),
-        SignalKind::PacketDrop | SignalKind::NetworkIssue => {
-            numbers.network.as_ref().and_then(|n| n.drop_percent)
-        }
-        SignalKind::TcpRetransmit => numbers.network.as_ref().and_then(|n| n.retransmit_percent),
-        SignalKind::SlowBirth => {
-            numbers.birth.as_ref().and_then(|b| Some(b.phase_seconds? - b.usual_seconds?))
-        }
-    };
-    size.unwrap_or_default()
-}
-
 fn signal(container: &str, kind: SignalKind, s: &SignalState) -> Signal {
     Signal {
         container: container.to_owned(),
@@ -206,7 +170,7 @@ fn signal(container: &str, kind: SignalKind, s: &SignalState) -> Signal {
 
 fn truth(container: &str, kind: SignalKind, s: &SignalState) -> KernelTruth {
     let cpu = s.numbers.cpu.clone().unwrap_or_default();
-    let mut summary = headline(kind, &s.numbers);
+    let mut summary = kind.kind().headline(&s.numbers);
     if s.source == Source::Reported {
         summary.push_str(" (reported)");
     }
@@ -227,61 +191,7 @@ fn truth(container: &str, kind: SignalKind, s: &SignalState) -> KernelTruth {
 
 /// Time in which at least one thread waited while others ran, percent of the window.
 fn neighbour_percent(numbers: &SignalEvidence) -> Option<f64> {
-    let cpu = numbers.cpu.as_ref()?;
-    let contended = contended(cpu.contended_seconds, cpu.wait_neighbour_seconds, numbers.window_seconds?)?;
-    Some(tidy(contended.percent))
-}
-
-/// What it would have used without what this kind of signal is about, at most, cores.
-fn at_most(kind: SignalKind, numbers: &SignalEvidence) -> Option<f64> {
-    let cpu = numbers.cpu.as_ref()?;
-    if kind != SignalKind::CpuContention {
-        return cpu.demand_cores;
-    }
-    let window = numbers.window_seconds.filter(|w| *w > 0.0)?;
-    let used = cpu.usage_cores?;
-    let wanted = used + cpu.contended_seconds.or(cpu.wait_neighbour_seconds)? / window;
-    // Its neighbours take no more from it than its limit leaves it.
-    Some(cpu.limit_cores.map_or(wanted, |limit| wanted.min(limit).max(used)))
-}
-
-/// The one thing to know, in a few words: column KERNEL.
-fn headline(kind: SignalKind, numbers: &SignalEvidence) -> String {
-    let memory = numbers.memory.clone().unwrap_or_default();
-    let network = numbers.network.clone().unwrap_or_default();
-    let percent = |words: &str, p: Option<f64>| match p {
-        Some(p) => format!("{words} {p:.0} %"),
-        None => words.to_owned(),
-    };
-    match kind {
-        SignalKind::CpuThrottle => {
-            percent("throttled", numbers.cpu.as_ref().and_then(|c| c.throttled_percent))
-        }
-        SignalKind::CpuContention => percent("waited for neighbours", neighbour_percent(numbers)),
-        SignalKind::MemoryPressure => percent("memory pressure", memory.pressure_percent),
-        SignalKind::IoPressure => percent("I/O pressure", memory.pressure_percent),
-        SignalKind::OomKill => match memory.oom_peak_bytes {
-            Some(bytes) => format!("OOM kill at {}", bytes_text(bytes)),
-            None => "OOM kill".to_owned(),
-        },
-        SignalKind::PacketDrop | SignalKind::NetworkIssue => {
-            match (network.drop_percent, network.dropped_packets, network.retransmit_percent) {
-                (Some(p), ..) => format!("packets dropped {p:.1} %"),
-                (None, Some(n), _) => format!("{n} packets dropped"),
-                (None, None, Some(p)) => format!("retransmitted {p:.1} %"),
-                _ => "network issue".to_owned(),
-            }
-        }
-        SignalKind::TcpRetransmit => percent("retransmitted", network.retransmit_percent),
-        SignalKind::SlowBirth => match &numbers.birth {
-            Some(b) => {
-                let ms = |seconds: Option<f64>| length(seconds.unwrap_or_default() * 1e3);
-                let (took, usual) = (ms(b.phase_seconds), ms(b.usual_seconds));
-                format!("slow birth: {} took {took}, usually {usual}", b.phase.as_deref().unwrap_or_default())
-            }
-            None => "slow birth".to_owned(),
-        },
-    }
+    Some(tidy(numbers.contended()?.percent))
 }
 
 /// The numbers behind a signal, as text.
@@ -290,15 +200,15 @@ fn evidence(container: &str, kind: SignalKind, s: &SignalState) -> String {
     if !container.is_empty() {
         let _ = write!(text, "{container}: ");
     }
-    text.push_str(&headline(kind, &s.numbers));
+    text.push_str(&kind.kind().headline(&s.numbers));
     let _ = s.numbers.window_seconds.map(|w| write!(text, " of {w:.0} s"));
     if let Some(c) = &s.numbers.cpu {
-        cpu_evidence(&mut text, c, at_most(kind, &s.numbers));
+        cpu_evidence(&mut text, c, kind.kind().at_most(&s.numbers));
     }
     if let Some(m) = &s.numbers.memory {
         let parts = [("used", m.usage_bytes), ("working set", m.working_set_bytes), ("limit", m.limit_bytes)];
         for (what, bytes) in parts {
-            let _ = bytes.map(|b| write!(text, ", {what} {}", bytes_text(b)));
+            let _ = bytes.map(|b| write!(text, ", {what} {}", plain::bytes(b)));
         }
         let _ = m.refaults.map(|n| write!(text, ", {n} refaults"));
         let _ = m.oom_kills.map(|n| write!(text, ", {n} OOM kills"));
@@ -326,7 +236,9 @@ fn cpu_evidence(text: &mut String, c: &CpuNumbers, at_most: Option<f64>) {
         let _ = write!(text, ", {stalls} stalls");
         let _ = c.stall_p99_seconds.map(|s| write!(text, " (99 % at most {:.0} ms)", s * 1e3));
     }
-    if let (Some(throttled), Some(periods)) = (c.throttled_periods, c.periods.filter(|n| *n > 0)) {
+    // Without the probe these are the headline.
+    let periods = c.periods.filter(|n| *n > 0 && c.throttled_percent.is_some());
+    if let (Some(throttled), Some(periods)) = (c.throttled_periods, periods) {
         let _ = write!(text, ", in {throttled} of {periods} periods");
     }
     let _ = c.usage_cores.map(|u| write!(text, "; used {u:.2} cores"));
@@ -353,16 +265,9 @@ fn insight(container: &str, kind: SignalKind, s: &SignalState, metrics: Option<&
     let who = if container.is_empty() { "The pod".to_owned() } else { format!("Container {container}") };
     let cpu = s.numbers.cpu.clone().unwrap_or_default();
     let window = s.numbers.window_seconds.map(|w| format!(" of {w:.0} s")).unwrap_or_default();
-    let mut text = match (kind, cpu.throttled_percent, neighbour_percent(&s.numbers)) {
-        (SignalKind::CpuThrottle, Some(p), _) => {
-            format!("{who} was refused the CPU by its own limit for {p:.0} %{window}")
-        }
-        (SignalKind::CpuContention, _, Some(p)) => {
-            format!("{who} was ready to run but waited for neighbours for {p:.0} %{window}")
-        }
-        _ => format!("{who}: {}{window}", headline(kind, &s.numbers)),
-    };
-    match (cpu.usage_cores, at_most(kind, &s.numbers)) {
+    let said = kind.kind().sentence(&who, &s.numbers);
+    let mut text = said.unwrap_or_else(|| format!("{who}: {}", kind.kind().headline(&s.numbers))) + &window;
+    match (cpu.usage_cores, kind.kind().at_most(&s.numbers)) {
         (Some(used), Some(most)) => {
             let _ = write!(text, "; it used {used:.2} cores and would have used at most {most:.2}");
         }
@@ -371,7 +276,7 @@ fn insight(container: &str, kind: SignalKind, s: &SignalState, metrics: Option<&
         }
         _ => {}
     }
-    if let Some(first) = s.numbers.neighbours.first().filter(|_| kind == SignalKind::CpuContention) {
+    if let Some(first) = s.numbers.neighbours.first().filter(|_| kind.kind().blames()) {
         let _ = write!(text, "; first among the neighbours is {}, {:.0} %", first.name, first.percent);
     }
     text.push('.');
@@ -428,14 +333,6 @@ fn camel(snake: &str) -> String {
         c.next().map(|f| f.to_ascii_uppercase().to_string() + c.as_str()).unwrap_or_default()
     };
     snake.split('_').map(part).collect()
-}
-
-fn bytes_text(bytes: i64) -> String {
-    match bytes {
-        b if b >= 1 << 30 => format!("{:.2} GiB", b as f64 / f64::from(1 << 30)),
-        b if b >= 1 << 20 => format!("{:.1} MiB", b as f64 / f64::from(1 << 20)),
-        b => format!("{b} bytes"),
-    }
 }
 
 /// At most `max` characters, as the schema counts them.

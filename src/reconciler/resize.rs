@@ -19,8 +19,8 @@ pub use metrics::ResizeMetrics;
 pub use run::run;
 pub use situation::{Situation, VerticalAutoscaler};
 
-use super::recommend::Recommendation;
 use super::report::Evidence;
+use crate::advice::Recommendation;
 use crate::api::Remediation;
 
 /// On a pod or its namespace: who may be remediated. The pod's own word goes first.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::culprits::ByPath;
-use super::evidence;
 use super::history::History;
 use super::hysteresis::{Hysteresis, Judgement};
+use super::kinds::{Seen, usable_cores};
 use super::rules::{Rule, Rules};
 use super::whisper::{Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
-use super::{contention, throttle};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use crate::evidence::{SignalEvidence, SignalKind};
 use crate::kernel::Instant;
@@ -19,8 +18,8 @@ use crate::kernel::Instant;
 /// A workload not heard of for this long is forgotten, and what it whispered resolved.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The signals that are judged by windows.
-pub const JUDGED: [SignalKind; 2] = [SignalKind::CpuThrottle, SignalKind::CpuContention];
+/// The kinds of signal, those that are not judged by windows among them.
+const KINDS: usize = SignalKind::ALL.len();
 
 /// What the engine could not keep. Cumulative counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +30,15 @@ pub struct SignalLosses {
     pub untracked_blame: u64,
 }
 
-/// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 3 KiB a workload,
+/// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 4 KiB a workload,
 /// twice that if the rules have windows of two lengths; 16 KiB more for each that is throttled and
 /// whispers; 0.2 KiB for each pair of a workload and one that kept it waiting.
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
-    /// The distinct lengths of window, and which of them each of [`JUDGED`] has.
+    /// The distinct lengths of window, and which of them each kind has; one that is not judged by windows has the first.
     lengths: Vec<Duration>,
-    window_of: [usize; JUDGED.len()],
+    window_of: [usize; KINDS],
     tracked: HashMap<ByPath, Tracked>,
     losses: SignalLosses,
 }
@@ -49,7 +48,8 @@ struct Tracked {
     who: Arc<Workload>,
     seen_ns: u64,
     windows: Box<[Window]>,
-    signals: [Signal; JUDGED.len()],
+    /// Of each kind that is judged by windows. Not in the map itself, half of which is empty.
+    signals: Box<[Signal]>,
     history: Option<Box<History>>,
 }
 
@@ -64,8 +64,11 @@ struct Signal {
 impl Engine {
     pub fn new(rules: &Rules) -> Self {
         let mut lengths = Vec::new();
-        let window_of = JUDGED.map(|signal| {
-            let length = rule(rules, signal).window;
+        let window_of = SignalKind::ALL.map(|kind| {
+            if !kind.is_windowed() {
+                return 0;
+            }
+            let length = rules[kind].window;
             lengths.iter().position(|l| *l == length).unwrap_or_else(|| {
                 lengths.push(length);
                 lengths.len() - 1
@@ -110,7 +113,7 @@ impl Engine {
 
     /// What whispers now, each with the evidence of the last reading.
     pub fn active(&self) -> impl Iterator<Item = &Whisper> {
-        self.tracked.values().flat_map(|t| &t.signals).filter_map(|s| s.whisper.as_deref())
+        self.tracked.values().flat_map(|t| &*t.signals).filter_map(|s| s.whisper.as_deref())
     }
 
     /// Workloads watched now.
@@ -159,7 +162,7 @@ impl Tracked {
             who: who.clone(),
             seen_ns: 0,
             windows: (0..windows).map(|_| Window::default()).collect(),
-            signals: Default::default(),
+            signals: windowed().map(|_| Signal::default()).collect(),
             history: None,
         }
     }
@@ -186,27 +189,29 @@ impl Tracked {
     ) {
         let at = attributed.at;
         let now = Counters::of(sample);
-        let usable_cores = evidence::usable_cores(attributed.cpus, sample);
-        let mut growths = [None; JUDGED.len()];
+        let usable_cores = usable_cores(attributed.cpus, sample);
+        let mut growths = [None; KINDS];
         for ((growth, window), length) in growths.iter_mut().zip(&mut self.windows).zip(lengths) {
             *growth = window.advance(*length, at, &now, sample).map(|mut growth| {
                 growth.usable_cores = usable_cores;
+                growth.of_others = sample.who.contains_others();
                 growth
             });
         }
 
-        let mut transitions = [None; JUDGED.len()];
-        for (i, kind) in JUDGED.into_iter().enumerate() {
-            let judgement = growths[window_of[i]].as_ref().and_then(|g| judge(rules, kind, g));
-            transitions[i] = self.signals[i].step(rule(rules, kind), at, judgement);
+        let mut transitions = [None; KINDS];
+        for (i, kind) in windowed() {
+            let judgement =
+                growths[window_of[kind as usize]].as_ref().and_then(|g| judge(&rules[kind], kind, g));
+            transitions[i] = self.signals[i].step(&rules[kind], at, judgement);
         }
 
         let throttled = |g: &Growth| g.counters.throttled_per_cpu().is_some_and(|ns| ns > 0);
         let wanted = growths.iter().flatten().any(throttled) || self.signals.iter().any(Signal::speaks);
         self.remember(at, &now, wanted);
 
-        for (i, kind) in JUDGED.into_iter().enumerate() {
-            let window = window_of[i];
+        for (i, kind) in windowed() {
+            let window = window_of[kind as usize];
             if let Some(growth) = &growths[window] {
                 let cpus = attributed.cpus;
                 let seen = Seen { at, sample, growth, window: &self.windows[window], cpus };
@@ -236,20 +241,11 @@ impl Tracked {
     }
 
     fn end(&mut self, at: Instant, out: &mut Vec<Whisper>) {
-        for signal in &mut self.signals {
+        for signal in &mut *self.signals {
             let transition = signal.hysteresis.end();
             signal.say(transition, at, out);
         }
     }
-}
-
-/// What a whisper is filled from.
-struct Seen<'a> {
-    at: Instant,
-    sample: &'a Sample,
-    growth: &'a Growth,
-    window: &'a Window,
-    cpus: u32,
 }
 
 impl Signal {
@@ -292,8 +288,8 @@ impl Signal {
         if !Arc::ptr_eq(&whisper.who, &seen.sample.who) {
             whisper.who = seen.sample.who.clone();
         }
-        evidence::fill(&mut whisper.evidence, seen.window, seen.growth, seen.sample, seen.cpus);
-        evidence::neighbours(&mut whisper.neighbours, seen.window, seen.growth);
+        whisper.evidence.window_seconds = Some(seen.growth.seconds);
+        kind.kind().fill(whisper, seen);
         match history {
             Some(history) => history.copy_to(&mut whisper.history),
             None => whisper.history.clear(),
@@ -321,18 +317,11 @@ fn judged(sample: &Sample, probe: bool) -> bool {
     }
 }
 
-fn rule(rules: &Rules, signal: SignalKind) -> &Rule {
-    match signal {
-        SignalKind::CpuContention => &rules.cpu_contention.rule,
-        _ => &rules.cpu_throttle.rule,
-    }
+/// The kinds that are judged by windows, each with its place.
+fn windowed() -> impl Iterator<Item = (usize, SignalKind)> {
+    SignalKind::windowed().enumerate()
 }
 
-fn judge(rules: &Rules, signal: SignalKind, growth: &Growth) -> Option<Judgement> {
-    match signal {
-        _ if !rule(rules, signal).enabled => None,
-        SignalKind::CpuThrottle => throttle::judge(&rules.cpu_throttle, growth),
-        SignalKind::CpuContention => contention::judge(&rules.cpu_contention, growth),
-        _ => None,
-    }
+fn judge(rule: &Rule, kind: SignalKind, growth: &Growth) -> Option<Judgement> {
+    rule.enabled.then(|| kind.kind().judge(rule, growth))?
 }

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::whisper::HistoryPoint;
 use super::window::{Counters, nanos};
+use crate::evidence::HistoryPoint;
 use crate::kernel::Instant;
 
 /// Points kept.

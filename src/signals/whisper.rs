@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attribution::Workload;
-use crate::evidence::{Severity, SignalEvidence, SignalKind};
+use crate::evidence::{HistoryPoint, Severity, SignalEvidence, SignalKind};
 use crate::kernel::Instant;
 
 /// Why a whisper is said now.
@@ -36,18 +36,6 @@ pub struct Neighbour {
     pub who: Arc<Workload>,
     /// Its share of the time in which at least one thread waited, in percent of the window, 0..=100.
     pub percent: f64,
-}
-
-/// One point of the history that goes with a whisper, so that a reader can integrate over any window.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HistoryPoint {
-    pub unix_ns: u64,
-    /// Cumulative CPU time used, ns.
-    pub cpu_usage_ns: u64,
-    /// Cumulative throttled time per CPU, ns.
-    pub throttled_ns: u64,
-    /// Cumulative throttled time, wall, ns; `None` without the CPU probe (cpu.stat has no such number).
-    pub throttled_wall_ns: Option<u64>,
 }
 
 /// A signal that crossed its threshold for one workload; active until it clears.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::culprits::Culprits;
 use super::whisper::Neighbour;
 use crate::attribution::{Sample, Workload};
-use crate::kernel::{CpuCounters, Instant, Log2Histogram};
+use crate::kernel::{CpuCounters, Instant, Log2Histogram, Pressure};
 
 /// Samples kept per window. With the spacing of [`Window::advance`] they always reach back one whole
 /// window, whatever the interval.
@@ -77,6 +77,8 @@ pub struct Counters {
     pub throttled_periods: Option<u64>,
     /// Throttled time per CPU as `cpu.stat` has it, ns.
     pub throttled: Option<u64>,
+    pub memory_pressure: Option<Pressure>,
+    pub io_pressure: Option<Pressure>,
 }
 
 impl Counters {
@@ -87,6 +89,8 @@ impl Counters {
             periods: sample.stat.periods,
             throttled_periods: sample.stat.throttled_periods,
             throttled: sample.stat.throttled,
+            memory_pressure: sample.stat.memory_pressure,
+            io_pressure: sample.stat.io_pressure,
         }
     }
 
@@ -102,12 +106,21 @@ impl Counters {
             (Some(now), Some(then)) => now.checked_sub(then).map(Some),
             _ => Some(None),
         };
+        let pressure = |now: Option<Pressure>, then: Option<Pressure>| match (now, then) {
+            (Some(now), Some(then)) => {
+                let full = grown(now.full, then.full)?;
+                now.some.checked_sub(then.some).map(|some| Some(Pressure { some, full }))
+            }
+            _ => Some(None),
+        };
         Some(Counters {
             scheduler,
             usage: grown(self.usage, earlier.usage)?,
             periods: grown(self.periods, earlier.periods)?,
             throttled_periods: grown(self.throttled_periods, earlier.throttled_periods)?,
             throttled: grown(self.throttled, earlier.throttled)?,
+            memory_pressure: pressure(self.memory_pressure, earlier.memory_pressure)?,
+            io_pressure: pressure(self.io_pressure, earlier.io_pressure)?,
         })
     }
 
@@ -124,7 +137,7 @@ impl Counters {
 }
 
 /// What happened in the window.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Growth {
     /// The measured length of the window, seconds; greater than zero.
     pub seconds: f64,
@@ -137,8 +150,10 @@ pub struct Growth {
     pub counters: Counters,
     /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
     pub usable_cores: Option<f64>,
+    /// What the kernel adds up over the cgroup and all below it is other workloads': [`Workload::contains_others`].
+    pub of_others: bool,
     /// The slot of the sample the window begins with.
-    slot: usize,
+    pub(super) slot: usize,
 }
 
 /// The samples of one workload over one length of window.
@@ -209,7 +224,15 @@ impl Window {
         let complete = age(oldest) >= nanos(length);
         let basis_seconds = if complete { seconds } else { seconds.max(length.as_secs_f64()) };
         let counters = now.since(&self.samples[slot].1)?;
-        Some(Growth { seconds, basis_seconds, complete, counters, usable_cores: None, slot })
+        Some(Growth {
+            seconds,
+            basis_seconds,
+            complete,
+            counters,
+            usable_cores: None,
+            of_others: false,
+            slot,
+        })
     }
 
     fn keep(&mut self, at: Instant, now: &Counters, stalls: Option<&Log2Histogram>) {

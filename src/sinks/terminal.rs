@@ -1,6 +1,6 @@
 //! Whispers and births on stdout: one line each, for people or as JSON.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
 use super::names::{self, whisper as attr};
 use crate::birth::Certificate;
-use crate::evidence::CpuNumbers;
-use crate::plain::is_hidden;
-use crate::signals::{Severity, SignalKind, Transition, Whisper, contended};
+use crate::plain::Printable;
+use crate::signals::{Severity, Transition, Whisper};
 
 /// Whispers that wait for a slow reader of stdout; beyond it they are dropped and counted.
 const QUEUE: usize = 1024;
@@ -248,104 +247,21 @@ impl Display for Text<'_> {
         let (severity, transition) = (w.severity.as_str(), w.transition.as_str());
         write!(f, "{:.0} {level}{severity:<8} {transition:<8}{level:#} ", time(w.at.unix_ns))?;
         write!(f, "{} {name}{}{name:#}: ", w.signal.as_str(), Printable(&w.who.label()))?;
-        match w.signal {
-            SignalKind::CpuContention => contention(f, w)?,
-            _ => throttle(f, w)?,
+        let kind = w.signal.kind();
+        let headline = kind.headline(&w.evidence);
+        f.write_str(&headline)?;
+        if let Some(seconds) = w.evidence.window_seconds {
+            // "throttled 80 % of the last …", "throttled in the last …".
+            let of = if headline.contains(|c: char| c.is_ascii_digit()) { "of" } else { "in" };
+            write!(f, " {of} the last {seconds:.1} s")?;
         }
+        f.write_str(&kind.details(w))?;
         if w.transition != Transition::Started {
             let lasted = Duration::from_nanos(w.at.mono_ns.saturating_sub(w.since.mono_ns));
             let lasted = SignedDuration::from_secs(lasted.as_secs().try_into().unwrap_or(i64::MAX));
             write!(f, "; since {:.0}, {lasted:#}", time(w.since.unix_ns))?;
         }
         Ok(())
-    }
-}
-
-/// "throttled 80 % of the last 10.0 s: used 0.20 cores, would have used at most 1.00, limit 0.20; 99 stalls, …"
-fn throttle(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
-    let e = w.evidence.cpu();
-    match (e.throttled_percent, e.throttled_periods, e.periods) {
-        (Some(percent), ..) => write!(f, "throttled {percent:.0} % of the last {:.1} s", w.window_seconds())?,
-        (None, Some(throttled), Some(all)) => {
-            write!(f, "throttled in {throttled} of {all} periods of the last {:.1} s", w.window_seconds())?;
-        }
-        (None, ..) => write!(f, "throttled in the last {:.1} s", w.window_seconds())?,
-    }
-    cores(f, e, e.demand_cores)?;
-    let mut seen = Phrases::new(f, "; ");
-    seen.add(e.stalls, |n| format!("{n} {}", if n == 1 { "stall" } else { "stalls" }))?;
-    seen.add(e.stall_p99_seconds, |s| format!("99 % of them within {}", length(s)))?;
-    let sum = e.throttled_seconds.filter(|_| e.throttled_percent.is_none());
-    seen.add(sum, |s| format!("{s:.1} s summed over CPUs"))
-}
-
-/// "kept off the CPU 62 % of the last 10.0 s, 2.5 threads at a time, by default/noisy/burner (55 %), …: used 0.38 cores,
-/// would have used at most 1.00, …"
-fn contention(f: &mut fmt::Formatter<'_>, w: &Whisper) -> fmt::Result {
-    let e = w.evidence.cpu();
-    let waited = contended(e.contended_seconds, e.wait_neighbour_seconds, w.window_seconds());
-    match &waited {
-        Some(waited) => {
-            write!(f, "kept off the CPU {:.0} % of the last {:.1} s", waited.percent, w.window_seconds())?;
-        }
-        None => write!(f, "kept off the CPU in the last {:.1} s", w.window_seconds())?,
-    }
-    if let Some(threads) = waited.and_then(|waited| waited.threads).filter(|n| *n >= 1.05) {
-        write!(f, ", {threads:.1} threads at a time,")?;
-    }
-    for (i, neighbour) in w.neighbours.iter().enumerate() {
-        let name = neighbour.who.label();
-        let before = if i == 0 { " by " } else { ", " };
-        write!(f, "{before}{} ({:.0} %)", Printable(&name), neighbour.percent)?;
-    }
-    // What its neighbours took, as its limit did not: the evidence's demand is what that refused.
-    cores(f, e, e.usage_cores.zip(e.lost_cores).map(|(used, lost)| used + lost))
-}
-
-fn cores(f: &mut fmt::Formatter<'_>, e: &CpuNumbers, at_most: Option<f64>) -> fmt::Result {
-    let mut known = Phrases::new(f, ": ");
-    known.add(e.usage_cores, |c| format!("used {c:.2} cores"))?;
-    known.add(at_most, |c| format!("would have used at most {c:.2}"))?;
-    known.add(e.limit_cores, |c| format!("limit {c:.2}"))
-}
-
-/// What is known, separated by commas.
-struct Phrases<'a, 'f> {
-    f: &'a mut fmt::Formatter<'f>,
-    before: &'static str,
-}
-
-impl<'a, 'f> Phrases<'a, 'f> {
-    fn new(f: &'a mut fmt::Formatter<'f>, before: &'static str) -> Self {
-        Phrases { f, before }
-    }
-
-    fn add<T>(&mut self, value: Option<T>, phrase: impl Fn(T) -> String) -> fmt::Result {
-        let Some(value) = value else { return Ok(()) };
-        write!(self.f, "{}{}", self.before, phrase(value))?;
-        self.before = ", ";
-        Ok(())
-    }
-}
-
-/// A length of time in the unit that suits it.
-fn length(seconds: f64) -> String {
-    match seconds {
-        s if s >= 1.0 => format!("{s:.1} s"),
-        s if s >= 1e-3 => format!("{:.0} ms", s * 1e3),
-        s => format!("{:.0} µs", s * 1e6),
-    }
-}
-
-/// A name as a terminal may have it: whoever names a cgroup must not write on the screen.
-struct Printable<'a>(&'a str);
-
-impl Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match is_hidden(c) {
-            true => write!(f, "{}", c.escape_debug()),
-            false => f.write_char(c),
-        })
     }
 }
 

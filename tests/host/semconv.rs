@@ -12,7 +12,7 @@ use crate::bed::receiver::Receiver;
 use clap::Parser;
 use generator::registry::{self, Attribute, File, Group, Type, all_metrics};
 use kernel_gossip::api::BirthOutcome;
-use kernel_gossip::signals::{JUDGED, Severity, SignalKind, Transition};
+use kernel_gossip::signals::{Severity, SignalKind, Transition};
 use kernel_gossip::sinks::event::{birth_attributes, resource_attributes, whisper_attributes};
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::names;
@@ -192,7 +192,7 @@ async fn the_registry_has_exactly_what_is_emitted() {
     }
     ledger.observe(&reading);
     let transitions = [Transition::Started, Transition::Changed, Transition::Repeated, Transition::Resolved];
-    for signal in JUDGED {
+    for signal in SignalKind::windowed() {
         for severity in [Severity::Warning, Severity::Critical] {
             for transition in transitions {
                 let mut whisper = testdata::whisper(&all[0], signal, transition, 10);

@@ -1,5 +1,6 @@
 //! The state of one pod: its signals, what the metrics said, what was done.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +9,16 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Now, PodKey, Rules, Stored, Taken, Verdict, Want};
+use crate::advice::Recommendation;
 use crate::api::{
     KernelWhisper, MetricsSay, Remediation, Severity, SignalEvidence, SignalKind, Source, WhisperState,
 };
 use crate::reconciler::ingest::Said;
 use crate::reconciler::metrics_api::{self, PodMetrics, Silence};
-use crate::reconciler::recommend::{Recommendation, recommend};
 use crate::reconciler::render;
 use crate::reconciler::report::{Evidence, Report};
 use crate::reconciler::resize::step;
+use crate::signals::kinds::recommend;
 
 /// Signals of one pod; the schema allows 256.
 pub(super) const SIGNALS_MAX: usize = 128;
@@ -363,11 +365,11 @@ impl PodState {
     pub(crate) fn headline(&self) -> Option<(&(String, SignalKind), &SignalState)> {
         self.signals.iter().max_by(|(ka, a), (kb, b)| {
             let rank = |k: &(String, SignalKind), s: &SignalState| {
-                (s.active, s.severity, s.source == Source::Kernel, render::weight(k.1))
+                (s.active, s.severity, s.source == Source::Kernel, Reverse(k.1))
             };
             rank(ka, a)
                 .cmp(&rank(kb, b))
-                .then(render::size(ka.1, &a.numbers).total_cmp(&render::size(kb.1, &b.numbers)))
+                .then(ka.1.kind().size(&a.numbers).total_cmp(&kb.1.kind().size(&b.numbers)))
                 // Of equals the first by name, as `max_by` takes the last.
                 .then(kb.cmp(ka))
         })

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use super::pod::SIGNALS_MAX;
 use super::*;
 use crate::api::{CpuNumbers, RemediationState, Severity, SignalEvidence, SignalKind, Source, WhisperState};
+use crate::evidence::HistoryPoint;
 use crate::reconciler::metrics_api::{self, Silence};
 use crate::reconciler::report::{ContainerFacts, NamedNeighbour, NodeFacts, PodFacts, Report};
-use crate::signals::HistoryPoint;
 
 const MINUTE: u64 = 60;
 

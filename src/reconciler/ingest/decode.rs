@@ -11,9 +11,9 @@ use super::certificate::{self, Certified};
 use super::check;
 use super::refusal::{Reason, Refusal};
 use crate::bounds;
+use crate::evidence::HistoryPoint;
 use crate::evidence::{self, Severity, SignalEvidence, SignalKind, Source, Type};
 use crate::reconciler::report::{NamedNeighbour, Report};
-use crate::signals::HistoryPoint;
 use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.

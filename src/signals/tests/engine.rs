@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::signals::{FORGET_AFTER, JUDGED, Severity};
+use crate::signals::{FORGET_AFTER, Severity};
 
 /// Reads one workload every second until `end`; what it whispers, with the second.
 fn watch(engine: &mut Engine, end: u64, cpu: impl Fn(u64) -> CpuCounters) -> Vec<(u64, Whisper)> {
@@ -262,16 +262,17 @@ fn one_long_stall_is_too_little_evidence() {
     };
     assert!(watch(&mut engine(), 30, one).is_empty());
     let mut rules = Rules::default();
-    rules.cpu_throttle.min_stalls = 1;
+    rules[SignalKind::CpuThrottle].set("min_stalls", 1.0);
     assert_eq!(watch(&mut Engine::new(&rules), 30, one).len(), 1);
 }
 
 #[test]
 fn too_little_time_is_too_little_evidence() {
     let mut rules = Rules::default();
-    rules.cpu_throttle.rule =
-        crate::signals::Rule { clear: 0.5, warning: 1.0, critical: 2.0, ..Default::default() };
-    rules.cpu_contention.rule = rules.cpu_throttle.rule.clone();
+    for kind in [SignalKind::CpuThrottle, SignalKind::CpuContention] {
+        let rule = &mut rules[kind];
+        (rule.clear, rule.warning, rule.critical) = (0.5, 1.0, 2.0);
+    }
     let cpu = |ns: u64| {
         let mut cpu = stopped(4.9, ns);
         cpu.run = 0;
@@ -279,10 +280,10 @@ fn too_little_time_is_too_little_evidence() {
         cpu
     };
     assert!(watch(&mut Engine::new(&rules), 30, cpu).is_empty(), "just below half a second in ten");
-    rules.cpu_throttle.min_throttled = Duration::from_millis(400);
-    rules.cpu_contention.min_wait = Duration::from_millis(400);
+    rules[SignalKind::CpuThrottle].set("min_throttled", 0.4);
+    rules[SignalKind::CpuContention].set("min_wait", 0.4);
     let all: Vec<_> = watch(&mut Engine::new(&rules), 30, cpu).into_iter().map(|(_, w)| w.signal).collect();
-    assert_eq!(all, JUDGED);
+    assert_eq!(all, [SignalKind::CpuThrottle, SignalKind::CpuContention]);
 }
 
 #[test]
@@ -339,14 +340,14 @@ fn the_history_is_bounded_and_dropped_when_quiet() {
 #[test]
 fn a_disabled_signal_is_silent() {
     let mut rules = Rules::default();
-    rules.cpu_throttle.rule.enabled = false;
+    rules[SignalKind::CpuThrottle].enabled = false;
     assert!(watch(&mut Engine::new(&rules), 30, |ns| stopped(80.0, ns)).is_empty());
 }
 
 #[test]
 fn windows_of_two_lengths_stand_side_by_side() {
     let mut rules = Rules::default();
-    rules.cpu_contention.rule.window = Duration::from_secs(60);
+    rules[SignalKind::CpuContention].window = Duration::from_secs(60);
     let all = watch(&mut Engine::new(&rules), 100, |ns| {
         let mut cpu = stopped(30.0, ns);
         cpu.neighbour = ns * 3 / 10;

@@ -169,3 +169,21 @@ fn a_new_culprit_counts_from_zero_only_where_that_can_be() {
     let percents: Vec<_> = top.iter().map(|n| (n.who.cgroup.as_str(), n.percent)).collect();
     assert_eq!(percents, [("/new", 25.0), ("/old", 20.0)]);
 }
+
+/// The kernel adds pressure up over a cgroup and all below it.
+#[test]
+fn a_slice_contains_others_and_a_service_does_not() {
+    use crate::attribution::WorkloadKind::{Cgroup, Container, Pod, Unit};
+    for (kind, path, others) in [
+        (Unit, "/system.slice", true),
+        (Unit, "/system.slice/sshd.service", false),
+        (Unit, "/kubepods.slice/kubepods-burstable.slice", true),
+        (Cgroup, "/kubepods", true),
+        (Cgroup, "/kubepods/besteffort", true),
+        (Cgroup, "/burner", false),
+        (Pod, "/kubepods/burstable/pod5e3c1b7e", true),
+        (Container, "/kubepods/burstable/pod5e3c1b7e/0a", false),
+    ] {
+        assert_eq!(super::workload(kind, path).contains_others(), others, "{path}");
+    }
+}

@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::attribution::{Workload, WorkloadKind};
-    use crate::signals::{JUDGED, Severity, Transition, Whisper};
+    use crate::signals::{Severity, SignalKind, Transition, Whisper};
     use crate::sinks::culprits::NAMED;
     use crate::sinks::testdata::{container, moment, reading, unit, whisper};
 
@@ -212,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_at_most_60_series() {
+    fn a_container_has_52_series_and_two_for_each_signal() {
         let mut all = vec![container("shop", "web", "app")];
         all.extend((0..3 * NAMED).map(|i| container("batch", &format!("noisy-{i}"), "burner")));
         let mut ledger = Ledger::new(moment(0), false);
         ledger.observe(&reading(&all, 10));
-        for signal in JUDGED {
+        for signal in SignalKind::windowed() {
             for severity in [Severity::Warning, Severity::Critical] {
                 let whisper = whisper(&all[0], signal, Transition::Started, 10);
                 ledger.whisper(&Whisper { severity, ..whisper });
@@ -225,7 +225,7 @@ mod tests {
         }
         let text = text(ledger);
         let web = series(&text, "namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"");
-        assert_eq!(web.len(), 56, "{web:#?}");
+        assert_eq!(web.len(), 52 + 2 * SignalKind::windowed().count(), "{web:#?}");
     }
 
     #[test]

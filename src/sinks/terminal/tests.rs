@@ -2,9 +2,9 @@ use std::io::Read;
 
 use super::*;
 use crate::attribution::{Workload, WorkloadKind};
-use crate::evidence::SignalEvidence;
+use crate::evidence::{CpuNumbers, SignalEvidence};
 use crate::kernel::Instant;
-use crate::signals::{HistoryPoint, Neighbour};
+use crate::signals::{HistoryPoint, Neighbour, SignalKind};
 
 /// About ten seconds of the CPU.
 fn cpu(cpu: CpuNumbers) -> SignalEvidence {

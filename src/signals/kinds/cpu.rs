@@ -1,10 +1,11 @@
-//! From a window's growth to the numbers a whisper carries.
+//! What the signals of the CPU have in common: from a window's growth to the numbers a whisper carries, and their words.
 
-use super::contention;
-use super::whisper::Neighbour;
-use super::window::{Growth, Window};
+use super::cpu_contention::{contended_seconds, lost_cores, of_the_time};
+use super::{Seen, phrases};
 use crate::attribution::{Sample, quota_cores};
-use crate::evidence::{CpuNumbers, SignalEvidence};
+use crate::evidence::CpuNumbers;
+use crate::signals::whisper::Whisper;
+use crate::signals::window::Growth;
 
 /// The CPU limit that binds, cores; `None` if there is none, or none is known.
 fn limit_cores(sample: &Sample) -> Option<f64> {
@@ -30,15 +31,12 @@ fn demand_cores(growth: &Growth, cpus: u32) -> Option<f64> {
     Some(if cpus > 0 { demand.min(f64::from(cpus)).max(cores(used)) } else { demand })
 }
 
-/// Fills in those who ran meanwhile, the greatest share first.
-pub fn neighbours(out: &mut Vec<Neighbour>, window: &Window, growth: &Growth) {
-    window.top_culprits(growth, out);
-    let of_the_time = contention::of_the_time(growth);
-    out.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
-}
-
-/// Fills in every number that is known.
-pub fn fill(out: &mut SignalEvidence, window: &Window, growth: &Growth, sample: &Sample, cpus: u32) {
+/// Fills in every number that is known of the CPU, and those who ran meanwhile.
+pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
+    let Seen { sample, growth, window, cpus, .. } = *seen;
+    window.top_culprits(growth, &mut whisper.neighbours);
+    let of_the_time = of_the_time(growth);
+    whisper.neighbours.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
     let c = &growth.counters;
     let seconds = |ns: u64| ns as f64 / 1e9;
     let cores = |ns: u64| seconds(ns) / growth.seconds;
@@ -49,8 +47,7 @@ pub fn fill(out: &mut SignalEvidence, window: &Window, growth: &Growth, sample: 
     let enforced = sample.stat.quota.is_some() || c.periods.is_some_and(|n| n > 0);
 
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    out.window_seconds = Some(growth.seconds);
-    out.cpu = Some(CpuNumbers {
+    whisper.evidence.cpu = Some(CpuNumbers {
         throttled_percent: s.map(|s| percent(s.stall_wall)),
         throttled_full_percent: s.map(|s| percent(s.stall_full)),
         throttled_seconds: throttled.map(seconds),
@@ -71,8 +68,27 @@ pub fn fill(out: &mut SignalEvidence, window: &Window, growth: &Growth, sample: 
         wait_neighbour_seconds: s.map(|s| seconds(s.neighbour)),
         wait_own_seconds: s.map(|s| seconds(s.own)),
         wait_unattributed_seconds: s.map(|s| seconds(s.unattributed)),
-        contended_seconds: contention::contended_seconds(growth),
-        lost_cores: contention::lost_cores(growth),
+        contended_seconds: contended_seconds(growth),
+        lost_cores: lost_cores(growth),
         reported_usage_cores: None,
     });
+}
+
+/// ": used 0.20 cores, would have used at most 1.00, limit 0.20"
+pub fn cores(e: &CpuNumbers, at_most: Option<f64>) -> String {
+    let parts = [
+        e.usage_cores.map(|c| format!("used {c:.2} cores")),
+        at_most.map(|c| format!("would have used at most {c:.2}")),
+        e.limit_cores.map(|c| format!("limit {c:.2}")),
+    ];
+    phrases(": ", parts)
+}
+
+/// A length of time in the unit that suits it.
+pub fn length(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.1} s"),
+        s if s >= 1e-3 => format!("{:.0} ms", s * 1e3),
+        s => format!("{:.0} µs", s * 1e6),
+    }
 }

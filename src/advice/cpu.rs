@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use super::command::{self, Change};
-use super::{HEADROOM, Kind, MAX_CORES, MAX_FACTOR, Recommendation, round_up_milli, sane, scope, window};
-use crate::api::{CpuNumbers, NeighbourShare, ResourceStep};
+use super::{
+    ContainerKind, Evidence, HEADROOM, Kind, MAX_CORES, MAX_FACTOR, NodeFacts, PodFacts, Recommendation,
+    round_up_milli, sane, scope, window,
+};
+use crate::api::ResourceStep;
+use crate::evidence::{CpuNumbers, HistoryPoint, NeighbourShare};
 use crate::quantity::{from_milli, to_milli};
-use crate::reconciler::report::{ContainerKind, Evidence, NodeFacts, PodFacts};
-use crate::signals::HistoryPoint;
 
 /// The kubelet's default enforcement period, seconds (`--cpu-cfs-quota-period`).
 const PERIOD_SECONDS: f64 = 0.1;
@@ -139,6 +141,7 @@ fn guaranteed(pod: &PodFacts) -> bool {
         })
 }
 
+/// Of a container that its own limit stopped.
 pub fn throttled(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let window = match window(evidence) {
         Ok(window) => window,
@@ -282,6 +285,7 @@ impl<'a> Culprit<'a> {
     }
 }
 
+/// Of a container that its neighbours kept off the CPU.
 pub fn contended(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let window = match window(evidence) {
         Ok(window) => window,

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::{ContainerFacts, ContainerKind, Evidence, NodeFacts, Owner, PodFacts};
 use crate::api::{is_label, is_object_name};
 use crate::quantity::from_milli;
-use crate::reconciler::report::{ContainerFacts, ContainerKind, Evidence, NodeFacts, Owner, PodFacts};
 use crate::shell;
 
 /// A command, and what it does to whom.

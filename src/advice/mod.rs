@@ -1,14 +1,15 @@
-//! What to do about a whisper: pure, from one [`Evidence`] to one [`Recommendation`]. The reasoning
-//! is told in `docs/recommendations.md`.
+//! What to do about a signal: pure, from one [`Evidence`] to one [`Recommendation`]. Which signal wants which advice its kind
+//! says (`src/signals/kinds`); the reasoning is told in `docs/recommendations.md`.
 
+mod case;
 mod command;
-mod cpu;
-mod memory;
+pub mod cpu;
+pub mod memory;
 
 use std::fmt;
 
-use super::report::{Evidence, NodeFacts};
-use crate::api::{ResourceStep, SignalKind, Source};
+use crate::api::ResourceStep;
+pub use case::{ContainerFacts, ContainerKind, Evidence, NodeFacts, Owner, PodFacts};
 pub use command::Command;
 
 /// A recommendation never asks for more than this many times what is set now: evidence of one
@@ -78,7 +79,8 @@ pub struct Recommendation {
 }
 
 impl Recommendation {
-    fn none(reason: impl fmt::Display) -> Recommendation {
+    /// No advice, and why.
+    pub fn none(reason: impl fmt::Display) -> Recommendation {
         Recommendation {
             kind: Kind::None,
             from: None,
@@ -104,31 +106,6 @@ impl Recommendation {
         }
         text.push_str(&lines);
         Recommendation { kind, from, to, text, commands }
-    }
-}
-
-/// What to do about this signal. `node`: of the pod; a limit is dropped only where its CPUs are known.
-pub fn recommend(evidence: &Evidence, node: NodeFacts) -> Recommendation {
-    if evidence.source == Source::Reported {
-        return Recommendation::none(
-            "reported by others; only what the kernel of its node says is advised on.",
-        );
-    }
-    if evidence.container.is_empty() {
-        return Recommendation::none("the numbers are about the pod as a whole, not about one container.");
-    }
-    match evidence.kind {
-        SignalKind::CpuThrottle => cpu::throttled(evidence, node),
-        SignalKind::CpuContention => cpu::contended(evidence, node),
-        SignalKind::MemoryPressure | SignalKind::OomKill => memory::short(evidence, node),
-        SignalKind::IoPressure
-        | SignalKind::PacketDrop
-        | SignalKind::TcpRetransmit
-        | SignalKind::NetworkIssue
-        | SignalKind::SlowBirth => Recommendation::none(format!(
-            "nothing in the pod's resources settles {}.",
-            evidence.kind.as_str()
-        )),
     }
 }
 

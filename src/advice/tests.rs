@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{CpuNumbers, MemoryNumbers, NeighbourShare, Severity, SignalEvidence};
-use crate::reconciler::report::{ContainerFacts, ContainerKind, NodeFacts, Owner, PodFacts};
-use crate::signals::HistoryPoint;
+use crate::evidence::{
+    CpuNumbers, HistoryPoint, MemoryNumbers, NeighbourShare, Severity, SignalEvidence, SignalKind, Source,
+};
 
 const MIB: i64 = 1 << 20;
 
 /// What is advised where it is not known whether the node resizes pods in place.
 fn recommend(evidence: &Evidence, cpu_cores: Option<f64>) -> Recommendation {
-    super::recommend(evidence, NodeFacts { cpu_cores, resizes: None })
+    crate::signals::kinds::recommend(evidence, NodeFacts { cpu_cores, resizes: None })
 }
 
 /// The command, where there is one.
@@ -266,7 +266,7 @@ fn no_advice_where_evidence_is_thin() {
         (edit(&|e| e.container.clear()), "as a whole"),
         (edit(&|e| facts(e).containers[0].cpu_limit_cores = None), "the container has none"),
         (edit(&|e| facts(e).containers[0].cpu_limit_cores = Some(1.0)), "not the container's own"),
-        (edit(&|e| e.kind = SignalKind::PacketDrop), "packet_drop"),
+        (edit(&|e| e.kind = SignalKind::NetworkIssue), "network_issue"),
         (contention(0.4, 0.1, None, &[]), "4.0 %"),
         (contention(8.0, 0.5, Some(2.0), &[("/system.slice/kubelet.service", 70.0)]), "no single pod"),
         (memory(None, MemoryNumbers::default()), "no memory limit"),
@@ -454,7 +454,7 @@ fn the_command_that_touches_the_least_comes_first_and_says_whom() {
     let commands = |resizes: Option<bool>, change: &dyn Fn(&mut PodFacts)| {
         let mut e = throttle(0.2, 8.0, 0.2, 100);
         change(facts(&mut e));
-        let r = super::recommend(&e, NodeFacts { cpu_cores: None, resizes });
+        let r = crate::signals::kinds::recommend(&e, NodeFacts { cpu_cores: None, resizes });
         assert!(r.text.contains(" This is what one pod did in 10 s; "), "{}", r.text);
         let told: String = r.commands.iter().map(|c| format!("\n{}\n{}", c.effect, c.line)).collect();
         assert!(r.text.ends_with(&told), "{}", r.text);

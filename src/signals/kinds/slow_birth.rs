@@ -2,31 +2,58 @@
 //! the node's own history, and has no clock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
-use crate::evidence::Severity;
+use super::Kind;
+use crate::birth::certificate::length;
+use crate::evidence::{Severity, SignalEvidence};
+use crate::signals::rules::{CRITICAL, ENABLED, Key, Rule, Section, WARNING};
 
-/// When a birth is slow. Percentages are of what the phase usually takes here: the median of the history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlowBirthRule {
-    pub enabled: bool,
-    pub warning: f64,
-    pub critical: f64,
-    /// Births whose phase is known before any is called slow.
-    pub min_history: usize,
-    /// Less than this beyond the usual is not said.
-    pub min_excess: Duration,
-}
+#[derive(Debug)]
+pub struct SlowBirth;
 
-impl Default for SlowBirthRule {
-    fn default() -> Self {
-        SlowBirthRule {
-            enabled: true,
-            warning: 300.0,
-            critical: 1000.0,
-            min_history: 10,
-            min_excess: Duration::from_secs(2),
-        }
+/// Percent of the usual.
+const TIMES: (f64, f64) = (110.0, 100_000.0);
+const COMMON: [Key; 3] = [
+    ENABLED,
+    Key::whole(WARNING.name, 300.0, TIMES, "warning <= critical. 110 to 100000."),
+    Key::whole(CRITICAL.name, 1000.0, TIMES, ""),
+];
+const MIN_HISTORY: Key = Key::whole(
+    "min_history",
+    10.0,
+    (3.0, 100.0),
+    "Births with the phase before any is called slow. 3 to 100.",
+);
+const MIN_EXCESS: Key =
+    Key::duration("min_excess", 2.0, "Less than this beyond the usual is not said. 0s to 1h.");
+
+static SECTION: Section = Section {
+    help: "A pod's start in which a phase took far longer than it does on this node. Percentages: of the usual, which is\n\
+           the median of the last 100 births.",
+    common: &COMMON,
+    own: &[MIN_HISTORY, MIN_EXCESS],
+};
+
+impl Kind for SlowBirth {
+    fn brief(&self) -> &'static str {
+        "A phase of its start took far longer than it does on this node."
+    }
+
+    fn section(&self) -> Option<&'static Section> {
+        Some(&SECTION)
+    }
+
+    fn size(&self, numbers: &SignalEvidence) -> f64 {
+        let excess = numbers.birth.as_ref().and_then(|b| Some(b.phase_seconds? - b.usual_seconds?));
+        excess.unwrap_or_default()
+    }
+
+    /// `slow birth: image took 5000 ms, usually 900 ms`
+    fn headline(&self, numbers: &SignalEvidence) -> String {
+        let Some(birth) = &numbers.birth else { return "slow birth".to_owned() };
+        let ms = |seconds: Option<f64>| length(seconds.unwrap_or_default() * 1e3);
+        let (took, usual) = (ms(birth.phase_seconds), ms(birth.usual_seconds));
+        format!("slow birth: {} took {took}, usually {usual}", birth.phase.as_deref().unwrap_or_default())
     }
 }
 
@@ -56,7 +83,7 @@ impl BirthHistory {
 
     /// Judges a birth by those before it, and remembers it; `phases`: names and lengths, ms. What is slow is remembered
     /// like the rest, so that what is slow for good becomes usual.
-    pub fn judge(&mut self, rule: &SlowBirthRule, phases: &[(&str, f64)]) -> Option<Slow> {
+    pub fn judge(&mut self, rule: &Rule, phases: &[(&str, f64)]) -> Option<Slow> {
         let slow = self.compare(rule, phases);
         for (name, took_ms) in sums(phases) {
             if self.phases.len() >= Self::PHASES && !self.phases.contains_key(name) {
@@ -73,11 +100,11 @@ impl BirthHistory {
 
     /// Judges a birth by those before it. A phase that several containers went through counts as their sum. The one to
     /// blame is the one with the greatest excess.
-    pub fn compare(&self, rule: &SlowBirthRule, phases: &[(&str, f64)]) -> Option<Slow> {
+    pub fn compare(&self, rule: &Rule, phases: &[(&str, f64)]) -> Option<Slow> {
         let mut worst: Option<Slow> = None;
         for (name, took_ms) in sums(phases) {
             let Some(history) = self.phases.get(name) else { continue };
-            let known = history.len() >= rule.min_history.max(1);
+            let known = history.len() as f64 >= rule.get(&MIN_HISTORY).max(1.0);
             let Some(usual_ms) = median(history).filter(|_| known && rule.enabled) else { continue };
             let severity = severity(rule, took_ms, usual_ms);
             let excess = |s: &Slow| s.took_ms - s.usual_ms;
@@ -99,8 +126,8 @@ fn sums<'a>(phases: &[(&'a str, f64)]) -> BTreeMap<&'a str, f64> {
     sums
 }
 
-fn severity(rule: &SlowBirthRule, took_ms: f64, usual_ms: f64) -> Option<Severity> {
-    if took_ms - usual_ms < rule.min_excess.as_secs_f64() * 1e3 {
+fn severity(rule: &Rule, took_ms: f64, usual_ms: f64) -> Option<Severity> {
+    if took_ms - usual_ms < rule.get(&MIN_EXCESS) * 1e3 {
         return None;
     }
     // What usually takes no time at all is slow by its excess alone.
@@ -121,20 +148,21 @@ fn median(history: &VecDeque<f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn rule() -> Rule {
+        Rule::of(&SlowBirth)
+    }
+
     fn usual(n: usize) -> BirthHistory {
         let mut history = BirthHistory::default();
         for _ in 0..n {
-            assert_eq!(
-                history.judge(&SlowBirthRule::default(), &[("sandbox", 100.0), ("image", 900.0)]),
-                None
-            );
+            assert_eq!(history.judge(&rule(), &[("sandbox", 100.0), ("image", 900.0)]), None);
         }
         history
     }
 
     #[test]
     fn the_phase_to_blame_is_named_against_the_nodes_own_history() {
-        let rule = SlowBirthRule::default();
+        let rule = rule();
         let slow = usual(10).judge(&rule, &[("sandbox", 1900.0), ("image", 5000.0)]);
         let expected =
             Slow { severity: Severity::Warning, phase: "image".into(), took_ms: 5000.0, usual_ms: 900.0 };
@@ -149,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_the_pods_own() {
-        let (mut history, rule) = (BirthHistory::default(), SlowBirthRule::default());
+        let (mut history, rule) = (BirthHistory::default(), rule());
         for _ in 0..20 {
             assert_eq!(history.judge(&rule, &[("wait", 170.0)]), None);
         }
@@ -158,16 +186,16 @@ mod tests {
 
     #[test]
     fn nothing_is_slow_before_there_is_a_history() {
-        let rule = SlowBirthRule::default();
+        let rule = rule();
         assert_eq!(usual(9).judge(&rule, &[("image", 60_000.0)]), None);
         assert!(usual(10).judge(&rule, &[("image", 60_000.0)]).is_some());
-        let off = SlowBirthRule { enabled: false, ..rule };
+        let off = Rule { enabled: false, ..rule };
         assert_eq!(usual(10).judge(&off, &[("image", 60_000.0)]), None);
     }
 
     #[test]
     fn what_is_only_compared_is_not_remembered() {
-        let (history, rule) = (usual(10), SlowBirthRule::default());
+        let (history, rule) = (usual(10), rule());
         for _ in 0..100 {
             assert!(history.compare(&rule, &[("image", 300_000.0)]).is_some());
         }
@@ -175,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_slow_for_good_becomes_usual() {
-        let (mut history, rule) = (usual(100), SlowBirthRule::default());
+        let (mut history, rule) = (usual(100), rule());
         let said = (0..100).filter(|_| history.judge(&rule, &[("image", 5000.0)]).is_some()).count();
         assert!((45..=55).contains(&said), "{said}");
     }
@@ -183,7 +211,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn whatever_comes_is_judged(lengths in proptest::collection::vec(proptest::num::f64::ANY, 0..200)) {
-            let (mut history, rule) = (BirthHistory::default(), SlowBirthRule::default());
+            let (mut history, rule) = (BirthHistory::default(), rule());
             for ms in lengths {
                 if let Some(slow) = history.judge(&rule, &[("image", ms)]) {
                     proptest::prop_assert!(slow.took_ms >= 3.0 * slow.usual_ms && slow.took_ms - slow.usual_ms >= 2000.0);

@@ -1,9 +1,9 @@
 //! Memory: near its limit, reading back what it just had to drop, or killed.
 
 use super::command::{self, Change};
-use super::{HEADROOM, Kind, MAX_FACTOR, Recommendation, scope, window};
-use crate::api::{ResourceStep, SignalKind};
-use crate::reconciler::report::{Evidence, NodeFacts};
+use super::{Evidence, HEADROOM, Kind, MAX_FACTOR, NodeFacts, Recommendation, scope, window};
+use crate::api::ResourceStep;
+use crate::evidence::SignalKind;
 
 /// Bytes of a page; a refault is one. (Both architectures we build for; a 64 KiB-page arm64 kernel
 /// makes this an underestimate.)
@@ -28,6 +28,7 @@ fn mebibytes(bytes: i64) -> String {
     format!("{:.0} MiB", bytes as f64 / MEBIBYTE as f64)
 }
 
+/// Of a container that has too little memory.
 pub fn short(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     let Some(memory) = &evidence.numbers.memory else {
         return Recommendation::none("no memory numbers came with it.");
