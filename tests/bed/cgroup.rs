@@ -229,7 +229,7 @@ fn hand_down_cpu(parent: &Path) {
 }
 
 /// Kills what runs in a group and below and removes them, deepest first.
-fn remove(dir: &Path) -> io::Result<()> {
+pub fn remove(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

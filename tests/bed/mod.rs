@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod http;
 pub mod measure;
+pub mod memory;
 pub mod process;
 pub mod receiver;
 pub mod stats;
