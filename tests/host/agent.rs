@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::bed::cgroup::Cgroup;
+use crate::bed::memory::{Squeezed, shares};
 use crate::bed::process::{Line, Running, without_capabilities};
 use crate::bed::{self, http, kernel_gossip, until};
 use kernel_gossip::sinks::names;
@@ -34,15 +35,18 @@ fn throttled(name: &str) -> Cgroup {
 
 /// The next whisper of this signal about this cgroup.
 fn whisper(agent: &mut Running, cgroup: &Cgroup, signal: &str) -> Value {
-    let path = cgroup.path();
+    whisper_of(agent, &cgroup.path(), signal)
+}
+
+/// The next whisper of this signal about the cgroup of this path.
+fn whisper_of(agent: &mut Running, path: &str, signal: &str) -> Value {
     let mut found = Value::Null;
     agent.line(&format!("{signal} of {path}"), |line| {
         if line.to_stderr {
             return false;
         }
         let said: Value = serde_json::from_str(&line.text).expect("a line of JSON");
-        let wanted =
-            said[names::resource::CGROUP] == path.as_str() && said["kernel_gossip.whisper.signal"] == signal;
+        let wanted = said[names::resource::CGROUP] == path && said["kernel_gossip.whisper.signal"] == signal;
         if wanted {
             found = said;
         }
@@ -95,6 +99,46 @@ fn a_neighbour_is_named() {
     let names = said["kernel_gossip.neighbour.names"].as_array().unwrap_or_else(|| panic!("{said:#}"));
     // Another test's load may be on this CPU too.
     assert!(names.contains(&Value::from(noisy.path())), "{said:#}");
+}
+
+/// The share of the window is the one that `memory.pressure` itself gives, read beside the agent.
+#[test]
+fn a_group_that_waits_for_memory_is_told_with_the_kernels_count() {
+    let Some(mut squeezed) = Squeezed::new("squeezed") else {
+        println!("this kernel counts no pressure of groups");
+        return;
+    };
+    let config = configuration("signals: {memory_pressure: {repeat: 2s}}\n");
+    let mut agent = Running::start(&mut agent(&["--config", &config.path().to_string_lossy()]));
+    let oracle = squeezed.oracle();
+    squeezed.read();
+    let first = whisper_of(&mut agent, squeezed.path(), "memory_pressure");
+    assert_eq!(first["kernel_gossip.whisper.transition"], "started", "{first:#}");
+    let said = loop {
+        let said = whisper_of(&mut agent, squeezed.path(), "memory_pressure");
+        // A whole window, and what its oldest reading had missed.
+        if said["kernel_gossip.whisper.transition"] == "repeated" && seconds(&said) - seconds(&first) > 20.0 {
+            break said;
+        }
+    };
+    let (notes, window) = (oracle.stop(), number(&said, "kernel_gossip.whisper.window"));
+    let (percent, full) = (
+        number(&said, "kernel_gossip.memory.pressure.percent"),
+        number(&said, "kernel_gossip.memory.pressure.full_percent"),
+    );
+    // The agent's count is as old as the kernel's averaging, 2 s, or its own reading of the file, 5 s, at most.
+    let (least, most) = shares(&notes, window, seconds(&said) - 7.0..=seconds(&said) + 0.5);
+    println!("agent {percent:.1} %, full {full:.1} %; memory.pressure {least:.1} to {most:.1} %");
+    assert!(least - 1.0 <= percent && percent <= most + 1.0 && full <= percent, "{least} {most} {said:#}");
+    let path = squeezed.path().to_owned();
+    drop(squeezed);
+    assert_eq!(until_resolved(&mut agent, &path)["kernel_gossip.whisper.signal"], "memory_pressure");
+}
+
+/// When it was said, seconds since 1970.
+fn seconds(said: &Value) -> f64 {
+    let at: jiff::Timestamp = said["timestamp"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    at.as_nanosecond() as f64 / 1e9
 }
 
 #[test]
