@@ -11,7 +11,8 @@ use super::check::{Interval, choice, duration, from, line, number, percent, show
 use super::file::{Text, unknown_key};
 use super::print::{self, Page, Print};
 use crate::evidence::SignalKind;
-use crate::signals::rules::{CLEAR, CRITICAL, Key, Rule, Rules, Section, Unit, WARNING, WINDOW, seconds};
+use crate::signals::Rules;
+use crate::signals::rules::{CLEAR, CRITICAL, Key, Rule, Section, Unit, WARNING, WINDOW, seconds};
 
 /// What is written of each signal, by the name of its section.
 pub type Signals = Entries<Entries<Text>>;

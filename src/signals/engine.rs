@@ -1,6 +1,7 @@
 //! The rules applied to every workload, reading by reading.
 
 use foldhash::HashMap;
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::culprits::ByPath;
 use super::history::History;
 use super::hysteresis::{Hysteresis, Judgement};
 use super::kinds::{Seen, usable_cores};
-use super::rules::{Rule, Rules};
+use super::rules::Rule;
 use super::whisper::{Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
@@ -20,6 +21,35 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// The kinds of signal, those that are not judged by windows among them.
 const KINDS: usize = SignalKind::ALL.len();
+
+/// All rules, by kind, and what the engine may keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// By kind.
+    pub rules: [Rule; SignalKind::ALL.len()],
+    /// Workloads watched at once; further ones are counted and not watched.
+    pub max_workloads: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules { rules: SignalKind::ALL.map(|kind| Rule::of(kind.kind().section())), max_workloads: 4096 }
+    }
+}
+
+impl Index<SignalKind> for Rules {
+    type Output = Rule;
+
+    fn index(&self, kind: SignalKind) -> &Rule {
+        &self.rules[kind as usize]
+    }
+}
+
+impl IndexMut<SignalKind> for Rules {
+    fn index_mut(&mut self, kind: SignalKind) -> &mut Rule {
+        &mut self.rules[kind as usize]
+    }
+}
 
 /// What the engine could not keep. Cumulative counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,5 +15,5 @@ mod window;
 pub use crate::evidence::{HistoryPoint, Severity, SignalKind};
 pub use engine::*;
 pub use kinds::BirthHistory;
-pub use rules::{Rule, Rules};
+pub use rules::Rule;
 pub use whisper::*;

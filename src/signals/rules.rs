@@ -1,12 +1,9 @@
 //! When a signal is said: the keys of its section in the configuration, and the rule that they come to. `docs/signals.md`
 //! gives the reasons for the defaults.
 
-use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
-use super::kinds::Kind;
 use super::window::nanos;
-use crate::evidence::SignalKind;
 
 /// What a key's value is. Within a [`Rule`] each is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +120,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The defaults of a kind; of one that the agent does not say, nothing is.
-    pub fn of(kind: &dyn Kind) -> Rule {
+    /// The defaults of a signal, by its section; of one that the agent does not say, nothing is.
+    pub fn of(section: Option<&Section>) -> Rule {
         let mut rule = Rule {
             enabled: false,
             window: Duration::ZERO,
@@ -135,7 +132,7 @@ impl Rule {
             repeat: Duration::ZERO,
             own: Vec::new(),
         };
-        for key in kind.section().into_iter().flat_map(Section::keys) {
+        for key in section.into_iter().flat_map(Section::keys) {
             rule.set(key.name, key.default);
         }
         rule
@@ -181,33 +178,4 @@ impl Rule {
 /// So many seconds; what is none is no time at all.
 pub fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
-}
-
-/// All rules, by kind, and what the engine may keep.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    /// By kind.
-    pub rules: [Rule; SignalKind::ALL.len()],
-    /// Workloads watched at once; further ones are counted and not watched.
-    pub max_workloads: usize,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Rules { rules: SignalKind::ALL.map(|kind| Rule::of(kind.kind())), max_workloads: 4096 }
-    }
-}
-
-impl Index<SignalKind> for Rules {
-    type Output = Rule;
-
-    fn index(&self, kind: SignalKind) -> &Rule {
-        &self.rules[kind as usize]
-    }
-}
-
-impl IndexMut<SignalKind> for Rules {
-    fn index_mut(&mut self, kind: SignalKind) -> &mut Rule {
-        &mut self.rules[kind as usize]
-    }
 }

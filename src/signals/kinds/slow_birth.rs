@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn rule() -> Rule {
-        Rule::of(&SlowBirth)
+        Rule::of(SlowBirth.section())
     }
 
     fn usual(n: usize) -> BirthHistory {

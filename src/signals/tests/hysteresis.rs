@@ -31,7 +31,7 @@ proptest! {
         let rule = Rule {
             hold: Duration::from_secs(hold),
             repeat: Duration::from_secs(repeat),
-            ..Rule::of(SignalKind::CpuThrottle.kind())
+            ..Rule::of(SignalKind::CpuThrottle.kind().section())
         };
         let mut hysteresis = Hysteresis::default();
         let (mut now, mut active, mut clear_since, mut said) = (1u64, false, None, 0);
@@ -93,7 +93,7 @@ proptest! {
 
     #[test]
     fn a_judgement_follows_the_thresholds(percent in 0.0..120.0f64, enough: bool, complete: bool) {
-        let rule = Rule::of(SignalKind::CpuThrottle.kind());
+        let rule = Rule::of(SignalKind::CpuThrottle.kind().section());
         let judgement = Judgement::of(&rule, percent, enough, complete);
         prop_assert_eq!(judgement.level.is_some(), enough && percent >= rule.warning);
         prop_assert_eq!(judgement.level == Some(Severity::Critical), enough && percent >= rule.critical);
@@ -104,7 +104,7 @@ proptest! {
 
 #[test]
 fn a_critical_whisper_eases_after_the_hold_time_and_is_resolved_once_clear() {
-    let rule = Rule::of(SignalKind::CpuThrottle.kind());
+    let rule = Rule::of(SignalKind::CpuThrottle.kind().section());
     let mut hysteresis = Hysteresis::default();
     let mut story = Vec::new();
     for second in 0..200u64 {
