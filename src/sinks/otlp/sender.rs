@@ -231,7 +231,7 @@ fn worth_another(status: &Status) -> bool {
 pub(super) fn text(status: &Status) -> String {
     let cause = std::error::Error::source(status).map(chain);
     match (status.message(), cause) {
-        (message, Some(cause)) if message.is_empty() || cause.starts_with(message) => cause,
+        (message, Some(cause)) if cause.contains(message) => cause,
         (message, Some(cause)) => format!("{message}: {cause}"),
         (message, None) => format!("{:?}: {message}", status.code()),
     }
