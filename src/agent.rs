@@ -25,7 +25,7 @@ use crate::kernel::plan::{self, Plan};
 use crate::kernel::{clock, cost};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
-use crate::signals::{BirthHistory, Engine, Rule, SignalKind, SignalLosses, Whisper};
+use crate::signals::{BirthHistory, Engine, Event, Rule, SignalKind, SignalLosses, Slow, Whisper};
 use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
@@ -148,6 +148,7 @@ async fn start(args: AgentArgs) -> Result<Started> {
         slow: config.rules[SignalKind::SlowBirth].clone(),
         pods,
         engine: Engine::new(&config.rules),
+        happened: Vec::new(),
         // Where no API server tells, no name is late.
         gate: NameGate::new(if watching { config.agent.name_wait } else { Duration::ZERO }),
         terminal,
@@ -220,23 +221,17 @@ fn runtime_roots(config: &Config, args: &AgentArgs) -> Vec<PathBuf> {
 
 /// Judges a birth by those before it. What went on for too long is slow already; how long it would have taken, or takes
 /// a pod that is tried again, is not what is usual.
-fn slow(history: &mut BirthHistory, rule: &Rule, birth: &Certificate) -> Option<SlowPhase> {
+fn slow(history: &mut BirthHistory, rule: &Rule, birth: &Certificate) -> Option<Slow> {
     let phases = &birth.status.phases;
     // Seconds of the API server's are no measure.
     let measured = phases.iter().filter(|p| p.uncertainty_ms.is_none());
     let lengths: Vec<(&str, f64)> = measured.map(|p| (p.name.as_str(), p.duration_ms)).collect();
     let again = birth.status.missing.iter().any(|m| m.part == RETRIES);
-    let slow = match birth.status.outcome? {
-        BirthOutcome::Complete if !again => history.judge(rule, &lengths)?,
-        BirthOutcome::Complete | BirthOutcome::Unfinished => history.compare(rule, &lengths)?,
-        BirthOutcome::Failed => return None,
-    };
-    Some(SlowPhase {
-        severity: slow.severity,
-        phase: slow.phase,
-        took_ms: slow.took_ms,
-        usual_ms: slow.usual_ms,
-    })
+    match birth.status.outcome? {
+        BirthOutcome::Complete if !again => history.judge(rule, &lengths),
+        BirthOutcome::Complete | BirthOutcome::Unfinished => history.compare(rule, &lengths),
+        BirthOutcome::Failed => None,
+    }
 }
 
 /// Everything on the sampler's thread, left to right.
@@ -249,6 +244,8 @@ struct Sampler {
     slow: Rule,
     pods: Arc<Pods>,
     engine: Engine,
+    /// What happened since the last reading.
+    happened: Vec<Whisper>,
     gate: NameGate,
     terminal: Terminal,
     sinks: Arc<Sinks>,
@@ -324,6 +321,7 @@ impl Sampler {
         let held = self.births.as_mut().map_or_else(Vec::new, Watcher::give_up);
         held.into_iter().for_each(|certificate| self.certify(certificate));
         let attributor = &self.attributor;
+        said.append(&mut self.happened);
         self.gate.flush(|who| attributor.current(&who.cgroup), &mut said);
         self.say(&mut said);
         self.count_unsaid();
@@ -365,8 +363,14 @@ impl Sampler {
     }
 
     fn certify(&mut self, mut birth: Certificate) {
-        if !birth.restart {
-            birth.status.slow = slow(&mut self.history, &self.slow, &birth);
+        // A container that is started again was born already.
+        let judged = (!birth.restart).then(|| slow(&mut self.history, &self.slow, &birth)).flatten();
+        if let Some(slow) = judged {
+            let (kind, severity, evidence) = (SignalKind::SlowBirth, slow.severity, slow.evidence());
+            let event = Event { kind, severity, who: Arc::new(birth.who.clone()), evidence, at: birth.at };
+            self.engine.happened(event, &mut self.happened);
+            let Slow { phase, took_ms, usual_ms, .. } = slow;
+            birth.status.slow = Some(SlowPhase { severity, phase, took_ms, usual_ms });
         }
         let text = birth_text::text(&birth);
         self.terminal.birth(&birth, &text);
@@ -388,6 +392,7 @@ impl Sampler {
             births.found(&reading.changes, at);
         }
         let attributed = self.attributor.attribute(reading, &self.pods.index());
+        fresh.append(&mut self.happened);
         self.engine.step(attributed, fresh);
         self.sinks.publish(attributed);
         let attributor = &self.attributor;

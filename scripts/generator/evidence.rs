@@ -52,7 +52,7 @@ fn signals(out: &mut String) -> Result<()> {
         whisper::SIGNAL
     )?;
     writeln!(out, "        type:\n          members:")?;
-    for kind in SignalKind::windowed() {
+    for kind in SignalKind::said() {
         let (name, brief) = (kind.as_str(), quoted(kind.kind().brief())?);
         writeln!(out, "            - id: {name}\n              value: {name}\n              brief: {brief}")?;
         writeln!(out, "              stability: development")?;

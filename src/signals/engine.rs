@@ -13,7 +13,7 @@ use super::rules::Rule;
 use super::whisper::{Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
-use crate::evidence::{SignalEvidence, SignalKind};
+use crate::evidence::{Severity, SignalEvidence, SignalKind};
 use crate::kernel::Instant;
 
 /// A workload not heard of for this long is forgotten, and what it whispered resolved.
@@ -51,6 +51,16 @@ impl IndexMut<SignalKind> for Rules {
     }
 }
 
+/// What happened to a workload, for signals that are events and no windows.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub kind: SignalKind,
+    pub severity: Severity,
+    pub who: Arc<Workload>,
+    pub evidence: SignalEvidence,
+    pub at: Instant,
+}
+
 /// What the engine could not keep. Cumulative counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SignalLosses {
@@ -70,8 +80,22 @@ pub struct Engine {
     lengths: Vec<Duration>,
     window_of: [usize; KINDS],
     tracked: HashMap<ByPath, Tracked>,
+    /// What happened of late, and when it is over.
+    happened: Vec<Happened>,
     losses: SignalLosses,
 }
+
+/// A whisper of what is no window's.
+#[derive(Debug)]
+struct Happened {
+    whisper: Whisper,
+    /// When it happened last, and when it was last said, ns of the monotonic clock.
+    last_ns: u64,
+    said_ns: u64,
+}
+
+/// Whispers of what happened that are kept at once; the oldest is resolved for another.
+const HAPPENED_MAX: usize = 1024;
 
 #[derive(Debug)]
 struct Tracked {
@@ -109,6 +133,7 @@ impl Engine {
             lengths,
             window_of,
             tracked: HashMap::default(),
+            happened: Vec::new(),
             losses: SignalLosses::default(),
         }
     }
@@ -139,11 +164,63 @@ impl Engine {
             }
             present
         });
+        self.recall(at, out);
+    }
+
+    /// Something happened to a workload: it is said at once, again every `repeat`, and resolved `hold` after it happened
+    /// last. Of what happens again meanwhile the newest evidence counts.
+    pub fn happened(&mut self, event: Event, out: &mut Vec<Whisper>) {
+        let Event { kind, severity, who, evidence, at } = event;
+        if !self.rules[kind].enabled {
+            return;
+        }
+        let same = |h: &&mut Happened| h.whisper.signal == kind && h.whisper.who.cgroup == who.cgroup;
+        if let Some(known) = self.happened.iter_mut().find(same) {
+            let changed = known.whisper.severity != severity;
+            known.last_ns = at.mono_ns;
+            (known.whisper.severity, known.whisper.evidence, known.whisper.who) = (severity, evidence, who);
+            known.say(if changed { Transition::Changed } else { Transition::Repeated }, at, out);
+            return;
+        }
+        if self.happened.len() >= HAPPENED_MAX {
+            self.happened.remove(0).say(Transition::Resolved, at, out);
+        }
+        let whisper = Whisper {
+            signal: kind,
+            severity,
+            transition: Transition::Started,
+            who,
+            since: at,
+            at,
+            evidence,
+            neighbours: Vec::new(),
+            history: Vec::new(),
+        };
+        let mut new = Happened { whisper, last_ns: at.mono_ns, said_ns: at.mono_ns };
+        new.say(Transition::Started, at, out);
+        self.happened.push(new);
+    }
+
+    /// Says again what happened, or that it is over.
+    fn recall(&mut self, at: Instant, out: &mut Vec<Whisper>) {
+        let rules = &self.rules;
+        self.happened.retain_mut(|known| {
+            let rule = &rules[known.whisper.signal];
+            let passed = |since: u64, time: Duration| at.mono_ns.saturating_sub(since) >= nanos(time);
+            let over = passed(known.last_ns, rule.hold);
+            if over {
+                known.say(Transition::Resolved, at, out);
+            } else if passed(known.said_ns, rule.repeat) {
+                known.say(Transition::Repeated, at, out);
+            }
+            !over
+        });
     }
 
     /// What whispers now, each with the evidence of the last reading.
     pub fn active(&self) -> impl Iterator<Item = &Whisper> {
-        self.tracked.values().flat_map(|t| &*t.signals).filter_map(|s| s.whisper.as_deref())
+        let judged = self.tracked.values().flat_map(|t| &*t.signals).filter_map(|s| s.whisper.as_deref());
+        judged.chain(self.happened.iter().map(|known| &known.whisper))
     }
 
     /// Workloads watched now.
@@ -183,6 +260,14 @@ impl Engine {
                 self.losses.untracked_blame += 1;
             }
         }
+    }
+}
+
+impl Happened {
+    fn say(&mut self, transition: Transition, at: Instant, out: &mut Vec<Whisper>) {
+        self.said_ns = at.mono_ns;
+        (self.whisper.transition, self.whisper.at) = (transition, at);
+        out.push(self.whisper.clone());
     }
 }
 

@@ -14,6 +14,6 @@ mod window;
 
 pub use crate::evidence::{HistoryPoint, Severity, SignalKind};
 pub use engine::*;
-pub use kinds::BirthHistory;
+pub use kinds::{BirthHistory, Slow};
 pub use rules::Rule;
 pub use whisper::*;

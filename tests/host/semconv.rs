@@ -200,7 +200,7 @@ async fn the_registry_has_exactly_what_is_emitted() {
     }
     ledger.observe(&reading);
     let transitions = [Transition::Started, Transition::Changed, Transition::Repeated, Transition::Resolved];
-    for signal in SignalKind::windowed() {
+    for signal in SignalKind::said() {
         for severity in [Severity::Warning, Severity::Critical] {
             for transition in transitions {
                 let mut whisper = testdata::whisper(&all[0], signal, transition, 10);

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::check;
-use crate::api::{BirthNumbers, PodBirthCertificateStatus, SignalEvidence, SignalKind, Source};
+use crate::api::{PodBirthCertificateStatus, Source};
 use crate::bounds::{self, ACTION, DNS_NAME, PROGRAM, SENTENCE, WORD};
 use crate::reconciler::refusal::{Reason, Refusal};
-use crate::reconciler::report::Report;
 use crate::sinks::names::birth as attr;
 
 /// A certificate is some kilobytes.
@@ -25,35 +24,6 @@ pub struct Certified {
     pub uid: String,
     pub at: Timestamp,
     pub status: PodBirthCertificateStatus,
-}
-
-impl Certified {
-    /// The whisper that a slow birth is, too.
-    pub fn slow(&self) -> Option<Report> {
-        let slow = self.status.slow.as_ref()?;
-        Some(Report {
-            source: Source::Kernel,
-            namespace: self.namespace.clone(),
-            pod: self.pod.clone(),
-            uid: Some(self.uid.clone()),
-            container: String::new(),
-            kind: SignalKind::SlowBirth,
-            severity: slow.severity,
-            active: true,
-            since: Timestamp::from_second(self.at.as_second()).unwrap_or(self.at),
-            at: self.at,
-            numbers: SignalEvidence {
-                birth: Some(BirthNumbers {
-                    phase: Some(slow.phase.clone()),
-                    phase_seconds: Some(slow.took_ms / 1e3),
-                    usual_seconds: Some(slow.usual_ms / 1e3),
-                }),
-                ..SignalEvidence::default()
-            },
-            neighbours: Vec::new(),
-            history: Vec::new(),
-        })
-    }
 }
 
 /// Reads the status out of the event's attribute.

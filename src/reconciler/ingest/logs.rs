@@ -73,12 +73,6 @@ impl Logs {
                 }
                 Err(later) => return Err(later.to_string()),
             }
-            // Said once: a restart's event repeats the birth.
-            if let Some(slow) = certified.slow().filter(|_| certified.status.restarts.is_empty())
-                && let Err(later) = self.intake.take(vec![slow], scope).await
-            {
-                return Err(later.to_string());
-            }
         }
         let by = Instant::now() + WRITTEN_WITHIN;
         for birth in on_their_way {

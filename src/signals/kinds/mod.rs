@@ -15,7 +15,7 @@ use crate::evidence::{SignalEvidence, SignalKind, Source};
 use crate::kernel::Instant;
 
 pub use cpu::usable_cores;
-pub use slow_birth::BirthHistory;
+pub use slow_birth::{BirthHistory, Slow};
 
 /// One kind of signal.
 pub trait Kind: Debug + Sync {
@@ -102,6 +102,11 @@ impl SignalKind {
     /// The agent judges it by windows.
     pub fn is_windowed(self) -> bool {
         self.kind().section().is_some_and(Section::windowed)
+    }
+
+    /// The kinds that the agent says.
+    pub fn said() -> impl Iterator<Item = SignalKind> {
+        SignalKind::ALL.into_iter().filter(|kind| kind.is_said())
     }
 
     /// The kinds that the agent judges by windows.

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Kind;
 use crate::birth::input::length;
-use crate::evidence::{Severity, SignalEvidence};
-use crate::signals::rules::{CRITICAL, ENABLED, Key, Rule, Section, WARNING};
+use crate::evidence::{BirthNumbers, Severity, SignalEvidence};
+use crate::signals::rules::{CRITICAL, ENABLED, HOLD, Key, REPEAT, Rule, Section, WARNING};
 
 #[derive(Debug)]
 pub struct SlowBirth;
 
 /// Percent of the usual.
 const TIMES: (f64, f64) = (110.0, 100_000.0);
-const COMMON: [Key; 3] = [
+const COMMON: [Key; 5] = [
     ENABLED,
     Key::whole(WARNING.name, 300.0, TIMES, "warning <= critical. 110 to 100000."),
     Key::whole(CRITICAL.name, 1000.0, TIMES, ""),
+    Key::duration(HOLD.name, 180.0, "How long after the birth it is said. 0s to 1h."),
+    REPEAT,
 ];
 const MIN_HISTORY: Key = Key::whole(
     "min_history",
@@ -54,6 +56,18 @@ impl Kind for SlowBirth {
         let ms = |seconds: Option<f64>| length(seconds.unwrap_or_default() * 1e3);
         let (took, usual) = (ms(birth.phase_seconds), ms(birth.usual_seconds));
         format!("slow birth: {} took {took}, usually {usual}", birth.phase.as_deref().unwrap_or_default())
+    }
+}
+
+impl Slow {
+    /// What a whisper carries of it.
+    pub fn evidence(&self) -> SignalEvidence {
+        let birth = BirthNumbers {
+            phase: Some(self.phase.clone()),
+            phase_seconds: Some(self.took_ms / 1e3),
+            usual_seconds: Some(self.usual_ms / 1e3),
+        };
+        SignalEvidence { birth: Some(birth), ..SignalEvidence::default() }
     }
 }
 

@@ -3,6 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::evidence::SignalEvidence;
+use crate::signals::Event;
 use crate::signals::{FORGET_AFTER, Severity};
 
 /// Reads one workload every second until `end`; what it whispers, with the second.
@@ -470,4 +472,70 @@ fn no_more_than_so_many_are_watched_and_the_others_counted() {
         step(&mut engine, &reading(second * SECOND, samples, vec![]));
     }
     assert_eq!((engine.tracked(), engine.losses().untracked_samples), (10, 15));
+}
+
+/// What happened: said at once, again while it is held, and over `hold` after the last.
+#[test]
+fn what_happened_is_said_held_and_resolved() {
+    let mut engine = engine();
+    let who = workload(WorkloadKind::Pod, "/kubepods/pod1");
+    let event = |severity, second: u64| Event {
+        kind: SignalKind::SlowBirth,
+        severity,
+        who: who.clone(),
+        evidence: SignalEvidence::default(),
+        at: at(second * SECOND),
+    };
+    let mut all = Vec::new();
+    for second in 0..400u64 {
+        let mut out = Vec::new();
+        match second {
+            10 => engine.happened(event(Severity::Warning, second), &mut out),
+            100 => engine.happened(event(Severity::Critical, second), &mut out),
+            _ => {}
+        }
+        engine.step(&reading(second * SECOND, vec![], vec![]), &mut out);
+        all.extend(out.into_iter().map(|w| (second, w.transition, w.severity, w.since == at(10 * SECOND))));
+    }
+    let (warning, critical) = (Severity::Warning, Severity::Critical);
+    assert_eq!(
+        all,
+        [
+            (10, Transition::Started, warning, true),
+            (70, Transition::Repeated, warning, true),
+            (100, Transition::Changed, critical, true),
+            (160, Transition::Repeated, critical, true),
+            (220, Transition::Repeated, critical, true),
+            (280, Transition::Resolved, critical, true),
+        ]
+    );
+    assert_eq!(engine.active().count(), 0);
+}
+
+#[test]
+fn what_happens_to_too_many_is_bounded_and_each_is_resolved_once() {
+    let mut engine = engine();
+    let mut out = Vec::new();
+    for i in 0..3000u64 {
+        let who = workload(WorkloadKind::Pod, &format!("/kubepods/pod{i}"));
+        let evidence = SignalEvidence::default();
+        let event =
+            Event { kind: SignalKind::SlowBirth, severity: Severity::Warning, who, evidence, at: at(i) };
+        engine.happened(event, &mut out);
+    }
+    assert_eq!(engine.active().count(), 1024);
+    engine.step(&reading(600 * SECOND, vec![], vec![]), &mut out);
+    let of = |t: Transition| out.iter().filter(|w| w.transition == t).count();
+    assert_eq!((of(Transition::Started), of(Transition::Resolved)), (3000, 3000));
+}
+
+#[test]
+fn what_is_disabled_does_not_happen() {
+    let mut rules = Rules::default();
+    rules[SignalKind::SlowBirth].enabled = false;
+    let (mut engine, mut out) = (Engine::new(&rules), Vec::new());
+    let who = workload(WorkloadKind::Pod, "/kubepods/pod1");
+    let (severity, evidence) = (Severity::Warning, SignalEvidence::default());
+    engine.happened(Event { kind: SignalKind::SlowBirth, severity, who, evidence, at: at(0) }, &mut out);
+    assert!(out.is_empty() && engine.active().count() == 0);
 }

@@ -232,7 +232,7 @@ mod tests {
         all.extend((0..3 * NAMED).map(|i| container("batch", &format!("noisy-{i}"), "burner")));
         let mut ledger = Ledger::new(moment(0), false);
         ledger.observe(&reading(&all, 10));
-        for signal in SignalKind::windowed() {
+        for signal in SignalKind::said() {
             for severity in [Severity::Warning, Severity::Critical] {
                 let whisper = whisper(&all[0], signal, Transition::Started, 10);
                 ledger.whisper(&Whisper { severity, ..whisper });
@@ -240,7 +240,7 @@ mod tests {
         }
         let text = text(ledger);
         let web = series(&text, "namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"");
-        assert_eq!(web.len(), 52 + 2 * SignalKind::windowed().count(), "{web:#?}");
+        assert_eq!(web.len(), 52 + 2 * SignalKind::said().count(), "{web:#?}");
     }
 
     #[test]

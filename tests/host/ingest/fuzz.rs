@@ -154,7 +154,6 @@ fn certificate() -> Value {
 #[test]
 fn births() {
     let mut rng = rng();
-    let mut down = Downstream::new();
     let who = container("shop", "web-0", "0e9fa5a1-8c4b-4e0e-9d5c-5ad1a2f2b0c1", "main");
     let seed = birth(&who, &serde_json::from_value(certificate()).unwrap(), now());
     // Each is some kilobytes of JSON.
@@ -180,11 +179,9 @@ fn births() {
         for certified in out.births {
             taken += 1;
             may_be_stored(&certified);
-            certified.slow().into_iter().for_each(|slow| down.take(slow));
         }
     }
     done("births", cases, start, taken);
-    assert!(down.taken > cases / 20, "{} whispers of slow births", down.taken);
 }
 
 /// Values of `Authorization` that are no valid token of anybody: nobody reviews one here.

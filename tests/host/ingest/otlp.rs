@@ -3,7 +3,7 @@
 use kernel_gossip::api::{BirthOutcome, PodBirthCertificateStatus, Severity, SignalKind, SlowPhase, Source};
 use kernel_gossip::reconciler::ingest::Reason;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, RECORDS_MAX, decode};
-use kernel_gossip::signals::{HistoryPoint, Transition, Whisper};
+use kernel_gossip::signals::{HistoryPoint, Slow, Transition, Whisper};
 use kernel_gossip::sinks::event::AttrValue;
 use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -132,14 +132,29 @@ fn a_birth_arrives_whole() {
     let out = decoded(&logs);
     let [certified] = out.births.as_slice() else { panic!("{out:?}") };
     assert_eq!((certified.pod.as_str(), &certified.status), ("web-0", &own));
-    let slow = certified.slow().expect("a whisper too");
-    assert_eq!((slow.kind, slow.severity, slow.active), (SignalKind::SlowBirth, Severity::Warning, true));
-    assert_eq!(slow.numbers.birth.and_then(|b| b.phase.zip(b.phase_seconds)), Some(("image".into(), 5.0)));
 
     let record = &mut logs.scope_logs[0].log_records[0];
     set(&mut record.attributes, birth::CERTIFICATE, None);
     let out = decoded(&logs);
     assert_eq!(out.refused[0].field.as_deref(), Some(birth::CERTIFICATE));
+}
+
+/// A slow birth is a whisper like any other, of the pod as a whole.
+#[test]
+fn a_slow_birth_arrives_as_a_whisper() {
+    let slow = Slow { severity: Severity::Warning, phase: "image".into(), took_ms: 5000.0, usual_ms: 900.0 };
+    let mut said = whisper();
+    (said.signal, said.severity, said.evidence) = (SignalKind::SlowBirth, slow.severity, slow.evidence());
+    (said.neighbours, said.history) = (Vec::new(), Vec::new());
+    let out = decoded(&event(&said, "n1"));
+    let [r] = out.reports.as_slice() else { panic!("{out:?}") };
+    assert_eq!((r.kind, r.severity, r.active), (SignalKind::SlowBirth, Severity::Warning, true));
+    let birth = r.numbers.birth.clone().expect("numbers");
+    assert_eq!(
+        (birth.phase.as_deref(), birth.phase_seconds, birth.usual_seconds),
+        (Some("image"), Some(5.0), Some(0.9))
+    );
+    assert_eq!(r.numbers.cpu, None);
 }
 
 #[test]

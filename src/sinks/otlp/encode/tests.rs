@@ -141,7 +141,7 @@ fn a_container_has_32_series_and_two_for_each_signal() {
     all.extend((0..3 * NAMED).map(|i| testdata::container("batch", &format!("noisy-{i}"), "burner")));
     let mut ledger = Ledger::new(testdata::moment(0), true);
     ledger.observe(&testdata::reading(&all, 10));
-    for signal in SignalKind::windowed() {
+    for signal in SignalKind::said() {
         for severity in [Severity::Warning, Severity::Critical] {
             let whisper = testdata::whisper(&all[0], signal, Transition::Started, 10);
             ledger.whisper(&Whisper { severity, ..whisper });
@@ -151,7 +151,7 @@ fn a_container_has_32_series_and_two_for_each_signal() {
     let all: Vec<_> = requests.iter().flat_map(decode).collect();
     let series = |r: &ResourceMetrics| metrics(std::slice::from_ref(r)).map(data_points).sum::<usize>();
     let most = all.iter().map(series).max().expect("resources");
-    assert_eq!(most, 32 + 2 * SignalKind::windowed().count(), "of the victim, which has everything");
+    assert_eq!(most, 32 + 2 * SignalKind::said().count(), "of the victim, which has everything");
 }
 
 #[test]
