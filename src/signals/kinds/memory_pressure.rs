@@ -89,7 +89,9 @@ mod tests {
         let memory_pressure = Some(Pressure { some: ms * 1_000_000, full: None });
         let counters = Counters { memory_pressure, ..Counters::default() };
         let growth = Growth { seconds: 10.0, basis_seconds: 10.0, complete, counters, ..Growth::default() };
-        MemoryPressure.judge(&Rule::of(SignalKind::MemoryPressure.kind().section()), &growth).expect("measured")
+        MemoryPressure
+            .judge(&Rule::of(SignalKind::MemoryPressure.kind().section()), &growth)
+            .expect("measured")
     }
 
     #[test]
@@ -103,7 +105,10 @@ mod tests {
     #[test]
     fn where_nothing_counts_pressure_there_is_no_signal() {
         let growth = Growth { seconds: 10.0, basis_seconds: 10.0, complete: true, ..Growth::default() };
-        assert_eq!(MemoryPressure.judge(&Rule::of(SignalKind::MemoryPressure.kind().section()), &growth), None);
+        assert_eq!(
+            MemoryPressure.judge(&Rule::of(SignalKind::MemoryPressure.kind().section()), &growth),
+            None
+        );
     }
 
     #[test]
