@@ -288,8 +288,7 @@ static __always_inline void limit(struct how how, struct cpu_state *c, struct pa
 	s = slot_at(c->slot);
 	if (!s)
 		return;
-	/* Whether others run it was not kept track of until now. */
-	s->last_out = s->limited ? now : 0;
+	s->last_out = now;
 	s->limited = 1;
 	p->tracked = 1;
 }
