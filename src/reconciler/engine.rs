@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::desired::{Desired, Now, PodKey, Want};
 use super::report::{Said, Verdict};
 use super::resize::{Case, Update};
-use super::store::Change;
 use super::telemetry::Telemetry;
-use super::writer::{ObjectKey, Outcome, Work, WriteQueue};
+use super::write::store::Change;
+use super::write::writer::{ObjectKey, Outcome, Work, WriteQueue};
 
 /// How often time passes for the desired state.
 const TICK: Duration = Duration::from_secs(1);

@@ -1,31 +1,21 @@
 //! The cluster's half: what agents and others report becomes Kubernetes objects.
 //!
-//! [`ingest`] (checked, the pod looked up) -> [`engine`] (owns [`desired`], pure) -> [`queue`]
-//! (bounded, rate-limited) -> [`writer`] (server-side apply). One replica does this, see [`leader`];
-//! the rest hand their connections to it, see [`serve`].
+//! [`ingest`] (checked, the pod looked up) -> [`engine`] (owns [`desired`], pure) -> [`write::queue`]
+//! (bounded, rate-limited) -> [`write::writer`] (server-side apply). One replica does this, see [`lead::leader`];
+//! the rest hand their connections to it, see [`lead::serve`].
 
-pub mod births;
 pub mod desired;
 pub mod engine;
 pub mod faults;
-pub mod health;
 pub mod ingest;
-pub mod leader;
-pub mod memo;
-pub mod metrics;
-pub mod metrics_api;
-pub mod nodes;
+pub mod lead;
+pub mod lookup;
 pub mod options;
-pub mod pods;
-pub mod queue;
 pub mod refusal;
 pub mod report;
 pub mod resize;
-pub mod serve;
-pub mod store;
 pub mod telemetry;
-pub mod tls;
-pub mod writer;
+pub mod write;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -44,19 +34,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::{kubeconfig, listen};
-use births::Births;
 use desired::{Desired, Now};
 use engine::{Engine, Inputs};
 use ingest::{Gatekeeper, Intake, otlp, webhook};
-use leader::Role;
+use lead::leader::Role;
+use lead::serve::{Forward, Port};
+use lead::tls::Tls;
 pub use options::ReconcilerOptions;
-use queue::Queue;
 use report::Said;
 use resize::ResizeMetrics;
-use serve::{Forward, Port};
 use telemetry::Telemetry;
-use tls::Tls;
-use writer::{WRITERS, WriteQueue, Writer};
+use write::births::Births;
+use write::queue::Queue;
+use write::writer::{WRITERS, WriteQueue, Writer};
 
 /// Reports between the ingest and the engine.
 const SAID_MAX: usize = 4096;
@@ -87,7 +77,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
         if options.leader_election { Role::Follower { leader: None } } else { Role::Leader { term: 0 } };
     let (role, roles) = watch::channel(first);
     let (open, opens) = watch::channel(false);
-    let health = Arc::new(health::Health::new(roles.clone(), opens));
+    let health = Arc::new(lead::health::Health::new(roles.clone(), opens));
     if options.allow_anonymous_webhook {
         tracing::warn!("the webhook takes reports from anybody who reaches it");
     }
@@ -127,11 +117,11 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     for port in ports {
-        tasks.spawn(serve::serve(port, stop.clone()));
+        tasks.spawn(lead::serve::serve(port, stop.clone()));
     }
     if options.leader_election {
-        let client = limited(config, leader::REQUEST_MAX)?;
-        tasks.spawn(leader::run(client, options.clone(), role, stop.clone()));
+        let client = limited(config, lead::leader::REQUEST_MAX)?;
+        tasks.spawn(lead::leader::run(client, options.clone(), role, stop.clone()));
     }
     if let Some(tls) = tls {
         let stop = stop.clone();
@@ -215,7 +205,7 @@ impl Replica {
     async fn term(&self) {
         let mut desired = Desired::new(self.options.rules());
         let only = self.options.only_namespace.as_deref();
-        let there = store::list(&self.client, only, &self.telemetry).await;
+        let there = write::store::list(&self.client, only, &self.telemetry).await;
         let now = Now::read();
         there.iter().for_each(|kw| desired.restore(kw, now));
         tracing::info!(objects = there.len(), active = desired.active(), "what the API knows is taken over");
@@ -250,7 +240,7 @@ impl Replica {
             () = engine.run(Inputs { said, changes, outcomes, updates }) => {}
             () = writer.run() => {}
             () = remediation => {}
-            () = store::watch(&self.watching, only, changes_in) => {}
+            () = write::store::watch(&self.watching, only, changes_in) => {}
         }
     }
 }

@@ -8,9 +8,9 @@ use clap::Command;
 use clap::builder::BoolishValueParser;
 
 use super::desired::Rules;
-use super::queue::Rates;
+use super::lead::tls;
 use super::resize::{Mode, ResizeOptions};
-use super::tls;
+use super::write::queue::Rates;
 
 /// `kernel-gossip reconciler`
 #[derive(Clone, Debug, clap::Args)]

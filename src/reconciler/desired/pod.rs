@@ -13,7 +13,7 @@ use crate::advice::Recommendation;
 use crate::api::{
     KernelWhisper, MetricsSay, Remediation, Severity, SignalEvidence, SignalKind, Source, WhisperState,
 };
-use crate::reconciler::metrics;
+use crate::reconciler::lookup::metrics;
 use crate::reconciler::report::{Evidence, PodMetrics, Report, Said, Silence, Verdict};
 use crate::reconciler::resize::step;
 use crate::signals::kinds::recommend;

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::reconciler::faults::{Fault, FaultLog};
-use crate::reconciler::memo::Memo;
+use crate::reconciler::lookup::memo::Memo;
 use crate::reconciler::refusal::Denied;
 
 /// A token withdrawn is still taken for so long.

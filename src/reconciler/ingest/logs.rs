@@ -13,9 +13,9 @@ use super::auth::Scope;
 use super::certificate::Certified;
 use super::decode::{Decoded, decode};
 use crate::api::Source;
-use crate::reconciler::births::{Births, OnItsWay, WRITTEN_WITHIN};
 use crate::reconciler::refusal::{NotTaken, Reason};
 use crate::reconciler::telemetry::Telemetry;
+use crate::reconciler::write::births::{Births, OnItsWay, WRITTEN_WITHIN};
 
 /// Largest message, after decompression. Agents and collectors split below this.
 pub const MESSAGE_MAX: usize = 4 << 20;

@@ -22,9 +22,9 @@ pub use super::refusal::{Denied, NotTaken, Reason, Refusal};
 pub use auth::{Gatekeeper, Scope};
 
 use super::faults::{Fault, FaultLog};
-use super::metrics_api::MetricsApi;
-use super::nodes::Nodes;
-use super::pods::Pods;
+use super::lookup::metrics_api::MetricsApi;
+use super::lookup::nodes::Nodes;
+use super::lookup::pods::Pods;
 use super::report::{NodeFacts, PodFacts, Report, Said, Silence};
 use super::telemetry::Telemetry;
 use crate::api::Source;

@@ -20,10 +20,10 @@ use super::auth::{Gatekeeper, Scope};
 use super::logs::Logs;
 pub use super::logs::MESSAGE_MAX;
 use super::{Intake, otlp_http};
-use crate::reconciler::births::Births;
+use crate::reconciler::lead::serve::VerifiedPeer;
 use crate::reconciler::refusal::{Denied, Reason};
-use crate::reconciler::serve::VerifiedPeer;
 use crate::reconciler::telemetry::Telemetry;
+use crate::reconciler::write::births::Births;
 
 /// RBAC paths: to speak for any pod (a collector), or for those of the token's own node (an agent).
 pub const PATHS: [&str; 2] = ["/otlp/cluster", "/otlp/node"];

@@ -16,10 +16,10 @@ use jiff::Timestamp;
 
 use super::auth::{Gatekeeper, Scope};
 use super::{Intake, NotTaken, answer};
-use crate::reconciler::births::Births;
-use crate::reconciler::health::Health;
+use crate::reconciler::lead::health::Health;
 use crate::reconciler::refusal::Reason;
 use crate::reconciler::telemetry::Telemetry;
+use crate::reconciler::write::births::Births;
 
 pub mod event;
 

@@ -10,7 +10,7 @@ use super::{ANNOTATION, ANNOTATION_RESIZE, ResizeOptions, Situation};
 use crate::advice::{Kind, Recommendation};
 use crate::api::{ResourceStep, SignalKind, Source};
 use crate::quantity::{from_milli, milli, to_milli};
-use crate::reconciler::nodes::allocatable_cpu;
+use crate::reconciler::lookup::nodes::allocatable_cpu;
 use crate::reconciler::report::Evidence;
 
 /// The kubelet's own pods of a cluster have this priority or more (`SystemCriticalPriority`).

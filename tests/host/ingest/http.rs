@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use http::{Method, Request, StatusCode};
-use kernel_gossip::reconciler::births::Births;
-use kernel_gossip::reconciler::health::Health;
 use kernel_gossip::reconciler::ingest::otlp::MESSAGE_MAX;
 use kernel_gossip::reconciler::ingest::webhook::{self, BODY_MAX, Webhook};
 use kernel_gossip::reconciler::ingest::{Gatekeeper, Intake, otlp};
-use kernel_gossip::reconciler::leader::Role;
-use kernel_gossip::reconciler::serve::VerifiedPeer;
+use kernel_gossip::reconciler::lead::health::Health;
+use kernel_gossip::reconciler::lead::leader::Role;
+use kernel_gossip::reconciler::lead::serve::VerifiedPeer;
 use kernel_gossip::reconciler::telemetry::Telemetry;
+use kernel_gossip::reconciler::write::births::Births;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use prost::Message;
 use tokio::sync::{mpsc, watch};

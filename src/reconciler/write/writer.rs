@@ -1,5 +1,5 @@
 //! Writes what is wanted: server-side apply of the object, then of its status, by one field manager.
-//! Thin: what to write is settled in [`super::desired`], when in [`super::queue`].
+//! Thin: what to write is settled in [`crate::reconciler::desired`], when in [`super::queue`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::desired::{PodKey, Stored, Want};
-use super::faults::{Fault, FaultLog};
 use super::queue::{Again, Job, Queue};
-use super::telemetry::Telemetry;
 use crate::api::{FIELD_MANAGER, KernelWhisper, PodBirthCertificate};
+use crate::reconciler::desired::{PodKey, Stored, Want};
+use crate::reconciler::faults::{Fault, FaultLog};
+use crate::reconciler::telemetry::Telemetry;
 
 /// Writers at work: one waits for the API server while others go on.
 pub const WRITERS: usize = 8;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
-use super::faults::{Fault, FaultLog};
 use super::memo::Memo;
-use super::report::NodeFacts;
 use crate::quantity;
+use crate::reconciler::faults::{Fault, FaultLog};
+use crate::reconciler::report::NodeFacts;
 
 /// Both change only when its kubelet is reconfigured or upgraded.
 const KEEP: Duration = Duration::from_secs(3600);

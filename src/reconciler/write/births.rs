@@ -12,19 +12,19 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::desired::{PodKey, render};
-use super::faults::Fault;
-use super::ingest::certificate::Certified;
-use super::ingest::webhook::event::ReportedBirth;
-use super::memo::Memo;
-use super::refusal::{NotTaken, Reason, Refusal};
-use super::report::PodFacts;
 use super::writer::{ObjectKey, Work, WriteQueue};
 use crate::api::{
     AGENT_STARTED, BirthOutcome, ContainerRestart, PodBirthCertificate, PodBirthCertificateSpec,
     PodBirthCertificateStatus, Source, object_name,
 };
 use crate::birth::watch::trace_id;
+use crate::reconciler::desired::{PodKey, render};
+use crate::reconciler::faults::Fault;
+use crate::reconciler::ingest::certificate::Certified;
+use crate::reconciler::ingest::webhook::event::ReportedBirth;
+use crate::reconciler::lookup::memo::Memo;
+use crate::reconciler::refusal::{NotTaken, Reason, Refusal};
+use crate::reconciler::report::PodFacts;
 
 /// `<pod>-pbc`.
 const SUFFIX: &str = "pbc";
@@ -228,7 +228,7 @@ fn camel(reason: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::{BirthFailure, KernelStats};
-    use crate::reconciler::queue::{Queue, Rates};
+    use crate::reconciler::write::queue::{Queue, Rates};
 
     fn certified(outcome: Option<BirthOutcome>) -> Certified {
         let status = PodBirthCertificateStatus { outcome, ..PodBirthCertificateStatus::of(Source::Kernel) };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use super::faults::{Fault, FaultLog};
 use super::memo::Memo;
-use super::report::{Answer, PodMetrics, Silence};
+use crate::reconciler::faults::{Fault, FaultLog};
+use crate::reconciler::report::{Answer, PodMetrics, Silence};
 
 /// How long a report waits for the metrics: the object must be visible within two seconds.
 const PATIENCE: Duration = Duration::from_millis(400);

@@ -3,9 +3,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::report::{PodFacts, PodMetrics};
 use crate::api::{ContainerMetrics, MetricsSay};
 use crate::quantity;
+use crate::reconciler::report::{PodFacts, PodMetrics};
 use crate::signals::HistoryPoint;
 
 /// What the metrics say, in the object's terms; without the kernel's numbers, see [`beside`].

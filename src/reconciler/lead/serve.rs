@@ -26,8 +26,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::leader::{Address, Role};
-use super::telemetry::Telemetry;
 use super::tls::Tls;
+use crate::reconciler::telemetry::Telemetry;
 
 /// What a follower sends before the bytes it hands on. No TLS record, no HTTP request begins so.
 const FORWARDED: &[u8; 8] = b"KGFWD 1\n";

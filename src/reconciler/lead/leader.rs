@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Fault, FaultLog};
-use super::options::ReconcilerOptions;
+use crate::reconciler::faults::{Fault, FaultLog};
+use crate::reconciler::options::ReconcilerOptions;
 
 /// How long a leader that fell silent is waited for, and how often it renews. Seconds.
 const LEASE: (u64, u64) = (15, 2);

@@ -14,10 +14,10 @@ use kube::runtime::watcher::{self, DefaultBackoff};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
-use super::desired::PodKey;
-use super::faults::{Fault, FaultLog};
-use super::telemetry::Telemetry;
 use crate::api::KernelWhisper;
+use crate::reconciler::desired::PodKey;
+use crate::reconciler::faults::{Fault, FaultLog};
+use crate::reconciler::telemetry::Telemetry;
 
 /// Objects of one page: 500 of some 4 kB.
 const PAGE: u32 = 500;

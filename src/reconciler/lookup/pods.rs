@@ -10,8 +10,8 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::memo::Memo;
-use super::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 use crate::quantity;
+use crate::reconciler::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 
 /// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
 const KEEP: Duration = Duration::from_secs(50);
