@@ -119,8 +119,10 @@ fn of_group(lines: &mut Vec<Line>, name: &str, seen: &Seen, probe: &CpuCounters,
     if options(Hook::TpBtf).atomics {
         line("throttled, wall", probe.stall_wall, wall, stall(wall), stall(wall));
         let allowed = stall(full) + slack.run;
-        // Whether any CPU runs it is not known of the first stall, if that began as it woke.
-        line("throttled, full", probe.stall_full, full, allowed + terms.first_stall, allowed);
+        // Whether any CPU runs it is not known of the first stall: none is taken to, and nothing of it is told if it began as
+        // the task woke.
+        let allowed = allowed + terms.first_stall;
+        line("throttled, full", probe.stall_full, full, allowed, allowed);
     }
 }
 
