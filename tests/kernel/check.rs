@@ -10,8 +10,9 @@ use kernel_gossip::kernel::plan::{Plan, plan};
 use kernel_gossip::kernel::rehearsal::Rehearsal;
 use procfs::KernelVersion;
 
-/// So many files are enough for a trial of one program, not for a probe and its maps.
-const FILES: u32 = 24;
+/// One of these numbers of files is enough for a trial of one program, and not for a probe and its maps; which one depends on
+/// how many programs this kernel gets, and on what the test was started with.
+const FILES: [u32; 4] = [24, 28, 32, 36];
 
 fn check(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-gossip"));
@@ -92,17 +93,21 @@ fn the_programs_that_will_run_are_loaded() {
 /// What small programs of each kind are allowed, the real ones may still not get.
 #[test]
 fn a_program_that_does_not_load_is_named_with_its_errno() {
-    let mut command = Command::new("prlimit");
-    command.arg(format!("--nofile={FILES}:{FILES}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
-    command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
-    let out = command.output().expect("prlimit");
-    let (facts, _) = report(&out);
-    assert_eq!(facts.trials.tp_btf, Trial::Works, "the trial's few files are allowed: {facts:?}");
-    let programs = programs(&out);
-    let (error, what_to_do) = &programs["births"];
-    let error = error.as_deref().unwrap_or_else(|| panic!("loaded with {FILES} files: {programs:?}"));
-    assert!(error.contains("(os error 24)"), "EMFILE: {error}");
-    assert!(what_to_do.as_deref().is_some_and(|what| what.contains("more files")), "{what_to_do:?}");
+    let mut seen = Vec::new();
+    let named = FILES.into_iter().any(|files| {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
+        command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+        let out = command.output().expect("prlimit");
+        let (facts, _) = report(&out);
+        let (error, what_to_do) = &programs(&out)["births"];
+        seen.push((files, facts.trials.tp_btf.clone(), error.clone(), what_to_do.clone()));
+        // EMFILE. (With fewer the library that loads them says that it cannot even ask what the kernel knows.)
+        let too_many = error.as_deref().is_some_and(|error| error.contains("(os error 24)"));
+        let what_to_do = what_to_do.as_deref().unwrap_or_default();
+        facts.trials.tp_btf == Trial::Works && too_many && what_to_do.contains("more files")
+    });
+    assert!(named, "{seen:#?}");
 }
 
 #[test]
