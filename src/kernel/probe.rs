@@ -2,7 +2,10 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+
+use libbpf_rs::OpenObject;
 
 use super::facts::Facts;
 use super::rehearsal::Rehearsal;
@@ -11,6 +14,15 @@ use super::{CgroupKey, Loss, Lost, ProgramCost, Reading};
 
 /// A probe that could not be loaded: what the kernel refused, with its errno.
 pub type LoadError = Box<dyn Error + Send + Sync>;
+
+/// Room for one BPF object.
+pub struct ObjectStorage(pub MaybeUninit<OpenObject>);
+
+impl Default for ObjectStorage {
+    fn default() -> Self {
+        ObjectStorage(MaybeUninit::uninit())
+    }
+}
 
 /// One kind of probe, as the list of them (`kernel/probes/mod.rs`) needs it: a type without values in its module.
 pub trait Kind {

@@ -31,7 +31,7 @@ pub use plan::{Cgroups, CgroupsHook, Options};
 pub use roots::Roots;
 
 use crate::kernel::clock::Every;
-use crate::kernel::probe::Probe;
+use crate::kernel::probe::{ObjectStorage, Probe};
 use crate::kernel::{CgroupChange, CgroupKey, CgroupStat, Hierarchy, Hook, Lost, Reading, StatReading};
 use changes::Changes;
 use files::{CgroupFiles, Descriptors};
@@ -74,15 +74,10 @@ pub struct SamplerOptions {
 }
 
 /// Room for the BPF objects, which must outlive the sampler.
+#[derive(Default)]
 pub struct Storage {
-    iterator: MaybeUninit<OpenObject>,
-    changes: MaybeUninit<OpenObject>,
-}
-
-impl Default for Storage {
-    fn default() -> Self {
-        Storage { iterator: MaybeUninit::uninit(), changes: MaybeUninit::uninit() }
-    }
+    iterator: ObjectStorage,
+    changes: ObjectStorage,
 }
 
 /// A cgroup was made, in any tree: also in those that are not sampled.
@@ -135,9 +130,9 @@ impl<'obj> CgroupSampler<'obj> {
     pub fn new(storage: &'obj mut Storage, roots: Roots, options: SamplerOptions) -> Self {
         let soft =
             |what: &str, error: &dyn std::fmt::Display| warn!("{what} ({error}): reading files instead");
-        let iterator = load_iterator(&mut storage.iterator, &roots, options)
+        let iterator = load_iterator(&mut storage.iterator.0, &roots, options)
             .and_then(|loaded| loaded.inspect_err(|e| soft("cgroups cannot be sampled by BPF", e)).ok());
-        let changes = load_changes(&mut storage.changes, options)
+        let changes = load_changes(&mut storage.changes.0, options)
             .and_then(|loaded| loaded.inspect_err(|e| soft("new cgroups cannot be seen by BPF", e)).ok());
         CgroupSampler {
             roots,

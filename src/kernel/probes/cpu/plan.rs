@@ -3,12 +3,11 @@
 use std::fmt::{self, Display, Formatter};
 use std::mem::MaybeUninit;
 
-use libbpf_rs::OpenObject;
 use serde::{Deserialize, Serialize};
 
 use super::{CpuOptions, CpuProbe, REST, losses};
 use crate::kernel::facts::Facts;
-use crate::kernel::probe::{Kind, LoadError};
+use crate::kernel::probe::{Kind, LoadError, ObjectStorage};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
 use crate::kernel::{Hierarchy, Hook, Loss, refusal};
@@ -42,7 +41,7 @@ pub struct Cpu;
 impl Kind for Cpu {
     type Hook = CpuHook;
     type Options = CpuOptions;
-    type Storage = Storage;
+    type Storage = ObjectStorage;
     type Loaded<'obj> = CpuProbe<'obj>;
 
     const LOSSES: &'static [Loss] = losses::LOSSES;
@@ -63,22 +62,16 @@ impl Kind for Cpu {
         })
     }
 
-    fn load<'obj>(storage: &'obj mut Storage, options: CpuOptions) -> Result<CpuProbe<'obj>, LoadError> {
+    fn load<'obj>(
+        storage: &'obj mut ObjectStorage,
+        options: CpuOptions,
+    ) -> Result<CpuProbe<'obj>, LoadError> {
         Ok(CpuProbe::load(&mut storage.0, options)?)
     }
 
     fn rehearse(options: CpuOptions) -> Vec<Rehearsal> {
         let mut storage = MaybeUninit::uninit();
         vec![Rehearsal::of("cpu", CpuProbe::load(&mut storage, options).map(drop))]
-    }
-}
-
-/// Room for the BPF object.
-pub struct Storage(MaybeUninit<OpenObject>);
-
-impl Default for Storage {
-    fn default() -> Self {
-        Storage(MaybeUninit::uninit())
     }
 }
 

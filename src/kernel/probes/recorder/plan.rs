@@ -3,12 +3,11 @@
 use std::fmt::{self, Display, Formatter};
 use std::mem::MaybeUninit;
 
-use libbpf_rs::OpenObject;
 use serde::{Deserialize, Serialize};
 
 use super::{Recorder, RecorderError, RecorderOptions, losses};
 use crate::kernel::facts::Facts;
-use crate::kernel::probe::{Kind, LoadError};
+use crate::kernel::probe::{Kind, LoadError, ObjectStorage};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
 use crate::kernel::{Hook, Loss, refusal};
@@ -43,7 +42,7 @@ pub struct Births;
 impl Kind for Births {
     type Hook = BirthsHook;
     type Options = RecorderOptions;
-    type Storage = Storage;
+    type Storage = ObjectStorage;
     type Loaded<'obj> = Recorder<'obj>;
 
     const LOSSES: &'static [Loss] = losses::LOSSES;
@@ -60,7 +59,10 @@ impl Kind for Births {
         })
     }
 
-    fn load<'obj>(storage: &'obj mut Storage, options: RecorderOptions) -> Result<Recorder<'obj>, LoadError> {
+    fn load<'obj>(
+        storage: &'obj mut ObjectStorage,
+        options: RecorderOptions,
+    ) -> Result<Recorder<'obj>, LoadError> {
         Ok(Recorder::load(&mut storage.0, options)?)
     }
 
@@ -72,15 +74,6 @@ impl Kind for Births {
             Ok::<(), RecorderError>(())
         });
         vec![Rehearsal::of("births", recorded)]
-    }
-}
-
-/// Room for the BPF object.
-pub struct Storage(MaybeUninit<OpenObject>);
-
-impl Default for Storage {
-    fn default() -> Self {
-        Storage(MaybeUninit::uninit())
     }
 }
 
