@@ -1,6 +1,6 @@
 //! `cpu_throttle`: stopped by its own CPU limit.
 
-use super::{Kind, Seen, cpu, phrases, with_percent};
+use super::{Kind, Seen, cpu, percent, phrases, with_percent};
 use crate::advice::{self, Evidence, NodeFacts, Recommendation};
 use crate::evidence::SignalEvidence;
 use crate::signals::hysteresis::Judgement;
@@ -94,8 +94,4 @@ fn at_most(growth: &Growth) -> Option<f64> {
         _ => None,
     };
     Some(by_periods.map_or(by_time, |p| p.min(by_time)))
-}
-
-fn percent(ns: u64, seconds: f64) -> f64 {
-    ns as f64 / 1e9 / seconds * 100.0
 }

@@ -1,7 +1,7 @@
 //! `memory_pressure`: its tasks waited for memory, by the kernel's own count (PSI): for pages to be freed, or for pages to be
 //! read back that had just been dropped.
 
-use super::{Kind, Seen, with_percent};
+use super::{Kind, Seen, percent, with_percent};
 use crate::advice::{self, Evidence, NodeFacts, Recommendation};
 use crate::evidence::{MemoryNumbers, SignalEvidence};
 use crate::signals::hysteresis::Judgement;
@@ -35,12 +35,12 @@ impl Kind for MemoryPressure {
     fn judge(&self, rule: &Rule, growth: &Growth) -> Option<Judgement> {
         let waited = growth.counters.memory_pressure.filter(|_| !growth.of_others)?.some;
         let enough = waited >= rule.nanos(&MIN_PRESSURE);
-        Some(Judgement::of(rule, percent(waited, growth.basis_seconds), enough, growth.complete))
+        Some(Judgement::of(rule, at_most_all(waited, growth.basis_seconds), enough, growth.complete))
     }
 
     fn fill(&self, whisper: &mut Whisper, seen: &Seen<'_>) {
         let pressure = seen.growth.counters.memory_pressure;
-        let of_the_window = |ns: u64| percent(ns, seen.growth.seconds);
+        let of_the_window = |ns: u64| at_most_all(ns, seen.growth.seconds);
         whisper.evidence.memory = Some(MemoryNumbers {
             pressure_percent: pressure.map(|p| of_the_window(p.some)),
             pressure_full_percent: pressure.and_then(|p| p.full).map(of_the_window),
@@ -73,8 +73,8 @@ impl Kind for MemoryPressure {
 }
 
 /// The kernel adds up pressure every 2 s or when it is read: a window may have some of the time before it.
-fn percent(ns: u64, seconds: f64) -> f64 {
-    (ns as f64 / 1e9 / seconds * 100.0).min(100.0)
+fn at_most_all(ns: u64, seconds: f64) -> f64 {
+    percent(ns, seconds).min(100.0)
 }
 
 #[cfg(test)]

@@ -128,6 +128,11 @@ pub fn recommend(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     evidence.kind.kind().advise(evidence, node)
 }
 
+/// So many ns of so many seconds, percent.
+fn percent(ns: u64, seconds: f64) -> f64 {
+    ns as f64 / 1e9 / seconds * 100.0
+}
+
 /// `words 80 %`, or the words alone where the number is not known.
 fn with_percent(words: &str, percent: Option<f64>) -> String {
     match percent {
