@@ -39,6 +39,11 @@ CpuNumbers {
     wait_own_seconds: f64, "s", "kernel_gossip.cpu.wait.own";
     /// The rest of the wait.
     wait_unattributed_seconds: f64, "s", "kernel_gossip.cpu.wait.unattributed";
+    /// Of its time on a CPU, what the hypervisor took: the neighbours outside this machine (stolen time). Absent where nothing was
+    /// taken, as some kernels cannot tell.
+    taken_hypervisor_seconds: f64, "s", "kernel_gossip.cpu.taken.hypervisor";
+    /// Of its time on a CPU, what interrupts took. Absent where nothing was taken, as some kernels cannot tell.
+    taken_interrupts_seconds: f64, "s", "kernel_gossip.cpu.taken.interrupts";
     /// Time in which at least one of its threads waited for a CPU on which another workload ran, summed over CPUs; absent
     /// where the kernel cannot tell.
     contended_seconds: f64, "s", "kernel_gossip.cpu.contended.per_cpu_time";

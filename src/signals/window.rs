@@ -23,6 +23,8 @@ counters! {
         pub own: u64,
         pub waited: u64,
         pub unattributed: u64,
+        pub interrupted: u64,
+        pub stolen: u64,
         pub stalls: u64,
         pub stall_sum: u64,
         pub stall_wall: u64,

@@ -66,6 +66,8 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
                 wait_neighbour_seconds: Some(0.1),
                 wait_own_seconds: Some(0.0),
                 wait_unattributed_seconds: Some(0.0),
+                taken_hypervisor_seconds: Some(0.2),
+                taken_interrupts_seconds: Some(0.01),
                 contended_seconds: Some(0.05),
                 lost_cores: Some(0.005),
                 reported_usage_cores: None,

@@ -246,6 +246,11 @@ fn cpu_evidence(text: &mut String, c: &CpuNumbers, at_most: Option<f64>) {
     let _ = c.request_cores.map(|r| write!(text, ", request {r:.2}"));
     let _ = at_most.map(|d| write!(text, ", would have used at most {d:.2}"));
     let _ = c.reported_usage_cores.map(|r| write!(text, ", reported {r:.2}"));
+    for (by, seconds) in
+        [("the hypervisor", c.taken_hypervisor_seconds), ("interrupts", c.taken_interrupts_seconds)]
+    {
+        let _ = seconds.map(|s| write!(text, "; {by} took {s:.2} s of its time on a CPU"));
+    }
     if let Some(wait) = c.wait_seconds {
         let _ = write!(text, "; its threads waited {wait:.2} s together");
         let parts = [

@@ -46,6 +46,7 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
     let throttled = c.throttled_per_cpu();
     let enforced = sample.stat.quota.is_some() || c.periods.is_some_and(|n| n > 0);
 
+    let taken = |ns: Option<u64>| ns.filter(|ns| *ns > 0).map(seconds);
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     whisper.evidence.cpu = Some(CpuNumbers {
         throttled_percent: s.map(|s| percent(s.stall_wall)),
@@ -68,18 +69,25 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
         wait_neighbour_seconds: s.map(|s| seconds(s.neighbour)),
         wait_own_seconds: s.map(|s| seconds(s.own)),
         wait_unattributed_seconds: s.map(|s| seconds(s.unattributed)),
+        taken_hypervisor_seconds: taken(s.map(|s| s.stolen)),
+        taken_interrupts_seconds: taken(s.map(|s| s.interrupted)),
         contended_seconds: contended_seconds(growth),
         lost_cores: lost_cores(growth),
         reported_usage_cores: None,
     });
 }
 
-/// ": used 0.20 cores, would have used at most 1.00, limit 0.20"
+/// Less of the time on a CPU is not worth a word, seconds.
+const TAKEN: f64 = 0.1;
+
+/// ": used 0.20 cores, would have used at most 1.00, limit 0.20, the hypervisor took 0.8 s of its time on a CPU"
 pub fn cores(e: &CpuNumbers, at_most: Option<f64>) -> String {
+    let stolen = e.taken_hypervisor_seconds.filter(|s| *s >= TAKEN);
     let parts = [
         e.usage_cores.map(|c| format!("used {c:.2} cores")),
         at_most.map(|c| format!("would have used at most {c:.2}")),
         e.limit_cores.map(|c| format!("limit {c:.2}")),
+        stolen.map(|s| format!("the hypervisor took {} of its time on a CPU", length(s))),
     ];
     phrases(": ", parts)
 }

@@ -78,6 +78,7 @@ fn contended() -> Whisper {
             wait_neighbour_seconds: Some(6.2),
             wait_own_seconds: Some(0.0),
             wait_unattributed_seconds: Some(0.1),
+            taken_hypervisor_seconds: Some(0.8),
             contended_seconds: None,
             lost_cores: Some(0.62),
             ..Default::default()
@@ -104,7 +105,8 @@ fn text_says_who_and_what_in_one_line() {
          used 0.20 cores, would have used at most 1.00, limit 0.20; 99 stalls, 99 % of them within 125 ms; since \
          2026-11-21T07:00:32Z, 2m 10s\n\
          2026-11-21T07:02:42Z warning  started  cpu_contention shop/web-5d9c/app: kept off the CPU 62 % of the last \
-         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores, would have used at most 1.00\n"
+         10.0 s by default/noisy/burner (55 %), default/small/c (7 %): used 0.38 cores, would have used at most 1.00, \
+         the hypervisor took 800 ms of its time on a CPU\n"
     );
 }
 
@@ -115,6 +117,7 @@ fn a_crowd_is_kept_off_no_longer_than_there_is_time() {
     let numbers = crowd.evidence.cpu.get_or_insert_default();
     numbers.wait_neighbour_seconds = Some(62.1);
     (numbers.contended_seconds, numbers.lost_cores) = (Some(5.0), Some(0.5));
+    numbers.taken_hypervisor_seconds = None;
     let text = lines(Output::Text, false, &[crowd.clone()]);
     assert!(
         text.contains(": kept off the CPU 50 % of the last 10.0 s, 12.4 threads at a time, by default/"),

@@ -74,6 +74,10 @@ fn what_an_agent_says_arrives_whole() {
         (e.wait_neighbour_seconds, e.wait_own_seconds)
     );
     assert_eq!(c.wait_unattributed_seconds, e.wait_unattributed_seconds);
+    assert_eq!(
+        (c.taken_hypervisor_seconds, c.taken_interrupts_seconds),
+        (e.taken_hypervisor_seconds, e.taken_interrupts_seconds)
+    );
     assert_eq!(c.contended_seconds, e.contended_seconds);
     let [n] = r.neighbours.as_slice() else { panic!() };
     assert_eq!(

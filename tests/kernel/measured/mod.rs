@@ -3,4 +3,5 @@
 
 mod birth;
 mod cpu;
+mod possible;
 mod runc;
