@@ -11,7 +11,7 @@ use crate::attribution::bundle::Bundles;
 use crate::birth::certificate;
 use crate::birth::failure;
 use crate::birth::hints::{Hints, Role, Verb};
-use crate::birth::input::{self, Input, Knows, failed};
+use crate::birth::input::{self, Coverage, Input, failed};
 use crate::birth::log::Log;
 use crate::birth::run::known;
 use crate::birth::story::{Named, Phase, Story, Subject};
@@ -34,7 +34,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_secs(5);
 
 /// What the recorder does not tell here, and what it does.
-type Known = (Vec<MissingPart>, Knows);
+type Known = (Vec<MissingPart>, Coverage);
 
 /// Waits for the next container and shows its start; for `wait` at most until one is started.
 ///
@@ -159,7 +159,7 @@ fn certify(
     log: &mut Log,
     id: &str,
     (outcome, failure): Verdict,
-    (mut missing, knows): Known,
+    (mut missing, coverage): Known,
 ) -> Result<View> {
     let mut records: Vec<Record> = Vec::new();
     if let Some(recorder) = driver.recorder() {
@@ -189,7 +189,7 @@ fn certify(
         outcome,
         failure,
         missing,
-        knows: Knows { whole: lost == 0, ..knows },
+        coverage: Coverage { whole: lost == 0, ..coverage },
         settle: SETTLE,
     };
     let (status, _) = certificate::birth(&input);
