@@ -1,5 +1,5 @@
 //! What comes in: a [`Report`] (one signal of one container, said by an agent or by others), what the API server knows of
-//! its pod, [`PodFacts`], and what the Metrics API does, [`PodMetrics`]: together [`Said`]. Plain data that knows neither who
+//! its pod, [`PodFacts`], and what the Metrics API does, [`PodMetrics`]: together [`ResolvedReport`]. Plain data that knows neither who
 //! asks nor who listens; everything right of here reads these.
 
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl PodMetrics {
 
 /// A report whose pod exists, with what was found out about it on the way in.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct ResolvedReport {
     pub report: Report,
     pub pod: Arc<PodFacts>,
     pub metrics: Answer,

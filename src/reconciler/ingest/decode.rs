@@ -54,8 +54,8 @@ pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
             continue;
         }
         match said(record, &pod, now, &mut out.left_out) {
-            Ok(Some(Said::Whisper(report))) => out.reports.push(*report),
-            Ok(Some(Said::Birth(certified))) => out.births.push(*certified),
+            Ok(Some(Event::Whisper(report))) => out.reports.push(*report),
+            Ok(Some(Event::Birth(certified))) => out.births.push(*certified),
             Ok(None) => out.ignored += 1,
             Err(refusal) => out.refused.push(refusal),
         }
@@ -91,7 +91,7 @@ impl Pod {
 }
 
 /// What one record says.
-enum Said {
+enum Event {
     Whisper(Box<Report>),
     Birth(Box<Certified>),
 }
@@ -102,7 +102,7 @@ fn said(
     pod: &Result<Option<Pod>, Refusal>,
     now: Timestamp,
     left_out: &mut Vec<Refusal>,
-) -> Result<Option<Said>, Refusal> {
+) -> Result<Option<Event>, Refusal> {
     const OURS: [&str; 2] = [WHISPER_EVENT, BIRTH_EVENT];
     let named = Some(record.event_name.as_str()).filter(|name| !name.is_empty());
     if named.is_some_and(|name| !OURS.contains(&name)) {
@@ -122,8 +122,8 @@ fn said(
         now,
     )?;
     Ok(Some(match name {
-        BIRTH_EVENT => Said::Birth(Box::new(certified(&a, pod, at)?)),
-        _ => Said::Whisper(Box::new(whisper(&a, pod, (at, now), left_out)?)),
+        BIRTH_EVENT => Event::Birth(Box::new(certified(&a, pod, at)?)),
+        _ => Event::Whisper(Box::new(whisper(&a, pod, (at, now), left_out)?)),
     }))
 }
 

@@ -1,23 +1,23 @@
 //! Remediation: a throttled container's CPU limit raised in place, verified by the kernel's next
 //! windows, undone where it did not help. Told in `docs/remediation.md`.
 //!
-//! [`fn@run`] takes [`Case`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
+//! [`fn@run`] takes [`Candidate`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
 //! remediation stands, and what comes next) and [`plan`] (whether this pod may be resized, and to what).
 
+mod cluster_state;
 mod follow;
 mod metrics;
 pub mod plan;
 mod run;
-mod situation;
 pub mod step;
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use cluster_state::{ClusterState, VerticalAutoscaler};
 pub use metrics::ResizeMetrics;
 pub use run::run;
-pub use situation::{Situation, VerticalAutoscaler};
 
 use super::report::Evidence;
 use crate::advice::Recommendation;
@@ -84,7 +84,7 @@ impl Default for ResizeOptions {
 
 /// One fresh report of the kernel about one pod, for remediation to judge.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct Candidate {
     pub evidence: Evidence,
     pub recommendation: Recommendation,
     /// `status.remediation` as the object has it now.
