@@ -55,7 +55,7 @@ impl Coverage {
         Coverage { programs: false, writes: false, waits: false, bytes: false, whole: false };
 }
 
-/// The containers that are told of: where there is an API server, each is told by its name, or not yet (it may be the next
+/// The containers that are reported: where there is an API server, each is told by its name, or not yet (it may be the next
 /// try of one that failed, made a moment ago).
 pub fn told<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a Container> {
     let named = input.record.is_some();

@@ -76,7 +76,7 @@ impl Watcher {
         self.births.drops()
     }
 
-    /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not told of at once,
+    /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not reported at once,
     /// births begin by them.
     pub fn found(&mut self, changes: &[CgroupChange], at: Instant) {
         let first = std::mem::take(&mut self.first);

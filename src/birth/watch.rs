@@ -83,7 +83,7 @@ pub struct Births {
     options: Options,
     log: Log,
     births: HashMap<PodId, Birth>,
-    /// Pods that were there when the agent was started, and their cgroups, until the API server has told of them.
+    /// Pods that were there when the agent was started, and their cgroups, until the API server has reported them.
     before: HashMap<PodId, String>,
     /// By the runtime's id.
     names: HashMap<String, Named>,
@@ -366,7 +366,7 @@ impl Births {
                 out.extend(self.restarts(&mut birth, now, &mut *numbers));
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
-            // One that is being born is told of first.
+            // One that is being born is reported first.
             if matches!(birth.state, State::Running(_)) || !gone {
                 self.births.insert(pod, birth);
             }

@@ -193,7 +193,7 @@ impl Replica {
         IntakeHandles { reports: self.intake.close(), births: self.births.close() }
     }
 
-    /// Opens what was open before. A term that had not come so far opens by itself.
+    /// Opens what was open before. A term that had not come so far opens on its own.
     fn reopen(&self, handles: IntakeHandles) {
         let IntakeHandles { reports: Some(reports), births: Some(births) } = handles else { return };
         self.births.open(births);

@@ -84,7 +84,7 @@ fn a_birth_that_fails_at_first_becomes_complete() {
     assert_eq!(first[0].status.outcome, Some(BirthOutcome::Failed));
     assert!(!node.births.recording());
     assert!(node.after(BACKOFF).is_empty());
-    // The kubelet makes it anew before it says so: what the API server has is the end of the one before.
+    // The kubelet makes it again before it says so: what the API server has is the end of the one before.
     node.starts(&id(1), 1);
     assert!(node.births.recording());
     assert!(node.after(SOON).is_empty(), "what it failed of was told");

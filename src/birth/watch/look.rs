@@ -164,7 +164,7 @@ impl Births {
             let why = "there is no API server to ask: no scheduling, no Ready";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         } else if birth.record.is_none() {
-            let why = "the API server has not told of this pod";
+            let why = "the API server has not reported this pod";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
         missing.extend(records_lost(self.lost_of(pod, birth)));

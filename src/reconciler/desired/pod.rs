@@ -188,7 +188,7 @@ impl PodState {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
         };
         match (s.source, r.source) {
-            (Source::Kernel, Source::Reported) => return Verdict::KeptTruth,
+            (Source::Kernel, Source::Reported) => return Verdict::Superseded,
             (Source::Reported, Source::Kernel) if r.active => {
                 *s = fresh(1);
                 return Verdict::Changed;

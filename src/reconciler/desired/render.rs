@@ -53,7 +53,7 @@ fn add(shares: &mut Vec<NeighbourShare>, name: &str, withheld: bool, percent: f6
 }
 
 /// Takes the names of neighbours in other namespaces out of what an object told; whether there were any.
-/// An object has names alone: what is no pod's (`namespace/pod/container`) and no cgroup of one is the node's.
+/// An object has names alone: what is outside any pod (`namespace/pod/container`) and no cgroup of one is the node's.
 pub fn withhold(numbers: &mut SignalEvidence, namespace: &str) -> bool {
     let others = |n: &NeighbourShare| match n.name.split_once('/') {
         Some((of, _)) if !of.is_empty() => of != namespace,
@@ -181,6 +181,7 @@ fn truth(container: &str, kind: SignalKind, s: &SignalState) -> KernelTruth {
         window_seconds: s.numbers.window_seconds,
         throttled_percent: cpu.throttled_percent,
         throttled_full_percent: cpu.throttled_full_percent,
+        cpu_usage_cores: cpu.usage_cores,
         actual_cpu_cores: cpu.usage_cores,
         demand_cpu_cores: cpu.demand_cores,
         cpu_limit_cores: cpu.limit_cores,

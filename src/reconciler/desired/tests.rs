@@ -146,6 +146,7 @@ fn a_whisper_becomes_an_object_that_tells_it() {
     );
     let truth = s.kernel_truth.as_ref().unwrap();
     assert_eq!((truth.summary.as_str(), truth.throttled_percent), ("throttled 80 %", Some(80.0)));
+    assert_eq!((truth.cpu_usage_cores, truth.actual_cpu_cores), (Some(0.2), Some(0.2)));
     assert!(s.recommendation.as_ref().unwrap().contains("kubectl"), "{:?}", s.recommendation);
     assert!(s.metrics_say.is_none());
     let condition = |t: &str| s.conditions.iter().find(|c| c.type_ == t).unwrap();
@@ -336,8 +337,8 @@ fn others_never_override_the_kernel() {
     let kw = b.written().unwrap();
     assert_eq!((status(&kw).signals[0].source, status(&kw).signals[0].count), (Source::Kernel, 1));
     b.seconds = 120;
-    assert_eq!(b.say(reported(&b)), Verdict::KeptTruth);
-    assert_eq!(b.say(Report { active: false, ..reported(&b) }), Verdict::KeptTruth);
+    assert_eq!(b.say(reported(&b)), Verdict::Superseded);
+    assert_eq!(b.say(Report { active: false, ..reported(&b) }), Verdict::Superseded);
     // Of another kind others may speak; it is no case for a remediation.
     let memory = Report { kind: SignalKind::MemoryPressure, ..reported(&b) };
     let taken = b.d.say(&b.said(memory), b.now());

@@ -71,7 +71,7 @@ struct Pod {
 }
 
 impl Pod {
-    /// `Ok(None)`: no pod's at all.
+    /// `Ok(None)`: of no pod at all.
     fn of(a: &Attributes) -> Result<Option<Pod>, Refusal> {
         let Some(name) = a.text(resource::POD)?.filter(|s| !s.is_empty()) else {
             return Ok(None);
@@ -219,7 +219,7 @@ fn neighbours(a: &Attributes, left_out: &mut Vec<Refusal>) -> Result<Vec<NamedNe
     Ok(out)
 }
 
-/// Whose namespace it is decides who may be told of it: that is no decoration.
+/// Whose namespace it is decides who may read it: that is no decoration.
 fn neighbour(name: &str, namespace: &str, pod: &str, percent: f64) -> Result<NamedNeighbour, Refusal> {
     if name.is_empty() {
         return Err(check::bad(attr::NEIGHBOUR_NAMES, "must not be empty"));
@@ -235,7 +235,7 @@ fn neighbour(name: &str, namespace: &str, pod: &str, percent: f64) -> Result<Nam
     })
 }
 
-/// The history, oldest first. A counter that falls back (a container restarted) begins it anew.
+/// The history, oldest first. A counter that falls back (a container restarted) starts it over.
 fn history(a: &Attributes, now: Timestamp) -> Result<Vec<HistoryPoint>, Refusal> {
     let times = a.array(attr::HISTORY_TIME, int_of)?;
     let usage = a.array(attr::HISTORY_CPU_USAGE, int_of)?;

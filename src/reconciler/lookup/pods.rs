@@ -13,7 +13,7 @@ use super::ttl_cache::TtlCache;
 use crate::quantity;
 use crate::reconciler::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 
-/// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
+/// Limits change by in-place resize; an active whisper is said once a minute, so each is asked again.
 const KEEP: Duration = Duration::from_secs(50);
 /// Where nobody says which pod of this name is meant, it must be there now.
 const KEEP_UNSURE: Duration = Duration::from_secs(1);

@@ -24,11 +24,13 @@ use crate::advice::Recommendation;
 use crate::api::Remediation;
 
 /// On a pod or its namespace: who may be remediated. The pod's own word goes first.
-pub const ANNOTATION: &str = "kernel-gossip.io/remediate";
+pub const ANNOTATION: &str = "kernel.gossip.io/remediate";
+/// Its name in 0.1.0, read where [`ANNOTATION`] is not there; gone in 0.3.
+pub const ANNOTATION_BEFORE: &str = "kernel-gossip.io/remediate";
 /// The only value of [`ANNOTATION`] that permits anything.
 pub const ANNOTATION_RESIZE: &str = "resize";
 
-/// What the reconciler may do by itself.
+/// What the reconciler may do on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Recommendations only.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-use super::{ANNOTATION, ANNOTATION_RESIZE, ClusterState, ResizeOptions};
+use super::{ANNOTATION, ANNOTATION_BEFORE, ANNOTATION_RESIZE, ClusterState, ResizeOptions};
 use crate::advice::{Kind, Recommendation};
 use crate::api::{ResourceStep, SignalKind, Source};
 use crate::quantity::{from_milli, milli, to_milli};
@@ -66,8 +66,13 @@ fn refuse<T>(reason: &'static str, message: impl Into<String>) -> Result<T, No> 
 
 /// Whether the pod, or for lack of its own word its namespace, asks for remediation.
 pub fn annotated(pod: &Pod, namespace: &Namespace) -> bool {
-    let word = pod.annotations().get(ANNOTATION).or_else(|| namespace.annotations().get(ANNOTATION));
-    word.is_some_and(|word| word == ANNOTATION_RESIZE)
+    annotation(pod).or_else(|| annotation(namespace)).is_some_and(|word| word == ANNOTATION_RESIZE)
+}
+
+/// What the annotation says of a pod or namespace, if it has one.
+pub fn annotation(object: &impl ResourceExt) -> Option<&String> {
+    let all = object.annotations();
+    all.get(ANNOTATION).or_else(|| all.get(ANNOTATION_BEFORE))
 }
 
 /// The resize this pod is to get now.

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 
 use super::follow::{Progress, progress};
-use super::plan::{Cpu, No, Plan, annotated, plan};
+use super::plan::{Cpu, No, Plan, annotated, annotation, plan};
 use super::step::{self, Bar, Helped, Next};
-use super::{ANNOTATION, Candidate, ClusterState, Mode, ResizeMetrics, ResizeOptions, Update};
+use super::{Candidate, ClusterState, Mode, ResizeMetrics, ResizeOptions, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
 use crate::quantity::from_milli;
 use crate::reconciler::faults::{Fault, one_line};
@@ -321,8 +321,7 @@ impl Course<'_> {
                 Ok(_) => break,
                 Err(kube::Error::Api(status)) if status.code == 409 && attempt < CONFLICTS_MAX => {
                     let now = self.pods.get(&self.evidence.pod.name).await?;
-                    let word = |pod: &Pod| pod.annotations().get(ANNOTATION).cloned();
-                    if now.spec != pod.spec || word(&now) != word(pod) {
+                    if now.spec != pod.spec || annotation(&now) != annotation(pod) {
                         return Err(kube::Error::Api(status));
                     }
                     version = now.metadata.resource_version;

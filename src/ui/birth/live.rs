@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// From the runtime's start to the container's program; a slow disk is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Cgroups that are not told of at once are looked for so often.
+/// Cgroups that are not reported at once are looked for so often.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is kept while none is started.
@@ -50,7 +50,7 @@ pub async fn next(wait: Option<Duration>) -> Result<View> {
     if plan.births.hook().is_some_and(|hook| hook.entry == Entry::Bare) {
         let why = plan.births.shortfalls().first().map(|s| format!("{}: {}", s.why, s.what_to_do));
         bail!(
-            "containers are told apart by arguments, which are not readable here: {}",
+            "containers are distinguished by arguments, which are not readable here: {}",
             why.unwrap_or_default()
         );
     }

@@ -127,6 +127,9 @@ fn who_may_be_resized() {
     by_namespace.namespace = read(json!({"metadata": {"annotations": {ANNOTATION: ANNOTATION_RESIZE}}}));
     let mut against_namespace = with("/metadata/annotations", ANNOTATION, json!("off"));
     against_namespace.namespace = by_namespace.namespace.clone();
+    let by_former_name = with("/metadata", "annotations", json!({ANNOTATION_BEFORE: ANNOTATION_RESIZE}));
+    let against_former_name =
+        with("/metadata", "annotations", json!({ANNOTATION: "off", ANNOTATION_BEFORE: ANNOTATION_RESIZE}));
     let static_pod = |annotation: &str, value: &str| with("/metadata/annotations", annotation, json!(value));
     let resources = |r: Value| with("/spec/containers/0", "resources", r);
     let condition =
@@ -135,6 +138,8 @@ fn who_may_be_resized() {
         ("an ordinary pod", state(), Ok(400)),
         ("its namespace asks for it", by_namespace, Ok(400)),
         ("its namespace does, it does not", against_namespace, Err("silent: not annotated")),
+        ("annotated by the former name", by_former_name, Ok(400)),
+        ("the name of today goes first", against_former_name, Err("silent: not annotated")),
         ("nobody asks for it", with("/metadata", "annotations", json!({})), Err("silent: not annotated")),
         (
             "another pod of the name",
