@@ -105,7 +105,7 @@ k get kernelwhisper "$whisper" -o 'jsonpath={.status.insight}{"\n"}{.status.reco
 read -r periods before < <(throttled 10)
 say "Before: throttled in $before of the $periods periods of ten seconds (cpu.stat of the container)"
 started=$(k get pod "$pod" -o 'jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].containerID}')
-k annotate pod "$pod" kernel-gossip.io/remediate=resize >/dev/null
+k annotate pod "$pod" kernel.gossip.io/remediate=resize >/dev/null
 
 # by_command: the last line of the recommendation, if it is what it should be.
 by_command() {

@@ -135,10 +135,8 @@ async fn start(args: AgentArgs) -> Result<Started> {
     let sinks = Arc::new(sinks);
     let runtime_roots = runtime_roots(&config, &args);
     let mut driver = DriverOptions::of(&facts, &plan, config.agent.max_cgroups);
-    let births = config
-        .births
-        .enabled
-        .then(|| Watcher::new(config.births.options.clone(), &facts, &plan, &runtime_roots));
+    let births =
+        config.births.enabled.then(|| Watcher::new(config.births.options(), &facts, &plan, &runtime_roots));
     driver.births = driver.births.filter(|_| births.is_some());
     let sampler = Sampler {
         interval: config.agent.interval,
@@ -163,7 +161,7 @@ async fn write_out(terminal: Option<Terminal>, sinks: &Sinks, deadline: Instant)
     let left = move || deadline.saturating_duration_since(Instant::now());
     let closing = tokio::task::spawn_blocking(move || terminal.map(|terminal| terminal.close(left())));
     sinks.flush(left()).await;
-    // It ends at the deadline, and has told of what it could not show.
+    // It ends at the deadline, and has said what it could not show.
     let _ = closing.await;
 }
 

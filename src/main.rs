@@ -36,7 +36,11 @@ enum Command {
     /// otherwise.
     Who(who::WhoArgs),
     /// Print the agent's configuration file with all defaults
-    Config,
+    Config {
+        /// Print the JSON Schema of such files instead, for editors
+        #[arg(long)]
+        schema: bool,
+    },
     /// Turn reports from agents and webhooks into Kubernetes objects
     Reconciler(Box<reconciler::ReconcilerOptions>),
     /// Print the CustomResourceDefinitions, for `kubectl apply -f -`
@@ -62,7 +66,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Birth(args) => in_runtime(async { birth::run(&args, terminated()?).await })?,
         Command::Check(args) => return in_runtime(check::run(&args)),
         Command::Who(args) => in_runtime(who::run(&args))?,
-        Command::Config => std::io::stdout().write_all(config::default_yaml().as_bytes())?,
+        Command::Config { schema } => {
+            let text = if schema { config::schema() } else { config::default_yaml() };
+            std::io::stdout().write_all(text.as_bytes())?;
+        }
         Command::Reconciler(options) => in_runtime(async { reconciler::run(*options, terminated()?).await })?,
         Command::Crds => std::io::stdout().write_all(api::crds_yaml().as_bytes())?,
     }

@@ -41,7 +41,7 @@ pub fn keep() {
     ONCE.call_once(|| {
         let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(|| Line);
         subscriber.init();
-        // What was reached before is asked anew.
+        // What was reached before is asked again.
         tracing::callsite::rebuild_interest_cache();
     });
 }

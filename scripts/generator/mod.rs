@@ -32,6 +32,7 @@ pub fn files() -> Result<Vec<(&'static str, String)>> {
         ("docs/metrics.md", metrics_page::text()?),
         (settings, between_marks(settings, &format!("```yaml\n{defaults}```\n"))?),
         ("docs/default.yaml", defaults),
+        ("docs/config.schema.json", config::schema()),
     ];
     files.extend(grafana::files()?);
     Ok(files)

@@ -32,7 +32,7 @@ pub fn all(evidence: &Evidence, change: &Change, node: NodeFacts) -> Vec<Command
             "without a restart"
         };
         let needs = if node.resizes.is_none() { "; Kubernetes 1.33 or later" } else { "" };
-        Command { effect: format!("This pod alone, until it is made anew, {restarts}{needs}:"), line }
+        Command { effect: format!("This pod alone, until it is recreated, {restarts}{needs}:"), line }
     });
     in_place.into_iter().chain(for_owner).collect()
 }
@@ -206,7 +206,7 @@ fn in_place(evidence: &Evidence, change: &Change) -> Option<String> {
     ])
 }
 
-/// Namespace and pod of a neighbour's name, `namespace/pod[/container]`; `None` for what is no pod's name. An agent
+/// Namespace and pod of a neighbour's name, `namespace/pod[/container]`; `None` for a name that is no pod's. An agent
 /// says these names: no command has one that Kubernetes would not take.
 pub fn pod_of(name: &str) -> Option<(&str, &str)> {
     let mut parts = name.split('/');

@@ -463,7 +463,7 @@ fn the_command_that_touches_the_least_comes_first_and_says_whom() {
             .map(|c| (c.effect, c.line.contains("--subresource resize")))
             .collect::<Vec<_>>()
     };
-    let resize = |what: &str| (format!("This pod alone, until it is made anew, {what}:"), true);
+    let resize = |what: &str| (format!("This pod alone, until it is recreated, {what}:"), true);
     let roll = |owner: &str| (format!("Every pod of {owner}, each of them restarted:"), false);
     let alone = |pod: &mut PodFacts| pod.owner = None;
     let as_it_is = |_: &mut PodFacts| {};

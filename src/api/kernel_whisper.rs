@@ -129,6 +129,10 @@ pub struct KernelTruth {
     /// CPU used / window, cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
+    pub cpu_usage_cores: Option<f64>,
+    /// The same by its name in 0.1.0; gone in 0.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
     pub actual_cpu_cores: Option<f64>,
     /// At most so many cores it would have used without its limit: (CPU used + throttled time per CPU) / window, within
     /// what its threads waited and the node has. A CPU counts as refused until the end of a period, however little was

@@ -26,7 +26,7 @@ pub const VERSION: &str = "v1alpha1";
 /// The field manager of every server-side apply, and the component of every Event.
 pub const FIELD_MANAGER: &str = "kernel-gossip";
 /// Label on every object: the name of the pod it is about, cut to what a label value holds.
-pub const LABEL_POD: &str = "kernel-gossip.io/pod";
+pub const LABEL_POD: &str = "kernel.gossip.io/pod";
 
 /// Longest name of an object (a DNS subdomain).
 const NAME_MAX: usize = 253;

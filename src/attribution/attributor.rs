@@ -47,7 +47,7 @@ pub struct Attributor {
     asking: Vec<NodeId>,
     /// The [`PodIndex::generation`] that names were last taken from.
     generation: Option<u64>,
-    /// Blame of cgroups as last read, the kernel's two kinds of parts each by itself, and of workloads as it adds up.
+    /// Blame of cgroups as last read, the kernel's two kinds of parts each on its own, and of workloads as it adds up.
     pairs: HashMap<(KeyId, KeyId, bool), Pair>,
     blame: HashMap<(NodeId, NodeId), u64>,
     /// The counters of this reading, the slots of one cgroup added up.
@@ -86,7 +86,7 @@ impl Attributor {
     /// Pairs of victim and culprit.
     const PAIRS_MAX: usize = 65_536;
     /// The counters of a cgroup that died are in the reading that tells of it or the next; a workload of
-    /// which nothing more is read, or nothing but repetition, is told of for the last time.
+    /// which nothing more is read, or nothing but repetition, is reported for the last time.
     const READINGS_AFTER_DEATH: u32 = 3;
 
     pub fn new(options: AttributionOptions) -> Self {

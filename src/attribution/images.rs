@@ -29,7 +29,7 @@ pub enum Image {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfPod {
     pub uid: String,
-    /// By container; those that the kubelet has not told of are not there.
+    /// By container; those that the kubelet has not reported are not there.
     pub images: BTreeMap<String, Image>,
 }
 

@@ -60,7 +60,7 @@ pub struct PodPart<'a> {
     pub id: PodId,
     pub qos: Qos,
     /// The pod's own cgroup; `None` where the path names the pod and its container in one segment, as
-    /// containerd does when told of the wrong cgroup driver.
+    /// containerd does when given the wrong cgroup driver.
     pub cgroup: Option<&'a str>,
 }
 
@@ -208,7 +208,7 @@ fn container_without_pod(path: &str) -> Option<(Kind<'_>, &str)> {
 }
 
 /// Cloud Foundry's: `/garden/<handle>`, where the handle is `8-4-4-4-4` hex digits (or a UUID), below `good` or `bad`
-/// where they are told apart by what they use.
+/// where they are distinguished by what they use.
 fn in_garden(path: &str) -> Option<(Kind<'_>, &str)> {
     let mut at = path.find("/garden/")? + "/garden/".len();
     let mut end = segment_end(path, at);

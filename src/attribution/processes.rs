@@ -125,7 +125,7 @@ impl Attributor {
     /// The workload of a path as a reader in another cgroup namespace sees it: what lies outside the
     /// reader's own cgroup begins with `/..`, as often as it takes to reach a common ancestor, and that
     /// ancestor's name is not told. A container's id is enough; anything else must be the only one of
-    /// its name. What is in the reader's own cgroup has no name that could be told apart.
+    /// its name. What is in the reader's own cgroup has no name that could be distinguished.
     pub fn by_namespaced_path(&self, path: &str) -> Option<Arc<Workload>> {
         let mut rest = path;
         while let Some(above) = rest.strip_prefix("/..") {

@@ -14,9 +14,9 @@ use slab::Slab;
 use super::paths;
 use crate::kernel::{CgroupChange, CgroupKey, Hierarchy};
 
-/// A node's place in the [`Tree`]; used again after [`Tree::removed_nodes`] told of its end.
+/// A node's place in the [`Tree`]; used again after [`Tree::removed_nodes`] reported its end.
 pub type NodeId = usize;
-/// A cgroup id's place in the [`Tree`]; used again after [`Tree::removed_keys`] told of its end.
+/// A cgroup id's place in the [`Tree`]; used again after [`Tree::removed_keys`] reported its end.
 pub type KeyId = usize;
 
 /// A path and the cgroups it stands for.
@@ -192,11 +192,11 @@ impl Tree {
 
     fn present(&mut self, cgroup: CgroupKey, path: &str, now: u64) {
         let path = if path.is_empty() { "/" } else { path };
-        // Ids are never used again (kernfs counts them up). One that is told of with another path was renamed (cgroup
+        // Ids are never used again (kernfs counts them up). One that is reported with another path was renamed (cgroup
         // v1): it goes on under its new name, also where another that took its old one made it seem dead.
         let renamed = self.key(cgroup).filter(|&key| *self.nodes[self.keys[key].node].path != *path);
-        // A dead one that is told of once more was taken for dead by mistake. Whoever tells of it will tell of its end
-        // too; to refuse it would be to be blind to it for ever. It begins anew, as what was published of it has ended.
+        // A dead one that is reported once more was taken for dead by mistake. Whoever tells of it will tell of its end
+        // too; to refuse it would be to be blind to it for ever. It starts over, as what was published of it has ended.
         if renamed.is_none() && self.key(cgroup).is_some_and(|key| self.keys[key].alive) {
             return;
         }

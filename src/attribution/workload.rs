@@ -74,7 +74,7 @@ impl Workload {
         }
     }
 
-    /// The cgroup's path where the names alone need not tell it from others: of what is no pod's (there may be a
+    /// The cgroup's path where the names alone need not tell it from others: of what is outside any pod (there may be a
     /// `nginx.service` of the host and one of a container's systemd), and of what a pod has beside its containers
     /// (CRI-O's monitors, one for each of them).
     pub fn told_by_path(&self) -> Option<&str> {
@@ -82,7 +82,7 @@ impl Workload {
         (of_no_pod || self.kind == WorkloadKind::Cgroup).then_some(&self.cgroup)
     }
 
-    /// To whoever is told of neighbours the two are one: a container, and the one that took its place.
+    /// To whoever hears of neighbours the two are one: a container, and the one that took its place.
     pub fn is_called_like(&self, other: &Workload) -> bool {
         let named_by_pod = self.namespace.is_some() && self.pod.is_some() && self.told_by_path().is_none();
         self.cgroup == other.cgroup

@@ -118,11 +118,11 @@ pub fn birth(input: &Input<'_>) -> (PodBirthCertificateStatus, Vec<Process>) {
         status.missing.push(MissingPart { part: "phases".into(), why });
     }
     let mut stats = KernelStats::default();
-    if input.knows.programs {
-        if input.knows.whole {
-            stats = numbers::stats(input.story, input.knows);
+    if input.coverage.programs {
+        if input.coverage.whole {
+            stats = numbers::stats(input.story, input.coverage);
         }
-        (status.breakdown, status.beside) = numbers::breakdown(input.story, input.knows);
+        (status.breakdown, status.beside) = numbers::breakdown(input.story, input.coverage);
     }
     stats.total_duration_ms = Some(tidy(total));
     status.kernel_stats = Some(stats);
@@ -200,9 +200,9 @@ pub fn restart(input: &Input<'_>) -> Option<ContainerRestart> {
         exec_ms: container.exec_ns.map(at),
         listen_ms: container.listen.map(|(ns, ..)| at(ns)),
         syscalls: input
-            .knows
+            .coverage
             .whole
-            .then(|| numbers::stats(input.story, input.knows).total_syscalls)
+            .then(|| numbers::stats(input.story, input.coverage).total_syscalls)
             .flatten(),
         failure: input.failure.as_ref().map(|f| clipped(f.message.as_ref().unwrap_or(&f.reason), 512)),
     })

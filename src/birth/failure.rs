@@ -41,8 +41,10 @@ pub fn all(
     let mut found: Vec<Found> = containers
         .filter_map(|(c, r)| {
             let failure = match said(c, r)? {
-                Said::Waits(phase, reason, message) => failure(phase, Some(&c.name), reason, message.clone()),
-                Said::Ended(phase, over) => {
+                ContainerFailure::Waits(phase, reason, message) => {
+                    failure(phase, Some(&c.name), reason, message.clone())
+                }
+                ContainerFailure::Ended(phase, over) => {
                     let reason = over.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("Exited");
                     failure(phase, Some(&c.name), reason, Some(how(over, c, story)))
                 }
@@ -72,8 +74,8 @@ pub fn causes(pod: &PodRecord) -> Vec<Cause> {
 
 fn cause(c: &ContainerRecord, pod: &PodRecord) -> Option<Cause> {
     Some(match said(c, pod)? {
-        Said::Waits(phase, ..) => Cause::Waits(c.name.clone(), phase),
-        Said::Ended(_, over) => {
+        ContainerFailure::Waits(phase, ..) => Cause::Waits(c.name.clone(), phase),
+        ContainerFailure::Ended(_, over) => {
             let nth = if over.id.is_none() { c.restarts } else { 0 };
             Cause::Ended(c.name.clone(), over.id.clone(), nth)
         }
@@ -81,21 +83,21 @@ fn cause(c: &ContainerRecord, pod: &PodRecord) -> Option<Cause> {
 }
 
 /// The kubelet's word on a container that fails.
-enum Said<'a> {
+enum ContainerFailure<'a> {
     /// It waits, with this reason and message.
     Waits(Phase, &'a str, &'a Option<String>),
     Ended(Phase, &'a Terminated),
 }
 
 /// The kubelet has given the container up, or tries again and again.
-fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<Said<'a>> {
+fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<ContainerFailure<'a>> {
     if c.kind == ContainerKind::Ephemeral {
         return None;
     }
     if let Some((reason, message)) = &c.waiting
         && let Some(phase) = waiting(reason)
     {
-        return Some(Said::Waits(phase, reason, message));
+        return Some(ContainerFailure::Waits(phase, reason, message));
     }
     let over = c.terminated.as_ref().filter(|t| {
         let looping = c.waiting.as_ref().is_some_and(|(reason, _)| reason == "CrashLoopBackOff");
@@ -106,7 +108,7 @@ fn said<'a>(c: &'a ContainerRecord, pod: &PodRecord) -> Option<Said<'a>> {
         _ if c.kind == ContainerKind::Init => Phase::Init,
         _ => Phase::Listen,
     };
-    Some(Said::Ended(phase, over))
+    Some(ContainerFailure::Ended(phase, over))
 }
 
 /// The phase in which the kubelet waits for this reason; `None`: it just waits.

@@ -28,14 +28,14 @@ pub struct Input<'a> {
     pub outcome: BirthOutcome,
     pub failure: Option<BirthFailure>,
     pub missing: Vec<MissingPart>,
-    pub knows: Knows,
+    pub coverage: Coverage,
     /// How long a container that is Ready may take to listen.
     pub settle: Duration,
 }
 
 /// What the recorder tells here. What it does not has no number, never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Knows {
+pub struct Coverage {
     /// It runs at all: what it does not tell was not done.
     pub programs: bool,
     /// Writes to cgroup files, and changes to netfilter other than of whole tables.
@@ -48,13 +48,14 @@ pub struct Knows {
     pub whole: bool,
 }
 
-impl Knows {
-    pub const ALL: Knows = Knows { programs: true, writes: true, waits: true, bytes: true, whole: true };
-    pub const NOTHING: Knows =
-        Knows { programs: false, writes: false, waits: false, bytes: false, whole: false };
+impl Coverage {
+    pub const ALL: Coverage =
+        Coverage { programs: true, writes: true, waits: true, bytes: true, whole: true };
+    pub const NOTHING: Coverage =
+        Coverage { programs: false, writes: false, waits: false, bytes: false, whole: false };
 }
 
-/// The containers that are told of: where there is an API server, each is told by its name, or not yet (it may be the next
+/// The containers that are reported: where there is an API server, each is told by its name, or not yet (it may be the next
 /// try of one that failed, made a moment ago).
 pub fn told<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a Container> {
     let named = input.record.is_some();

@@ -106,7 +106,7 @@ impl Log {
     /// Records of each kind; a birth has some hundred.
     pub const MAX: usize = if cfg!(test) { 4_096 } else { 65_536 };
 
-    /// Segments that wait for their cgroup to be known: it is told of within a reading.
+    /// Segments that wait for their cgroup to be known: it is reported within a reading.
     const UNDECIDED: usize = 1024;
 
     /// `cpu_tree`: the kernel's number of the v1 hierarchy of the cpu controller, 0 with cgroup v2.

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 
 use syscalls::Sysno;
 
-use super::input::{Knows, int, ms};
+use super::input::{Coverage, int, ms};
 use super::log::Made;
 use super::story::{Phase, Story};
 use crate::api::{Actor, BirthCost, KernelStats};
@@ -19,7 +19,7 @@ const NAMED_OF_PART: usize = 12;
 const OTHERS: &str = "others";
 
 /// The numbers of the whole pod.
-pub fn stats(story: &Story, knows: Knows) -> KernelStats {
+pub fn stats(story: &Story, coverage: Coverage) -> KernelStats {
     let mut sum = Counters::default();
     let works = || story.works.iter().filter(|w| !w.phase.is_beside());
     works().filter_map(|w| w.counters.as_ref()).for_each(|counters| add(&mut sum, counters));
@@ -39,18 +39,18 @@ pub fn stats(story: &Story, knows: Knows) -> KernelStats {
         namespaces_created: namespaces.as_ref().map(|all| all.len() as i64),
         by_namespace: by_kind(namespaces.iter().flatten().map(|(kind, _)| *kind)),
         cgroups_created: Some(story.cgroups.iter().filter(|m| of_birth(&m.made.by)).count() as i64),
-        cgroup_writes: knows.writes.then_some(writes().count() as i64),
+        cgroup_writes: coverage.writes.then_some(writes().count() as i64),
         by_cgroup_file: top(files, NAMED_MAX),
         mounts: (!mounts.is_empty()).then(|| mounts.iter().map(|m| i64::from(*m)).sum()),
         pivot_roots: Some(int(pivot_roots(&sum))),
         processes: Some(tgids.len() as i64),
         programs: Some(works().filter(|w| w.begun == Begun::Exec).count() as i64),
         cpu_ms: Some(ms(sum.run_ns)),
-        wait_ms: knows.waits.then(|| ms(sum.wait_ns)),
-        read_bytes: knows.bytes.then(|| int(sum.read_bytes)),
-        written_bytes: knows.bytes.then(|| int(sum.written_bytes)),
+        wait_ms: coverage.waits.then(|| ms(sum.wait_ns)),
+        read_bytes: coverage.bytes.then(|| int(sum.read_bytes)),
+        written_bytes: coverage.bytes.then(|| int(sum.written_bytes)),
         page_faults: Some(int(sum.minor_faults + sum.major_faults)),
-        netfilter_changes: knows.writes.then(|| int(sum.netfilter_changes)),
+        netfilter_changes: coverage.writes.then(|| int(sum.netfilter_changes)),
         total_duration_ms: None,
     }
 }
@@ -157,7 +157,7 @@ fn parts(story: &Story) -> HashMap<SegmentId, Part> {
 }
 
 /// The same by actor and phase, the most system calls first: what the birth cost, and what was done beside it.
-pub fn breakdown(story: &Story, knows: Knows) -> (Vec<BirthCost>, Vec<BirthCost>) {
+pub fn breakdown(story: &Story, coverage: Coverage) -> (Vec<BirthCost>, Vec<BirthCost>) {
     let mut cells: HashMap<Part, Cell> = HashMap::default();
     let parts = parts(story);
     // A process that becomes another's counts once, as what it is at last.
@@ -192,7 +192,7 @@ pub fn breakdown(story: &Story, knows: Knows) -> (Vec<BirthCost>, Vec<BirthCost>
     }
     let (mut costs, mut beside) = (Vec::new(), Vec::new());
     for (part, cell) in cells {
-        if part.1.is_beside() { &mut beside } else { &mut costs }.push(cost(part, cell, knows));
+        if part.1.is_beside() { &mut beside } else { &mut costs }.push(cost(part, cell, coverage));
     }
     // There are six actors and fourteen phases: none is left out of the 64 that an object may have.
     for all in [&mut costs, &mut beside] {
@@ -222,7 +222,7 @@ fn creation(story: &Story, container: &str) -> Part {
     (Actor::Runtime, if sandbox { Phase::Sandbox } else { Phase::Create })
 }
 
-fn cost((actor, phase): Part, cell: Cell, knows: Knows) -> BirthCost {
+fn cost((actor, phase): Part, cell: Cell, coverage: Coverage) -> BirthCost {
     let Cell { tgids, sum, programs, known, cgroups, files, kinds, mounts } = cell;
     let made = |n: i64| Some(n).filter(|n| *n > 0);
     BirthCost {
@@ -240,10 +240,10 @@ fn cost((actor, phase): Part, cell: Cell, knows: Knows) -> BirthCost {
         mounts,
         pivot_roots: known.then(|| int(pivot_roots(&sum))),
         cpu_ms: known.then(|| ms(sum.run_ns)),
-        wait_ms: (known && knows.waits).then(|| ms(sum.wait_ns)),
-        read_bytes: (known && knows.bytes).then(|| int(sum.read_bytes)),
-        written_bytes: (known && knows.bytes).then(|| int(sum.written_bytes)),
+        wait_ms: (known && coverage.waits).then(|| ms(sum.wait_ns)),
+        read_bytes: (known && coverage.bytes).then(|| int(sum.read_bytes)),
+        written_bytes: (known && coverage.bytes).then(|| int(sum.written_bytes)),
         page_faults: known.then(|| int(sum.minor_faults + sum.major_faults)),
-        netfilter_changes: (known && knows.writes).then(|| int(sum.netfilter_changes)),
+        netfilter_changes: (known && coverage.writes).then(|| int(sum.netfilter_changes)),
     }
 }

@@ -68,7 +68,7 @@ type Key = (u32, u64);
 impl Places {
     /// Of more cgroups nothing is known, and nothing is believed of what runs there.
     const MAX: usize = 65_536;
-    /// What is told of a cgroup is read within this time of its end, ns.
+    /// What is said of a cgroup is read within this time of its end, ns.
     const KEPT_NS: u64 = 30_000_000_000;
     /// The kernel's id of every tree's root.
     const ROOT: u64 = 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::certificate::Certificate;
-use super::input::{Knows, clipped};
+use super::input::{Coverage, clipped};
 use super::story::Named;
 use super::watch::{Births, Drops, Options, Tally, missing};
 use crate::api::MissingPart;
@@ -45,8 +45,8 @@ impl Watcher {
     pub fn new(options: Options, facts: &Facts, plan: &Plan, runtime_roots: &[PathBuf]) -> Watcher {
         let cpu_tree = facts.cgroups.v1_cpu.as_ref().map_or(0, |tree| tree.hierarchy);
         let hook = plan.births.hook();
-        let (missing, knows) = known(facts, plan);
-        let births = Births::new(options, cpu_tree, missing, knows);
+        let (missing, coverage) = known(facts, plan);
+        let births = Births::new(options, cpu_tree, missing, coverage);
         Watcher {
             births,
             bundles: Bundles::new(runtime_roots),
@@ -61,7 +61,7 @@ impl Watcher {
 
     /// Starts by what the driver came to load: nothing is recorded without a recorder.
     pub fn drive(&mut self, driver: &mut Driver<'_>) {
-        if driver.recorder().is_none() && self.births.knows().programs {
+        if driver.recorder().is_none() && self.births.coverage().programs {
             self.births.without_recorder("the recorder could not be loaded; `kernel-gossip check` says why");
         }
     }
@@ -76,7 +76,7 @@ impl Watcher {
         self.births.drops()
     }
 
-    /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not told of at once,
+    /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not reported at once,
     /// births begin by them.
     pub fn found(&mut self, changes: &[CgroupChange], at: Instant) {
         let first = std::mem::take(&mut self.first);
@@ -221,18 +221,18 @@ impl Tally for Recorded<'_, '_> {
 }
 
 /// What the recorder that the plan allows tells, and what it does not.
-pub fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Knows) {
+pub fn known(facts: &Facts, plan: &Plan) -> (Vec<MissingPart>, Coverage) {
     let mut why = plan.births.shortfalls().iter().map(|s| s.why.as_str());
     let Some(hook) = plan.births.hook() else {
-        return (missing(&why.collect::<Vec<_>>().join("; ")), Knows::NOTHING);
+        return (missing(&why.collect::<Vec<_>>().join("; ")), Coverage::NOTHING);
     };
     let part = |why| MissingPart { part: "recorder".into(), why: clipped(why, 512) };
-    let knows = Knows {
+    let coverage = Coverage {
         programs: true,
         writes: hook.entry != Entry::Bare,
         waits: facts.btf.sched_info,
         bytes: facts.btf.io_accounting,
         whole: true,
     };
-    (why.by_ref().map(part).collect(), knows)
+    (why.by_ref().map(part).collect(), coverage)
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::certificate::Certificate;
-use super::input::{self, Knows};
+use super::input::{self, Coverage};
 use super::log::Log;
 use super::story::{Named, Story, Subject};
 use super::testdata::{cgroup, ended, exec, fork};
@@ -144,7 +144,7 @@ fn watched(all: Vec<Record>, pods: Vec<PodRecord>) -> Vec<Certificate> {
     let zero = zero(&all);
     let tree = cpu_tree(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(untold(), tree, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), tree, Vec::new(), Coverage::ALL);
     for record in all {
         let at = record.at_ns().max(zero);
         births.record(record, moment(zero, at));
@@ -427,7 +427,7 @@ fn a_command_that_ends_at_once_is_told_with_how_long_it_ran() {
 fn a_birth_that_takes_too_long_ends_unfinished() {
     let (all, pod) = sandbox_only();
     let zero = zero(&all);
-    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Coverage::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, zero)));
     let index = index(vec![pod]);
     let mut none = |_: &[SegmentId]| Vec::new();
@@ -455,7 +455,7 @@ fn restarted_seen(id: &str, program: Option<Option<End>>, began: u64) -> Vec<Cer
     let all = records(POD);
     let zero = zero(&all);
     let last = all.iter().map(Record::at_ns).max().expect("records");
-    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Knows::ALL);
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Coverage::ALL);
     all.into_iter().for_each(|r| births.record(r, moment(zero, last)));
     let mut none = |_: &[SegmentId]| Vec::new();
     let mut pod = slimmed(POD_OBJECT);
@@ -524,7 +524,7 @@ fn of_a_restart_noticed_late_nothing_is_said_that_was_not_seen() {
 #[test]
 fn without_the_recorder_the_certificate_says_what_is_missing() {
     let missing = vec![crate::api::MissingPart { part: "syscalls".into(), why: "BPF is denied".into() }];
-    let mut births = Births::new(untold(), CPU_TREE, missing, Knows::NOTHING);
+    let mut births = Births::new(untold(), CPU_TREE, missing, Coverage::NOTHING);
     let at = zero(&records(POD));
     let path = format!("/kubepods/besteffort/pod{UID}");
     births.record(cgroup(CPU_TREE, 5, &path, at), moment(at, at));

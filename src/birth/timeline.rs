@@ -49,7 +49,7 @@ pub fn steps(input: &Input<'_>, times: &Times<'_>) -> Vec<BirthStep> {
         }
         let awaited = input.outcome == BirthOutcome::Complete && container.exit.is_none();
         let runs = container.exec_ns.is_some() && !container.named.sandbox && !container.named.init;
-        if awaited && runs && container.listen.is_none() && input.knows.programs {
+        if awaited && runs && container.listen.is_none() && input.coverage.programs {
             let action = format!("{name} was not seen to listen");
             let why = format!("no TCP socket of its own program's within {}", length(settle));
             say(at(input.until_ns), Actor::Container, action, Some(why), None);

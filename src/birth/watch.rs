@@ -17,7 +17,7 @@ use held::Held;
 
 use super::certificate::{Certificate, tell_images};
 use super::hints::{Role, Verb};
-use super::input::{self, Knows};
+use super::input::{self, Coverage};
 use super::kin::{Owner, Within};
 use super::log::Log;
 use super::story::Named;
@@ -83,7 +83,7 @@ pub struct Births {
     options: Options,
     log: Log,
     births: HashMap<PodId, Birth>,
-    /// Pods that were there when the agent was started, and their cgroups, until the API server has told of them.
+    /// Pods that were there when the agent was started, and their cgroups, until the API server has reported them.
     before: HashMap<PodId, String>,
     /// By the runtime's id.
     names: HashMap<String, Named>,
@@ -91,7 +91,7 @@ pub struct Births {
     held: Held,
     /// Why the recorder does not run, or what it does not tell.
     missing: Vec<MissingPart>,
-    knows: Knows,
+    coverage: Coverage,
     /// Records the recorder lost so far.
     lost: u64,
     /// When the recorder last began.
@@ -129,7 +129,7 @@ impl Births {
     const LATE: Duration = Duration::from_millis(10);
 
     /// `cpu_tree`: see [`Log::new`]. `missing`: what the recorder cannot tell, and why.
-    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, knows: Knows) -> Births {
+    pub fn new(options: Options, cpu_tree: u32, missing: Vec<MissingPart>, coverage: Coverage) -> Births {
         Births {
             options,
             log: Log::new(cpu_tree),
@@ -139,7 +139,7 @@ impl Births {
             unnamed: Vec::new(),
             held: Held::default(),
             missing,
-            knows,
+            coverage,
             lost: 0,
             began_ns: 0,
             forgot_ns: 0,
@@ -152,7 +152,7 @@ impl Births {
 
     /// There is no recorder after all.
     pub fn without_recorder(&mut self, why: &str) {
-        self.knows = Knows::NOTHING;
+        self.coverage = Coverage::NOTHING;
         self.missing = missing(why);
     }
 
@@ -188,8 +188,8 @@ impl Births {
     }
 
     /// What the recorder tells here.
-    pub fn knows(&self) -> Knows {
-        self.knows
+    pub fn coverage(&self) -> Coverage {
+        self.coverage
     }
 
     /// How often births were looked at: each goes through all that was recorded of one.
@@ -366,7 +366,7 @@ impl Births {
                 out.extend(self.restarts(&mut birth, now, &mut *numbers));
             }
             let gone = birth.record.as_ref().is_some_and(|r| r.life.deleting);
-            // One that is being born is told of first.
+            // One that is being born is reported first.
             if matches!(birth.state, State::Running(_)) || !gone {
                 self.births.insert(pod, birth);
             }

@@ -1,20 +1,21 @@
 //! The one configuration file: see `docs/configuration.md`.
 
-mod check;
 mod file;
-mod print;
+mod page;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::io::Read;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use crate::kernel::cpu::DEFAULT_CGROUPS;
+pub use file::{Agent, Births, Kubernetes, Sinks};
+use file::{AgentText, BirthsText, SinksText};
+use signals::Interval;
+
+use crate::birth;
 use crate::signals::Rules;
-use crate::sinks::terminal::Output;
 
 /// More than this is no configuration file, bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -26,67 +27,6 @@ pub struct Config {
     pub rules: Rules,
     pub sinks: Sinks,
     pub births: Births,
-}
-
-/// Whether and how births are certified.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Births {
-    pub enabled: bool,
-    pub options: crate::birth::Options,
-}
-
-impl Default for Births {
-    fn default() -> Self {
-        Births { enabled: true, options: crate::birth::Options::default() }
-    }
-}
-
-/// How the node agent reads.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Agent {
-    /// Between two readings of the kernel.
-    pub interval: Duration,
-    /// Cgroups watched at once ([`Rules::max_workloads`] is the same number).
-    pub max_cgroups: u32,
-    /// The node's name; `None`: from `NODE_NAME`, else the host name.
-    pub node: Option<String>,
-    pub kubernetes: Kubernetes,
-    /// How long a whisper about a pod waits for the pod's name.
-    pub name_wait: Duration,
-    /// State directories of container runtimes, beside the usual ones; absolute.
-    pub runtime_roots: Vec<PathBuf>,
-}
-
-impl Default for Agent {
-    fn default() -> Self {
-        Agent {
-            interval: Duration::from_secs(1),
-            max_cgroups: DEFAULT_CGROUPS,
-            node: None,
-            kubernetes: Kubernetes::Auto,
-            name_wait: Duration::from_secs(5),
-            runtime_roots: Vec::new(),
-        }
-    }
-}
-
-/// Whether the API server is asked for names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kubernetes {
-    /// Where one can be found (in a pod, or through a kubeconfig).
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-/// What of the sinks is set in the file; OTLP is configured by `OTEL_EXPORTER_OTLP_*` and flags.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sinks {
-    /// `None`: text, or none when an OTLP endpoint is set.
-    pub terminal: Option<Output>,
-    /// Where `/metrics` is served; `None`: nowhere.
-    pub prometheus: Option<SocketAddr>,
 }
 
 /// Why a file was refused: one line, `file:line: what is wrong and what is right`.
@@ -102,7 +42,13 @@ pub struct ConfigError {
 /// The defaults as a file, with the help of every key: parses to [`Config::default`]. `kernel-gossip config` prints it,
 /// docs/default.yaml holds it.
 pub fn default_yaml() -> String {
-    print::yaml(&Config::default())
+    page::yaml(&Config::default())
+}
+
+/// The schema of a file, for editors: what is not as it says, [`Config::parse`] refuses or nobody writes.
+/// `kernel-gossip config --schema` prints it, docs/config.schema.json holds it.
+pub fn schema() -> String {
+    page::schema()
 }
 
 impl Config {
@@ -133,17 +79,32 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
-        file::read(text).and_then(check::config).map_err(|e| ConfigError {
-            file: file.into(),
-            line: e.line,
-            message: e.message,
-        })
+        let read = file::read(text).and_then(|written| Config::of(&written));
+        read.map_err(|e| ConfigError { file: file.into(), line: e.line, message: e.message })
+    }
+
+    fn of(file: &file::File) -> Result<Config, Wrong> {
+        let text = file.agent.as_ref();
+        let agent = text.map_or_else(|| Ok(Agent::default()), AgentText::read)?;
+        let line = values::line(text.and_then(|text| text.interval.as_ref()));
+        let interval = Interval { value: agent.interval, line };
+        let rules = signals::rules(file.signals.as_ref(), &interval, agent.max_cgroups as usize)?;
+        let sinks = file.sinks.as_ref().map_or_else(|| Ok(Sinks::default()), SinksText::read)?;
+        let births = file.births.as_ref().map_or_else(|| Ok(Births::default()), BirthsText::read)?;
+        Ok(Config { agent, rules, sinks, births })
+    }
+}
+
+impl Births {
+    /// How births are watched.
+    pub fn options(&self) -> birth::Options {
+        birth::Options { settle: self.settle, wait: self.wait, ..birth::Options::default() }
     }
 }
 
 /// What is wrong, before it is known in which file.
 #[derive(Debug)]
-struct Wrong {
+pub struct Wrong {
     line: Option<u64>,
     message: String,
 }

@@ -1,15 +1,16 @@
 //! The section `signals`: what may stand in it the kinds of signal say, each its own keys ([`Section`]).
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::Wrong;
-use super::check::{Interval, choice, duration, from, line, number, percent, show};
-use super::file::{Text, unknown_key};
-use super::print::{self, Page, Print};
+use super::file::unknown_key;
+use super::page::Entry;
+use super::values::{self, Switch, Text, Values, duration, line, number, percent, show};
 use crate::evidence::SignalKind;
 use crate::signals::Rules;
 use crate::signals::rules::{CLEAR, CRITICAL, Key, Rule, Section, Unit, WARNING, WINDOW, seconds};
@@ -64,13 +65,21 @@ impl<T> Entries<T> {
     }
 }
 
+/// The agent's interval, which every window is measured by, and where it stands.
+pub struct Interval {
+    pub value: Duration,
+    pub line: Option<u64>,
+}
+
 /// The sections, in the order in which the kinds are listed.
 fn sections() -> impl Iterator<Item = (SignalKind, &'static Section)> {
     SignalKind::ALL.into_iter().filter_map(|kind| Some((kind, kind.kind().section()?)))
 }
 
 /// Checks every section: the keys in their ranges, and each rule consistent.
-pub fn rules(file: &Signals, interval: &Interval, max_workloads: usize) -> Result<Rules, Wrong> {
+pub fn rules(file: Option<&Signals>, interval: &Interval, max_workloads: usize) -> Result<Rules, Wrong> {
+    let none = Signals::default();
+    let file = file.unwrap_or(&none);
     file.known(&sections().map(|(kind, _)| kind.as_str()).collect::<Vec<_>>())?;
     let mut rules = Rules { max_workloads, ..Rules::default() };
     for (kind, section) in sections() {
@@ -91,13 +100,13 @@ pub fn rules(file: &Signals, interval: &Interval, max_workloads: usize) -> Resul
 fn value(key: &Key, text: &Text) -> Result<f64, Wrong> {
     let (name, (least, most)) = (key.name, key.range);
     match key.unit {
-        Unit::Switch => choice(name, Some(text), false, &[("true", true), ("false", false)])
-            .map(|on| f64::from(u8::from(on))),
+        Unit::Switch => Switch::read(name, text).map(|on| f64::from(u8::from(on))),
         Unit::Percent => percent(name, text),
         // Nothing that a key may be is beyond what a double counts exactly.
-        Unit::Whole => number(name, Some(text), 0, least as u64..=most as u64).map(|n| n as f64),
-        Unit::Duration => duration(name, Some(text), seconds(0.0), seconds(least)..=seconds(most))
-            .map(|length| length.as_secs_f64()),
+        Unit::Whole => number(name, text, least as u64..=most as u64).map(|n| n as f64),
+        Unit::Duration => {
+            duration(name, text, seconds(least)..=seconds(most)).map(|length| length.as_secs_f64())
+        }
     }
 }
 
@@ -131,29 +140,31 @@ fn consistent(
     Ok(())
 }
 
-impl Print for Rules {
-    const IS_SECTION: bool = true;
-
-    fn print(&self, page: &mut Page) {
-        for (kind, section) in sections() {
-            page.key(kind.as_str(), section.help.lines(), Some(&(&self[kind], section)));
-        }
-    }
+/// A value for a message, and whether it stands in the file.
+fn from(text: Option<&Text>, value: impl Display) -> String {
+    if text.is_some() { value.to_string() } else { format!("default {value}") }
 }
 
-impl Print for (&Rule, &'static Section) {
-    const IS_SECTION: bool = true;
+/// The sections as they stand, for [`super::page`].
+pub fn entries(rules: &Rules) -> Vec<Entry> {
+    let of_a_kind = |(kind, section): (SignalKind, &'static Section)| {
+        let keys = section.keys().map(|key| entry(key, rules[kind].get(key))).collect();
+        Entry::section(kind.as_str(), &lines(section.help), keys)
+    };
+    sections().map(of_a_kind).collect()
+}
 
-    fn print(&self, page: &mut Page) {
-        let (rule, section) = self;
-        for key in section.keys() {
-            let value = rule.get(key);
-            let text = match key.unit {
-                Unit::Switch => print::text(value != 0.0),
-                Unit::Duration => print::duration(seconds(value)),
-                Unit::Percent | Unit::Whole => print::text(value),
-            };
-            page.key(key.name, key.help.lines(), text.as_ref());
-        }
-    }
+fn entry(key: &Key, value: f64) -> Entry {
+    let (least, most) = key.range;
+    let (written, schema) = match key.unit {
+        Unit::Switch => (Switch::write(&(value != 0.0)), Switch::schema()),
+        Unit::Duration => (Some(show(seconds(value))), values::duration_schema()),
+        Unit::Percent => (Some(value.to_string()), values::percent_schema()),
+        Unit::Whole => (Some(value.to_string()), values::number_schema(least as u64, most as u64)),
+    };
+    Entry::value(key.name, &lines(key.help), written, schema)
+}
+
+fn lines(help: &'static str) -> Vec<&'static str> {
+    help.lines().collect()
 }

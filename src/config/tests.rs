@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Config, Kubernetes, default_yaml, print};
+use super::{Config, Kubernetes, default_yaml, page};
 use crate::evidence::SignalKind;
 use crate::sinks::prometheus;
 use crate::sinks::terminal::Output;
@@ -46,7 +46,7 @@ fn what_is_printed_is_read_again() {
                  sinks:\n  terminal: json\n  prometheus: '[::1]:9464'\n\
                  births:\n  enabled: false\n  settle: 14s\n  wait: 15s\n";
     let config = accepted(every);
-    assert_eq!(accepted(&print::yaml(&config)), config);
+    assert_eq!(accepted(&page::yaml(&config)), config);
 }
 
 /// The range that a key's help names is the one that is checked.

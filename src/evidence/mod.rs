@@ -130,7 +130,7 @@ impl SignalEvidence {
     }
 }
 
-/// How long a workload was kept off the CPU, as a person is told of it.
+/// How long a workload was kept off the CPU, as a person reads it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Contended {
     /// Time in which at least one thread waited, percent of the window, 0..=100.

@@ -2,11 +2,11 @@
 
 use super::Log2Histogram;
 
-/// One number that only grows, or several: until what is counted begins anew at zero.
+/// One number that only grows, or several: until what is counted starts over at zero.
 pub trait Counter: Copy {
     /// Adds what another counted.
     fn add(&mut self, other: &Self);
-    /// The growth since an earlier state; `None`: something shrank, it began anew meanwhile.
+    /// The growth since an earlier state; `None`: something shrank, it started over meanwhile.
     fn since(&self, earlier: &Self) -> Option<Self>;
     /// The same, where what shrank counts as nothing.
     fn growth(&self, earlier: &Self) -> Self;

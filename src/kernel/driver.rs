@@ -58,7 +58,7 @@ macro_rules! driver {
         }
 
         impl<'obj> Loaded<'obj> {
-            /// One that does not load is told in the log, and the rest runs.
+            /// One that does not load is logged, and the rest runs.
             fn load(storage: &'obj mut Storage, options: DriverOptions) -> Self {
                 Loaded { $($field: options.$field.and_then(|o| load::<$probe>(&mut storage.$field, o)),)+ }
             }
@@ -83,7 +83,7 @@ fn load<K: Kind>(storage: &mut K::Storage, options: K::Options) -> Option<K::Loa
 /// The loaded probes and the reading they fill.
 pub struct Driver<'obj> {
     probes: Loaded<'obj>,
-    /// Cgroups are told of when they are made, recorder or not.
+    /// Cgroups are reported when they are made, recorder or not.
     told: bool,
     made: Vec<Made>,
     reading: Reading,
@@ -94,7 +94,7 @@ pub struct Driver<'obj> {
 }
 
 impl<'obj> Driver<'obj> {
-    /// Loads and attaches. A probe that does not load is told in the log, and the rest runs.
+    /// Loads and attaches. A probe that does not load is logged, and the rest runs.
     pub fn start(storage: &'obj mut Storage, options: DriverOptions) -> Self {
         let told = options.births.is_some();
         let mut probes = Loaded::load(storage, options);
@@ -158,7 +158,7 @@ impl<'obj> Driver<'obj> {
         BirthLosses { cgroups, ..recorder }
     }
 
-    /// Reads everything. The reading is the driver's own and filled anew by the next call.
+    /// Reads everything. The reading is the driver's own and filled again by the next call.
     pub fn read(&mut self) -> &Reading {
         let (r, probes) = (&mut self.reading, &mut self.probes);
         r.at = clock::instant();

@@ -43,7 +43,7 @@ impl Hook {
         }
     }
 
-    /// How new cgroups are told of at once.
+    /// How new cgroups are reported at once.
     ///
     /// # Errors
     /// Why they are not.

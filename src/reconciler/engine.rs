@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::desired::{Desired, Now, PodKey, Want};
-use super::report::{Said, Verdict};
-use super::resize::{Case, Update};
+use super::report::{ResolvedReport, Verdict};
+use super::resize::{Candidate, Update};
 use super::telemetry::Telemetry;
 use super::write::store::Change;
 use super::write::writer::{ObjectKey, Outcome, Work, WriteQueue};
@@ -20,7 +20,7 @@ const ASLEEP: Duration = Duration::from_secs(5);
 
 /// What the engine listens to.
 pub struct Inputs {
-    pub said: mpsc::Receiver<Said>,
+    pub said: mpsc::Receiver<ResolvedReport>,
     pub changes: mpsc::Receiver<Change>,
     pub outcomes: mpsc::Receiver<Outcome>,
     pub updates: mpsc::Receiver<Update>,
@@ -31,7 +31,7 @@ pub struct Engine {
     pub desired: Desired,
     pub queue: Arc<WriteQueue>,
     /// `None`: no remediation runs.
-    pub cases: Option<mpsc::Sender<Case>>,
+    pub candidates: Option<mpsc::Sender<Candidate>>,
     pub telemetry: Arc<Telemetry>,
     /// That there is no room for more pods was told.
     pub full_told: bool,
@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    fn said(&mut self, said: &Said) {
+    fn said(&mut self, said: &ResolvedReport) {
         let now = Now::read();
         let taken = self.desired.say(said, now);
         self.telemetry.verdict(taken.verdict);
@@ -79,8 +79,9 @@ impl Engine {
         }
         let key = PodKey { namespace: said.pod.namespace.clone(), pod: said.pod.name.clone() };
         self.write(&key, None, now);
-        if let (Some(cases), Some((evidence, recommendation, standing))) = (&self.cases, taken.case)
-            && cases.try_send(Case { evidence, recommendation, standing }).is_err()
+        if let (Some(candidates), Some((evidence, recommendation, standing))) =
+            (&self.candidates, taken.candidate)
+            && candidates.try_send(Candidate { evidence, recommendation, standing }).is_err()
         {
             // The next report of the same whisper brings it again.
             self.telemetry.case_dropped();

@@ -1,4 +1,4 @@
-//! What is wrong with the API server, told apart, and said once: not at every try.
+//! What is wrong with the API server, by kind, and said once: not at every try.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

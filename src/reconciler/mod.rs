@@ -36,12 +36,12 @@ use tokio_util::task::TaskTracker;
 use crate::{kubeconfig, listen};
 use desired::{Desired, Now};
 use engine::{Engine, Inputs};
-use ingest::{Gatekeeper, Intake, otlp, webhook};
+use ingest::{Authorizer, Intake, otlp, webhook};
 use lead::leader::Role;
 use lead::serve::{Forward, Port};
 use lead::tls::Tls;
 pub use options::ReconcilerOptions;
-use report::Said;
+use report::ResolvedReport;
 use resize::ResizeMetrics;
 use telemetry::Telemetry;
 use write::births::Births;
@@ -51,7 +51,7 @@ use write::writer::{WRITERS, WriteQueue, Writer};
 /// Reports between the ingest and the engine.
 const SAID_MAX: usize = 4096;
 /// Reports between the engine and the remediation.
-const CASES_MAX: usize = 256;
+const CANDIDATES_MAX: usize = 256;
 /// Longest a request to the API server may take; a watch is no request of these.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     resizes.register(&mut registry);
     let intake = Arc::new(Intake::new(client.clone(), options.only_namespace.clone(), telemetry.clone()));
     let births = Arc::new(Births::new(client.clone()));
-    let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), options.token_audience.clone()));
+    let authorizer = Arc::new(Authorizer::new(client.clone(), options.token_audience.clone()));
     let first =
         if options.leader_election { Role::Follower { leader: None } } else { Role::Leader { term: 0 } };
     let (role, roles) = watch::channel(first);
@@ -86,7 +86,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
     let webhook = webhook::Webhook {
         intake: intake.clone(),
         births: births.clone(),
-        gatekeeper: (!options.allow_anonymous_webhook).then(|| gatekeeper.clone()),
+        authorizer: (!options.allow_anonymous_webhook).then(|| authorizer.clone()),
         health,
         telemetry: telemetry.clone(),
     };
@@ -98,7 +98,7 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
         let telemetry = telemetry.clone();
         anyhow::Ok(Port { name, listener, app, tls, forward, role: roles.clone(), telemetry })
     };
-    let logs = otlp::router(intake.clone(), births.clone(), gatekeeper, telemetry.clone());
+    let logs = otlp::router(intake.clone(), births.clone(), authorizer, telemetry.clone());
     let numbers = metrics(registry, telemetry.clone());
     let ports = [
         port("OTLP", options.otlp_port, logs, tls.clone(), Forward::Otlp).await?,
@@ -144,8 +144,8 @@ pub async fn run(options: ReconcilerOptions, shutdown: impl Future<Output = ()>)
 }
 
 /// Where reports and births go while a term takes them.
-struct Doors {
-    reports: Option<Arc<mpsc::Sender<Said>>>,
+struct IntakeHandles {
+    reports: Option<Arc<mpsc::Sender<ResolvedReport>>>,
     births: Option<Arc<WriteQueue>>,
 }
 
@@ -175,27 +175,27 @@ impl Replica {
                     _ = roles.wait_for(|r| *r != role) => {}
                 }
                 // From here on the term stands still, with all that was taken and is not written yet.
-                let doors = self.close();
+                let handles = self.close();
                 let now = roles.wait_for(|r| !matches!(r, Role::Paused { .. })).await.map(|r| r.clone());
                 if now.ok().as_ref() != Some(&role) {
                     break;
                 }
-                self.reopen(doors);
+                self.reopen(handles);
             }
             self.close();
         }
     }
 
     /// No reports from here on.
-    fn close(&self) -> Doors {
+    fn close(&self) -> IntakeHandles {
         self.open.send_replace(false);
         self.telemetry.leading.set(0);
-        Doors { reports: self.intake.close(), births: self.births.close() }
+        IntakeHandles { reports: self.intake.close(), births: self.births.close() }
     }
 
-    /// Opens what was open before. A term that had not come so far opens by itself.
-    fn reopen(&self, doors: Doors) {
-        let Doors { reports: Some(reports), births: Some(births) } = doors else { return };
+    /// Opens what was open before. A term that had not come so far opens on its own.
+    fn reopen(&self, handles: IntakeHandles) {
+        let IntakeHandles { reports: Some(reports), births: Some(births) } = handles else { return };
         self.births.open(births);
         self.intake.open(reports);
         self.open.send_replace(true);
@@ -216,20 +216,20 @@ impl Replica {
         let (changes_in, changes) = mpsc::channel(256);
         let (outcomes_in, outcomes) = mpsc::channel(WRITERS * 4);
         let (updates_in, updates) = mpsc::channel(64);
-        let (cases_in, cases) = mpsc::channel(CASES_MAX);
+        let (candidates_in, candidates) = mpsc::channel(CANDIDATES_MAX);
         let writer = Writer::new(self.client.clone(), queue.clone(), outcomes_in, self.telemetry.clone());
         let remediates = self.options.remediation != resize::Mode::Off;
         let engine = Engine {
             desired,
             queue: queue.clone(),
-            cases: remediates.then_some(cases_in),
+            candidates: remediates.then_some(candidates_in),
             telemetry: self.telemetry.clone(),
             full_told: false,
         };
         let remediation = async {
             if remediates {
                 let (options, metrics) = (self.options.resize(), self.resizes.clone());
-                resize::run(self.client.clone(), options, metrics, cases, updates_in).await;
+                resize::run(self.client.clone(), options, metrics, candidates, updates_in).await;
             }
             std::future::pending::<()>().await;
         };

@@ -115,7 +115,7 @@ impl ReconcilerOptions {
     /// The rules of the desired state.
     pub fn rules(&self) -> Rules {
         Rules {
-            unsaid: self.stale_after,
+            stale_after: self.stale_after,
             keep_resolved: self.keep_resolved,
             pods_max: self.max_pods,
             withhold_neighbours: self.withhold_neighbours,

@@ -1,5 +1,5 @@
 //! What comes in: a [`Report`] (one signal of one container, said by an agent or by others), what the API server knows of
-//! its pod, [`PodFacts`], and what the Metrics API does, [`PodMetrics`]: together [`Said`]. Plain data that knows neither who
+//! its pod, [`PodFacts`], and what the Metrics API does, [`PodMetrics`]: together [`ResolvedReport`]. Plain data that knows neither who
 //! asks nor who listens; everything right of here reads these.
 
 use std::sync::Arc;
@@ -139,7 +139,7 @@ pub type Answer = Result<Arc<PodMetrics>, Silence>;
 
 impl PodMetrics {
     /// There is something in it, and nothing of it is less than nothing or more than any machine has: adapters have
-    /// made `-9223372036854775808m` of what was no number, and `-12m` of a counter that began anew.
+    /// made `-9223372036854775808m` of what was no number, and `-12m` of a counter that started over.
     pub fn is_sane(&self) -> bool {
         let within = |quantity: &Quantity, most: f64| {
             quantity::value(quantity).is_some_and(|value| (0.0..=most).contains(&value))
@@ -151,7 +151,7 @@ impl PodMetrics {
 
 /// A report whose pod exists, with what was found out about it on the way in.
 #[derive(Clone, Debug)]
-pub struct Said {
+pub struct ResolvedReport {
     pub report: Report,
     pub pod: Arc<PodFacts>,
     pub metrics: Answer,
@@ -168,21 +168,21 @@ pub enum Verdict {
     /// Known already, or older than what is known.
     Duplicate,
     /// Others reported what the kernel itself speaks about.
-    KeptTruth,
+    Superseded,
     /// Too many pods whisper.
     Full,
 }
 
 impl Verdict {
     pub const ALL: [Verdict; 5] =
-        [Verdict::Changed, Verdict::Refreshed, Verdict::Duplicate, Verdict::KeptTruth, Verdict::Full];
+        [Verdict::Changed, Verdict::Refreshed, Verdict::Duplicate, Verdict::Superseded, Verdict::Full];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Changed => "changed",
             Verdict::Refreshed => "refreshed",
             Verdict::Duplicate => "duplicate",
-            Verdict::KeptTruth => "kept_truth",
+            Verdict::Superseded => "superseded",
             Verdict::Full => "full",
         }
     }

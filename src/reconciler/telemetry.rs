@@ -154,7 +154,7 @@ impl Telemetry {
         self.connections.get_or_create(&ByEnd { end }).inc();
     }
 
-    /// Reads resident memory anew.
+    /// Samples resident memory.
     pub fn sample_memory(&self) {
         let statm = procfs::process::Process::myself().and_then(|p| p.statm());
         if let Ok(statm) = statm {

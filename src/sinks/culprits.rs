@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((newcomer.ns, newcomer.since), (1_000_000, second(1109)));
         assert_eq!(culprits.named().len(), NAMED);
         assert!(culprits.rest().is_none());
-        // The one it replaced begins anew when it is named again; meanwhile it counts with the rest.
+        // The one it replaced starts over when it is named again; meanwhile it counts with the rest.
         let gone = all[..NAMED].iter().find(|w| !culprits.named().iter().any(|s| Arc::ptr_eq(&s.who, w)));
         culprits.record(gone.expect("one gave way"), 11_000, moment(111));
         assert_eq!(culprits.rest().map(|r| r.ns), Some(1000));

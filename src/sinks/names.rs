@@ -21,9 +21,9 @@ pub mod resource {
     pub const NODE: &str = "k8s.node.name";
     /// Of traces alone: stores of traces group by it.
     pub const SERVICE: &str = "service.name";
-    /// The cgroup's path, for what is no pod's, and for what a pod has beside its containers.
+    /// The cgroup's path, for what is outside any pod, and for what a pod has beside its containers.
     pub const CGROUP: &str = "kernel_gossip.cgroup.path";
-    /// The systemd unit, or the runtime's container name, for what is no pod's.
+    /// The systemd unit, or the runtime's container name, for what is outside any pod.
     pub const UNIT: &str = "kernel_gossip.unit.name";
     /// `container`, `sandbox`, `pod`, `unit`, `root`, `cgroup`: on metrics, so that what contains others can be
     /// left out of sums.
@@ -44,7 +44,7 @@ pub mod attribute {
     pub const NEIGHBOUR_POD: &str = "kernel_gossip.neighbour.pod";
     /// Its cgroup's path, where its name may be another's too.
     pub const NEIGHBOUR_CGROUP: &str = "kernel_gossip.neighbour.cgroup";
-    /// Namespace and pod are absent where the neighbour is no pod's, the cgroup where it is; the registry calls all
+    /// Namespace and pod are absent where the neighbour is outside any pod, the cgroup where it is; the registry calls all
     /// others required.
     pub const OPTIONAL: [&str; 3] = [NEIGHBOUR_NAMESPACE, NEIGHBOUR_POD, NEIGHBOUR_CGROUP];
     pub const BPF_PROGRAM: &str = "kernel_gossip.agent.bpf.program";

@@ -33,7 +33,7 @@ pub enum Output {
 
 /// What one line is about.
 #[derive(Debug)]
-enum Said {
+enum Message {
     Whisper(Box<Whisper>),
     /// With the line for people.
     Birth(Box<Certificate>, String),
@@ -43,7 +43,7 @@ enum Said {
 /// nothing.
 #[derive(Debug)]
 pub struct Terminal {
-    queue: Option<SyncSender<Said>>,
+    queue: Option<SyncSender<Message>>,
     done: Receiver<()>,
     dropped: Arc<AtomicU64>,
 }
@@ -83,15 +83,15 @@ impl Terminal {
 
     /// Shows a whisper, soon.
     pub fn say(&self, whisper: &Whisper) {
-        self.queue(|| Said::Whisper(Box::new(whisper.clone())));
+        self.queue(|| Message::Whisper(Box::new(whisper.clone())));
     }
 
     /// Shows a birth, soon; `text` says it to people.
     pub fn birth(&self, birth: &Certificate, text: &str) {
-        self.queue(|| Said::Birth(Box::new(birth.clone()), text.to_owned()));
+        self.queue(|| Message::Birth(Box::new(birth.clone()), text.to_owned()));
     }
 
-    fn queue(&self, said: impl FnOnce() -> Said) {
+    fn queue(&self, said: impl FnOnce() -> Message) {
         let Some(queue) = &self.queue else { return };
         if queue.try_send(said()).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -121,19 +121,19 @@ struct Lines<W> {
 
 impl<W: Write> Lines<W> {
     /// Writes one line and flushes it.
-    fn write(&mut self, said: &Said) -> io::Result<()> {
+    fn write(&mut self, said: &Message) -> io::Result<()> {
         match (self.output, said) {
-            (Output::Text, Said::Whisper(whisper)) => {
+            (Output::Text, Message::Whisper(whisper)) => {
                 writeln!(self.out, "{}", Text { whisper, colour: self.colour })?;
             }
-            (Output::Text, Said::Birth(birth, text)) => {
+            (Output::Text, Message::Birth(birth, text)) => {
                 writeln!(self.out, "{:.0} birth {}", time(birth.at.unix_ns), Printable(text))?;
             }
-            (Output::Json, Said::Whisper(whisper)) => {
+            (Output::Json, Message::Whisper(whisper)) => {
                 serde_json::to_writer(&mut self.out, &Json { whisper, node: self.node.as_deref() })?;
                 self.out.write_all(b"\n")?;
             }
-            (Output::Json, Said::Birth(birth, _)) => {
+            (Output::Json, Message::Birth(birth, _)) => {
                 serde_json::to_writer(&mut self.out, &BirthJson { birth, node: self.node.as_deref() })?;
                 self.out.write_all(b"\n")?;
             }

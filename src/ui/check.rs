@@ -55,7 +55,7 @@ pub enum Format {
 /// Looks at this host and writes to stdout what it found.
 ///
 /// The exit code is 0 if the agent can run here, with BPF or from cgroup files only, and 1 if there is nothing for it to
-/// read, no cgroup that it could name, or an OTLP setting that it refuses. A receiver that cannot be reached is told of
+/// read, no cgroup that it could name, or an OTLP setting that it refuses. A receiver that cannot be reached is reported
 /// and changes nothing: the agent keeps what it has for it.
 ///
 /// # Errors

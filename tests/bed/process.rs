@@ -12,13 +12,13 @@ use super::PATIENCE;
 pub struct Running {
     name: String,
     child: Child,
-    said: Arc<Said>,
+    said: Arc<Printed>,
     /// How many lines [`Running::line`] has passed.
     passed: usize,
 }
 
 #[derive(Default)]
-struct Said {
+struct Printed {
     output: Mutex<Output>,
     more: Condvar,
 }
@@ -68,7 +68,7 @@ impl Running {
         let mut child = spawn(command);
         // The command has a copy of the pipe, which would not end with the program.
         command.stdout(Stdio::null());
-        let said = Arc::new(Said::default());
+        let said = Arc::new(Printed::default());
         said.output.lock().unwrap().streams = 1;
         said.read(child.stderr.take().expect("piped"), true);
         Running { name, child, said, passed: 0 }
@@ -150,7 +150,7 @@ impl Drop for Running {
     }
 }
 
-impl Said {
+impl Printed {
     fn read(self: &Arc<Self>, stream: impl Read + Send + 'static, to_stderr: bool) {
         let said = self.clone();
         std::thread::spawn(move || {

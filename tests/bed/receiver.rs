@@ -30,7 +30,7 @@ use super::PATIENCE;
 
 /// What arrived.
 #[derive(Debug)]
-pub enum Said {
+pub enum Export {
     Metrics(ExportMetricsServiceRequest),
     Logs(ExportLogsServiceRequest),
 }
@@ -40,7 +40,7 @@ pub enum Said {
 pub struct Arrived {
     pub at: Instant,
     pub metadata: MetadataMap,
-    pub said: Said,
+    pub said: Export,
     /// The code of the answer; `None`: accepted.
     pub refused: Option<tonic::Code>,
 }
@@ -48,25 +48,25 @@ pub struct Arrived {
 impl Arrived {
     pub fn records(&self) -> Vec<LogRecord> {
         match &self.said {
-            Said::Logs(logs) => logs
+            Export::Logs(logs) => logs
                 .resource_logs
                 .iter()
                 .flat_map(|r| &r.scope_logs)
                 .flat_map(|s| s.log_records.clone())
                 .collect(),
-            Said::Metrics(_) => Vec::new(),
+            Export::Metrics(_) => Vec::new(),
         }
     }
 
     pub fn metrics(&self) -> Vec<Metric> {
         match &self.said {
-            Said::Metrics(metrics) => metrics
+            Export::Metrics(metrics) => metrics
                 .resource_metrics
                 .iter()
                 .flat_map(|r| &r.scope_metrics)
                 .flat_map(|s| s.metrics.clone())
                 .collect(),
-            Said::Logs(_) => Vec::new(),
+            Export::Logs(_) => Vec::new(),
         }
     }
 }
@@ -157,7 +157,7 @@ struct Service {
 
 impl Service {
     /// Notes a request; what was rejected of it.
-    async fn take(&self, metadata: &MetadataMap, said: Said) -> Result<Option<(i64, String)>, Status> {
+    async fn take(&self, metadata: &MetadataMap, said: Export) -> Result<Option<(i64, String)>, Status> {
         let answer = self.answers.lock().unwrap().pop_front();
         let (result, refused) = match &answer {
             Some(Answer::Refuse(status)) => (Err(status.clone()), Some(status.code())),
@@ -181,7 +181,7 @@ impl MetricsService for Service {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         let (metadata, _, said) = request.into_parts();
-        let rejected = self.take(&metadata, Said::Metrics(said)).await?;
+        let rejected = self.take(&metadata, Export::Metrics(said)).await?;
         let partial_success = rejected.map(|(rejected_data_points, error_message)| {
             ExportMetricsPartialSuccess { rejected_data_points, error_message }
         });
@@ -196,7 +196,7 @@ impl LogsService for Service {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         let (metadata, _, said) = request.into_parts();
-        let rejected = self.take(&metadata, Said::Logs(said)).await?;
+        let rejected = self.take(&metadata, Export::Logs(said)).await?;
         let partial_success = rejected.map(|(rejected_log_records, error_message)| {
             ExportLogsPartialSuccess { rejected_log_records, error_message }
         });

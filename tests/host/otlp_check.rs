@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 use crate::bed::process::Running;
-use crate::bed::receiver::{Answer, Receiver, Said};
+use crate::bed::receiver::{Answer, Export, Receiver};
 use crate::bed::{free_address, kernel_gossip, tool};
 
 #[derive(Parser)]
@@ -57,8 +57,8 @@ async fn a_receiver_gets_empty_requests_with_the_token() {
         let token = arrived.metadata.get("authorization").expect("sent along");
         assert_eq!(token, "Bearer secret");
         let parts = match arrived.said {
-            Said::Metrics(metrics) => metrics.resource_metrics.len(),
-            Said::Logs(logs) => logs.resource_logs.len(),
+            Export::Metrics(metrics) => metrics.resource_metrics.len(),
+            Export::Logs(logs) => logs.resource_logs.len(),
         };
         assert_eq!(parts, 0, "nothing to store");
     }

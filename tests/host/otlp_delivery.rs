@@ -351,7 +351,7 @@ async fn the_agents_own_telemetry_comes_from_the_sdk() {
     let mut expected: Vec<_> = kernel_gossip::sinks::names::metric::AGENT.iter().map(|m| m.name).collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
-    let receiver::Said::Metrics(metrics) = arrived.said else { panic!("metrics") };
+    let receiver::Export::Metrics(metrics) = arrived.said else { panic!("metrics") };
     let resource = format!("{:?}", metrics.resource_metrics[0].resource);
     assert!(resource.contains("kernel-gossip") && resource.contains("node-1"), "{resource}");
     provider.shutdown().expect("ended");

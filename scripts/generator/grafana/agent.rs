@@ -49,7 +49,7 @@ pub fn dashboard() -> Dashboard {
                     .query(&format!("max({})", quantile(0.99, reading, &[NODES], POINT, &["node"])), "99 %").thresholds(&[(None, GREEN), (Some(0.25), ORANGE), (Some(0.5), RED)]),
                 Panel::stat("Most memory", "Of one agent, resident.", "bytes").query(&format!("max({memory})"), "memory"),
                 Panel::stat("Workloads", "In the last reading of each.", "short").query(&format!("sum({})", per_node(&metric::AGENT_WORKLOAD_KNOWN)), "workloads"),
-                Panel::stat("Pods", "That the API server has told of.", "short").query(&format!("sum({})", per_node(&metric::AGENT_POD_KNOWN)), "pods"),
+                Panel::stat("Pods", "That the API server has reported.", "short").query(&format!("sum({})", per_node(&metric::AGENT_POD_KNOWN)), "pods"),
             ]),
             ("What they cost", vec![
                 Panel::graph("Readings", "How long each took, from the kernel to the sinks, by node.", "s")

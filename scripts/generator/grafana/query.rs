@@ -110,7 +110,7 @@ pub fn aggregate(how: &str, labels: &[&str], of: &str) -> String {
     }
 }
 
-/// The same with a label `who`: namespace/pod/container, or the cgroup's path of what is no pod's.
+/// The same with a label `who`: namespace/pod/container, or the cgroup's path of what is outside any pod.
 pub fn named(of: &str) -> String {
     let joined = format!(r#"label_join({of}, "who", "/", "namespace", "pod", "container")"#);
     let path = format!(r#"label_replace({joined}, "who", "$1", "cgroup", "(.+)")"#);
@@ -118,7 +118,7 @@ pub fn named(of: &str) -> String {
     format!(r#"label_replace({path}, "who", "$1", "who", "(.+[^/])/+")"#)
 }
 
-/// What is no pod's has a word for it in a legend.
+/// What is outside any pod has a word for it in a legend.
 pub fn no_pods(label: &str, of: &str) -> String {
     format!(r#"label_replace({of}, "{label}", "(no pod's)", "{label}", "")"#)
 }

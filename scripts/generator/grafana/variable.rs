@@ -62,7 +62,7 @@ pub fn containers() -> Value {
     query("container", "Container", &workloads(&of), true)
 }
 
-/// Of what is no pod's.
+/// Of what is outside any pod.
 pub fn cgroups() -> Value {
     query("cgroup", "Cgroup", &workloads(&[NODES, r#"pod="""#]), true)
 }

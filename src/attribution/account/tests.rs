@@ -36,7 +36,7 @@ fn a_part_that_wavers_does_not_add_up() {
     }
 }
 
-/// The kernel's clocks are new where the cpu controller was taken away and given back; what had been counted is not counted
+/// The kernel's clocks are new where the cpu controller was taken away and enabled again; what had been counted is not counted
 /// again.
 #[test]
 fn a_number_that_goes_back_adds_nothing() {

@@ -278,7 +278,7 @@ fn nothing_new_keeps_the_same_workload() {
     bench.tell(&mut set);
     bench.read();
     assert!(Arc::ptr_eq(&first, &bench.who(&path)), "news of the pod, not of the container");
-    // And whoever comes later is told of what was known before.
+    // And whoever comes later learns what was known before.
     let later = format!("{}/{SANDBOX}", pod_path(UID));
     bench.present(v1(3), &later).read();
     assert_eq!(bench.who(&later).label(), "shop/web-5d9c-x");

@@ -75,7 +75,7 @@ impl Lists {
 #[serde(untagged)]
 enum Entry {
     Container { id: String, names: Option<Vec<String>> },
-    Other(#[allow(dead_code, reason = "told apart alone")] IgnoredAny),
+    Other(#[allow(dead_code, reason = "only distinguished")] IgnoredAny),
 }
 
 fn names(list: Vec<Entry>) -> HashMap<String, String> {

@@ -33,7 +33,7 @@ fn containers_of_pods() {
             Guaranteed,
             Some(Runtime::Containerd),
         ),
-        // containerd told of the wrong driver
+        // containerd given the wrong driver
         (
             "/system.slice/containerd.service/kubepods-burstable-pod<UID_>.slice:cri-containerd:<ID>",
             Burstable,

@@ -62,7 +62,7 @@ fn descendants_go_to_the_nearest_anchor_whatever_the_order() {
     assert!(tree.node(anchor).is_live(), "a part of it lives still");
     tree.apply(&gone(cpu(1)), 0);
     assert!(tree.node(anchor).is_dead());
-    // What comes later at the same place, even below what was never told of, is another's.
+    // What comes later at the same place, even below what was never reported, is another's.
     tree.apply(&present(cpu(3), &format!("{container}/system.slice/other.service")), 0);
     assert!(!tree.node(tree.at(&container).expect("heard of")).is_dead());
     assert!(tree.node(anchor).is_dead());
@@ -115,7 +115,7 @@ fn what_was_taken_for_dead_and_is_told_of_again_lives() {
     assert_eq!(tree.dead.len(), 1);
     tree.apply(&present(cpu(1), "/a"), SECOND);
     assert!(tree.node(tree.at("/a").expect("a node")).is_live());
-    assert_ne!(tree.key(cpu(1)), first, "its numbers begin anew");
+    assert_ne!(tree.key(cpu(1)), first, "its numbers start over");
     tree.forget(400 * SECOND);
     assert_eq!(path_of(&tree, cpu(1)), Some("/a"), "forgetting what was before leaves it");
     tree.apply(&gone(cpu(1)), 400 * SECOND);
@@ -141,7 +141,7 @@ fn a_renamed_cgroup_goes_on_under_its_new_name() {
     assert!(tree.dead.is_empty());
 }
 
-/// Another is made at the old place, and it depends on the order of directories which of the two is told of first.
+/// Another is made at the old place, and it depends on the order of directories which of the two is reported first.
 #[test]
 fn of_a_renamed_cgroup_and_one_in_its_old_place_each_has_its_own_name() {
     for renamed_first in [true, false] {

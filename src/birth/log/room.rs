@@ -57,7 +57,7 @@ impl Log {
             }
             self.remove(id);
         }
-        // A write may be told of before the cgroup it went to.
+        // A write may be reported before the cgroup it went to.
         let made = &self.by_id;
         let is_known = |w: &CgroupWrite| made.contains_key(&(w.hierarchy_id, w.cgroup));
         self.writes.retain(|w| w.by.at_ns + Self::NOBODYS_NS > now_ns || is_known(w));

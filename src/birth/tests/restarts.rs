@@ -102,7 +102,7 @@ fn a_birth_under_way_when_the_agent_was_started_says_so() {
     let created = slimmed(POD_OBJECT).life.created.expect("created");
     let path = format!("/kubepods/besteffort/pod{UID}");
     let told = |change: fn(&mut PodRecord)| {
-        let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Knows::ALL);
+        let mut births = Births::new(untold(), CPU_TREE, Vec::new(), Coverage::ALL);
         births.was_there(&path);
         let mut pod = slimmed(POD_OBJECT);
         pod.life.ready = None;

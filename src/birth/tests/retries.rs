@@ -22,7 +22,7 @@ impl Node {
     pub fn with(options: Options, all: Vec<Record>, pod: PodRecord) -> Node {
         let zero = zero(&all);
         let now = all.iter().map(Record::at_ns).max().expect("records");
-        let mut births = Births::new(options, CPU_TREE, Vec::new(), Knows::ALL);
+        let mut births = Births::new(options, CPU_TREE, Vec::new(), Coverage::ALL);
         all.into_iter().for_each(|r| births.record(r, moment(zero, now)));
         Node { births, pod, set: PodSet::default(), index: PodIndex::default(), zero, now }
     }
@@ -84,7 +84,7 @@ fn a_birth_that_fails_at_first_becomes_complete() {
     assert_eq!(first[0].status.outcome, Some(BirthOutcome::Failed));
     assert!(!node.births.recording());
     assert!(node.after(BACKOFF).is_empty());
-    // The kubelet makes it anew before it says so: what the API server has is the end of the one before.
+    // The kubelet makes it again before it says so: what the API server has is the end of the one before.
     node.starts(&id(1), 1);
     assert!(node.births.recording());
     assert!(node.after(SOON).is_empty(), "what it failed of was told");
@@ -215,8 +215,8 @@ fn a_birth_that_the_recorder_was_not_attached_for_has_no_numbers() {
 fn what_the_kernel_does_not_count_has_no_number() {
     let all = records(POD);
     let at = zero(&all);
-    let knows = Knows { waits: false, bytes: false, ..Knows::ALL };
-    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), knows);
+    let coverage = Coverage { waits: false, bytes: false, ..Coverage::ALL };
+    let mut births = Births::new(untold(), CPU_TREE, Vec::new(), coverage);
     let last = all.iter().map(Record::at_ns).max().expect("records");
     all.into_iter().for_each(|r| births.record(r, moment(at, last)));
     let index = index(vec![slimmed(POD_OBJECT)]);

@@ -38,7 +38,7 @@ fn crio_and_systemd_name_the_same_pod() {
     assert_eq!(story.cgroups.len(), 4);
     let made: Vec<_> = story.cgroups.iter().map(crate::birth::log::Made::is_pods).collect();
     assert_eq!(made, [true, false, false, false], "conmon's is not the kubelet's");
-    let (costs, _) = crate::birth::numbers::breakdown(&story, Knows::ALL);
+    let (costs, _) = crate::birth::numbers::breakdown(&story, Coverage::ALL);
     let kubelets: Vec<_> = costs.iter().filter(|c| c.actor == Actor::Kubelet).collect();
     assert_eq!(kubelets.iter().map(|c| c.cgroups_created).collect::<Vec<_>>(), [Some(1)]);
 }
@@ -215,9 +215,9 @@ fn a_program_run_in_a_container_that_is_there_is_none_of_its_creation() {
     assert!(story.works.iter().all(|w| w.phase == crate::birth::Phase::Exec), "{:?}", story.works);
     assert_eq!(story.containers[0].exec_ns, None, "not its own program");
     assert_eq!(story.containers[0].listen, None);
-    let stats = crate::birth::numbers::stats(&story, Knows::ALL);
+    let stats = crate::birth::numbers::stats(&story, Coverage::ALL);
     assert_eq!((stats.total_syscalls, stats.processes, stats.programs), (Some(0), Some(0), Some(0)));
-    let (breakdown, beside) = crate::birth::numbers::breakdown(&story, Knows::ALL);
+    let (breakdown, beside) = crate::birth::numbers::breakdown(&story, Coverage::ALL);
     assert!(breakdown.iter().all(|cost| cost.syscalls.is_none()), "{breakdown:?}");
     let told: Vec<_> = beside.iter().map(|c| (c.actor, c.phase.as_str(), c.syscalls)).collect();
     assert_eq!(told, [(runtime, "exec", Some(300)), (container, "exec", Some(200))]);

@@ -77,7 +77,7 @@ pub enum State {
 }
 
 impl Birth {
-    /// Kinds of failures that are told of one birth.
+    /// Kinds of failures that are reported of one birth.
     const KINDS_MAX: usize = 16;
 
     pub fn new(zero: Instant, path: String, state: State) -> Birth {
@@ -184,7 +184,7 @@ impl Birth {
         whole && end_ns >= self.zero.mono_ns || restart.is_some_and(|r| end_ns >= r.zero.mono_ns)
     }
 
-    /// Whether this container, of that name, was started before; `None`: the API server has not told of it.
+    /// Whether this container, of that name, was started before; `None`: the API server has not reported it.
     pub fn started_before(&self, id: &str, name: Option<&str>) -> Option<bool> {
         let Some(record) = &self.record else { return Some(true) };
         match record.container(Some(id), name) {

@@ -27,7 +27,7 @@ impl Held {
     /// While others are being born a question waits so long: it would cost them CPU time, and theirs come soon.
     const TOGETHER_NS: u64 = 2_000_000_000;
 
-    /// Holds a certificate for at most `patience_ns` if there is an image to be told of, or one of the same pod before it
+    /// Holds a certificate for at most `patience_ns` if there is an image to report, or one of the same pod before it
     /// is held.
     pub fn take(&mut self, mut certificate: Certificate, now_ns: u64, patience_ns: u64) {
         let who = &certificate.who;

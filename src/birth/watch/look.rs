@@ -2,7 +2,7 @@
 
 use super::super::certificate::{self, Certificate};
 use super::super::failure;
-use super::super::input::{Input, Knows};
+use super::super::input::{Coverage, Input};
 use super::super::places::in_path;
 use super::super::story::{Container, Named, Story, Subject};
 use super::birth::{Birth, State};
@@ -61,7 +61,7 @@ impl Births {
             outcome,
             failure,
             missing: self.missing(pod, birth, api),
-            knows: self.known(pod, birth),
+            coverage: self.known(pod, birth),
             settle: self.options.settle,
         };
         // What was done since it was over, while it was waited for a socket, is no part of it.
@@ -99,10 +99,10 @@ impl Births {
     }
 
     /// What the recorder tells of this birth.
-    fn known(&self, pod: &PodId, birth: &Birth) -> Knows {
+    fn known(&self, pod: &PodId, birth: &Birth) -> Coverage {
         match birth.unrecorded {
-            Some(_) => Knows::NOTHING,
-            None => Knows { whole: self.lost_of(pod, birth) == 0, ..self.knows },
+            Some(_) => Coverage::NOTHING,
+            None => Coverage { whole: self.lost_of(pod, birth) == 0, ..self.coverage },
         }
     }
 
@@ -164,7 +164,7 @@ impl Births {
             let why = "there is no API server to ask: no scheduling, no Ready";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         } else if birth.record.is_none() {
-            let why = "the API server has not told of this pod";
+            let why = "the API server has not reported this pod";
             missing.push(MissingPart { part: "api".into(), why: why.into() });
         }
         missing.extend(records_lost(self.lost_of(pod, birth)));

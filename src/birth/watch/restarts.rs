@@ -2,7 +2,7 @@
 
 use super::super::certificate::{self, Certificate};
 use super::super::failure;
-use super::super::input::{Input, Knows};
+use super::super::input::{Coverage, Input};
 use super::super::story::{Story, Subject};
 use super::birth::{Birth, Restart};
 use super::{Births, Numbers, nanos};
@@ -26,7 +26,8 @@ impl Births {
             }
             let late = self.began_ns.saturating_sub(zero.mono_ns) > nanos(Self::LATE);
             let whole = self.lost() == lost;
-            let knows = if recorded && !late { Knows { whole, ..self.knows } } else { Knows::NOTHING };
+            let coverage =
+                if recorded && !late { Coverage { whole, ..self.coverage } } else { Coverage::NOTHING };
             let subject = Subject::Container(id.clone());
             let story = |births: &Births| {
                 let named = |id: &str| births.named(id, birth.record.as_deref(), None);
@@ -59,7 +60,7 @@ impl Births {
             let alive: Vec<SegmentId> = now_seen.alive().collect();
             self.log.settle(numbers.end(&alive));
             let story = story(self);
-            let never = container.exec_ns.is_none() && knows.programs;
+            let never = container.exec_ns.is_none() && coverage.programs;
             let failure = failure.or_else(|| {
                 never.then(|| failure::failure(failure::furthest(&story), None, "NotStarted", None))
             });
@@ -73,7 +74,7 @@ impl Births {
                 outcome: BirthOutcome::Complete,
                 failure,
                 missing: Vec::new(),
-                knows,
+                coverage,
                 settle: self.options.settle,
             };
             let Some(restart) = certificate::restart(&input) else { continue };

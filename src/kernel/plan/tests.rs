@@ -88,7 +88,7 @@ fn nothing_is_lacking_on_a_new_kernel() {
     assert!(matches!(plan.births, Verdict::Working { .. }), "{:?}", plan.births);
 }
 
-/// Each cause is told apart from the others, which give the same error codes.
+/// Each cause is distinguished from the others, which give the same error codes.
 #[test]
 fn the_reason_is_named() {
     for (host, why, what_to_do) in [

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::report::{Evidence, Said, Verdict};
+use super::report::{Evidence, ResolvedReport, Verdict};
 use crate::advice::Recommendation;
 use crate::api::{KernelWhisper, Remediation};
 
@@ -29,10 +29,10 @@ impl Now {
 pub struct Rules {
     /// An active signal not said again for so long is over. Agents say it every minute, and a collector
     /// may be away for five.
-    pub unsaid: Duration,
+    pub stale_after: Duration,
     /// A resolved signal is kept for so long; an object without signals is deleted.
     pub keep_resolved: Duration,
-    /// Numbers that moved (see [`render::moved`]) are written at most this often.
+    /// Numbers that moved (see [`render::changed_materially`]) are written at most this often.
     pub rewrite: Duration,
     /// Numbers that did not, and when it was last said, are written this often.
     pub refresh: Duration,
@@ -47,7 +47,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
-            unsaid: Duration::from_secs(7 * 60),
+            stale_after: Duration::from_secs(7 * 60),
             keep_resolved: Duration::from_secs(3600),
             rewrite: Duration::from_secs(60),
             refresh: Duration::from_secs(300),
@@ -77,7 +77,7 @@ pub struct Stored {
 pub struct Taken {
     pub verdict: Verdict,
     /// For the remediation: what the kernel says, what is advised, what was done so far.
-    pub case: Option<(Evidence, Recommendation, Option<Remediation>)>,
+    pub candidate: Option<(Evidence, Recommendation, Option<Remediation>)>,
 }
 
 /// What is to be done to an object.
@@ -125,7 +125,7 @@ impl Desired {
     }
 
     /// Takes a report of a pod that exists.
-    pub fn say(&mut self, said: &Said, now: Now) -> Taken {
+    pub fn say(&mut self, said: &ResolvedReport, now: Now) -> Taken {
         let pod = &said.pod;
         let key = PodKey { namespace: pod.namespace.clone(), pod: pod.name.clone() };
         let full = self.pods.len() >= self.rules.pods_max;
@@ -140,9 +140,9 @@ impl Desired {
             }
             // Nothing is known of a pod whose whisper is over before it was heard.
             Entry::Vacant(_) if !said.report.active => {
-                return Taken { verdict: Verdict::Duplicate, case: None };
+                return Taken { verdict: Verdict::Duplicate, candidate: None };
             }
-            Entry::Vacant(_) if full => return Taken { verdict: Verdict::Full, case: None },
+            Entry::Vacant(_) if full => return Taken { verdict: Verdict::Full, candidate: None },
             Entry::Vacant(entry) => entry.insert(fresh()),
         };
         state.say(said, self.rules.withhold_neighbours, now)
@@ -164,7 +164,7 @@ impl Desired {
         self.pods.retain(|key, state| {
             state.age(rules, now);
             // One found empty has as long to be said again as any other.
-            let waits = state.found_empty.is_some_and(|at| now.mono.duration_since(at) <= rules.unsaid);
+            let waits = state.found_empty.is_some_and(|at| now.mono.duration_since(at) <= rules.stale_after);
             if state.signals.is_empty() && !waits {
                 match &state.stored {
                     Some(Stored { uid, .. }) => {

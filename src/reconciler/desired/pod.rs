@@ -14,7 +14,7 @@ use crate::api::{
     KernelWhisper, MetricsSay, Remediation, Severity, SignalEvidence, SignalKind, Source, WhisperState,
 };
 use crate::reconciler::lookup::metrics;
-use crate::reconciler::report::{Evidence, PodMetrics, Report, Said, Silence, Verdict};
+use crate::reconciler::report::{Evidence, PodMetrics, Report, ResolvedReport, Silence, Verdict};
 use crate::reconciler::resize::step;
 use crate::signals::kinds::recommend;
 
@@ -48,7 +48,7 @@ pub(crate) struct PodState {
     /// It was said again since it was written, in much the same numbers.
     behind: bool,
     /// The numbers as last written.
-    gist: Vec<f64>,
+    significant: Vec<f64>,
 }
 
 /// One signal of one container.
@@ -85,7 +85,7 @@ impl PodState {
             changed: false,
             stale: false,
             behind: false,
-            gist: Vec::new(),
+            significant: Vec::new(),
         }
     }
 
@@ -150,16 +150,16 @@ impl PodState {
     }
 
     /// Takes a report of this pod.
-    pub(super) fn say(&mut self, said: &Said, withhold_neighbours: bool, now: Now) -> Taken {
+    pub(super) fn say(&mut self, said: &ResolvedReport, withhold_neighbours: bool, now: Now) -> Taken {
         let numbers = render::numbers(&said.report, withhold_neighbours);
         let verdict = self.take(&said.report, numbers.clone(), now);
         if !matches!(verdict, Verdict::Changed | Verdict::Refreshed) {
-            return Taken { verdict, case: None };
+            return Taken { verdict, candidate: None };
         }
         self.changed |= verdict == Verdict::Changed;
         self.stale = true;
         self.hear_metrics(said, now);
-        Taken { verdict, case: self.advise(said, numbers) }
+        Taken { verdict, candidate: self.advise(said, numbers) }
     }
 
     /// Delivery is at least once and may be out of order: a whisper's identity is its `since`, its
@@ -188,7 +188,7 @@ impl PodState {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
         };
         match (s.source, r.source) {
-            (Source::Kernel, Source::Reported) => return Verdict::KeptTruth,
+            (Source::Kernel, Source::Reported) => return Verdict::Superseded,
             (Source::Reported, Source::Kernel) if r.active => {
                 *s = fresh(1);
                 return Verdict::Changed;
@@ -225,7 +225,7 @@ impl PodState {
         if changed { Verdict::Changed } else { Verdict::Refreshed }
     }
 
-    fn hear_metrics(&mut self, said: &Said, now: Now) {
+    fn hear_metrics(&mut self, said: &ResolvedReport, now: Now) {
         let before = (self.metrics.is_some(), self.silence);
         match &said.metrics {
             Err(Silence::NotAsked) => return,
@@ -250,7 +250,7 @@ impl PodState {
 
     /// What the metrics say with the kernel's count beside: by the newest answer whose window the
     /// history covers, else by the newest alone.
-    fn beside(&self, said: &Said) -> Option<MetricsSay> {
+    fn beside(&self, said: &ResolvedReport) -> Option<MetricsSay> {
         let report = &said.report;
         let mut newest = None;
         for metrics in &self.snapshots {
@@ -278,7 +278,7 @@ impl PodState {
     /// What to do about the signal this report is about.
     fn advise(
         &mut self,
-        said: &Said,
+        said: &ResolvedReport,
         numbers: SignalEvidence,
     ) -> Option<(Evidence, Recommendation, Option<Remediation>)> {
         let r = &said.report;
@@ -313,14 +313,14 @@ impl PodState {
         for s in self.signals.values_mut().filter(|s| s.active) {
             // Others may report less often than once a minute, at their own period.
             let period = s.numbers.window_seconds.unwrap_or_default();
-            let unsaid = match s.source {
-                Source::Kernel => rules.unsaid,
+            let stale_after = match s.source {
+                Source::Kernel => rules.stale_after,
                 Source::Reported => {
                     let twice = Duration::try_from_secs_f64(period * 2.0).unwrap_or_default();
-                    rules.unsaid.max(twice.min(Duration::from_secs(7200)))
+                    rules.stale_after.max(twice.min(Duration::from_secs(7200)))
                 }
             };
-            if now.mono.duration_since(s.heard) > unsaid {
+            if now.mono.duration_since(s.heard) > stale_after {
                 s.active = false;
                 s.resolved_at = Some(now.wall);
                 self.changed = true;
@@ -338,7 +338,9 @@ impl PodState {
     pub(super) fn want(&mut self, key: &PodKey, rules: &Rules, now: Now) -> Option<Want> {
         let written = self.written;
         let old = |age: Duration| written.is_none_or(|at| now.mono.duration_since(at) >= age);
-        let moved = self.stale && old(rules.rewrite) && render::moved(&self.gist, &render::gist(self));
+        let moved = self.stale
+            && old(rules.rewrite)
+            && render::changed_materially(&self.significant, &render::significant_values(self));
         // Looked at once; what did not move by then waits for the refresh.
         if self.stale && old(rules.rewrite) {
             self.stale = false;
@@ -350,7 +352,7 @@ impl PodState {
         }
         let object = render::object(key, self, now.wall)?;
         self.conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        self.gist = render::gist(self);
+        self.significant = render::significant_values(self);
         self.written = Some(now.mono);
         self.changed = false;
         self.stale = false;

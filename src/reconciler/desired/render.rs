@@ -53,7 +53,7 @@ fn add(shares: &mut Vec<NeighbourShare>, name: &str, withheld: bool, percent: f6
 }
 
 /// Takes the names of neighbours in other namespaces out of what an object told; whether there were any.
-/// An object has names alone: what is no pod's (`namespace/pod/container`) and no cgroup of one is the node's.
+/// An object has names alone: what is outside any pod (`namespace/pod/container`) and no cgroup of one is the node's.
 pub fn withhold(numbers: &mut SignalEvidence, namespace: &str) -> bool {
     let others = |n: &NeighbourShare| match n.name.split_once('/') {
         Some((of, _)) if !of.is_empty() => of != namespace,
@@ -109,25 +109,25 @@ pub(crate) fn object(key: &PodKey, state: &PodState, now: Timestamp) -> Option<K
 
 /// The numbers a reader would act on: of each active signal what it is about, CPU used, wanted and
 /// allowed, and what the metrics say.
-pub(crate) fn gist(state: &PodState) -> Vec<f64> {
-    let mut gist = Vec::with_capacity(4 * state.signals.len() + 1);
+pub(crate) fn significant_values(state: &PodState) -> Vec<f64> {
+    let mut significant = Vec::with_capacity(4 * state.signals.len() + 1);
     for ((_, kind), s) in state.signals.iter().filter(|(_, s)| s.active) {
         let cpu = s.numbers.cpu.as_ref();
         // Percent and cores side by side: a hundredth of a core is as much as one percent.
         let cores = |pick: fn(&CpuNumbers) -> Option<f64>| 100.0 * cpu.and_then(pick).unwrap_or_default();
-        gist.push(kind.kind().size(&s.numbers));
-        gist.extend([cores(|c| c.usage_cores), cores(|c| c.demand_cores), cores(|c| c.limit_cores)]);
+        significant.push(kind.kind().size(&s.numbers));
+        significant.extend([cores(|c| c.usage_cores), cores(|c| c.demand_cores), cores(|c| c.limit_cores)]);
     }
     if let Some(m) = &state.metrics {
-        gist.push(100.0 * m.cpu_cores);
-        gist.extend(m.containers.iter().filter_map(|c| c.kernel_cpu_cores).map(|cores| 100.0 * cores));
+        significant.push(100.0 * m.cpu_cores);
+        significant.extend(m.containers.iter().filter_map(|c| c.kernel_cpu_cores).map(|cores| 100.0 * cores));
     }
-    gist
+    significant
 }
 
 /// Whether two gists differ by more than a tenth of either, and more than 2 (percent, or hundredths of
 /// a core), anywhere.
-pub(crate) fn moved(before: &[f64], now: &[f64]) -> bool {
+pub(crate) fn changed_materially(before: &[f64], now: &[f64]) -> bool {
     let differ = |(a, b): (&f64, &f64)| (a - b).abs() > (a.abs().max(b.abs()) / 10.0).max(2.0);
     before.len() != now.len() || before.iter().zip(now).any(differ)
 }
@@ -181,6 +181,7 @@ fn truth(container: &str, kind: SignalKind, s: &SignalState) -> KernelTruth {
         window_seconds: s.numbers.window_seconds,
         throttled_percent: cpu.throttled_percent,
         throttled_full_percent: cpu.throttled_full_percent,
+        cpu_usage_cores: cpu.usage_cores,
         actual_cpu_cores: cpu.usage_cores,
         demand_cpu_cores: cpu.demand_cores,
         cpu_limit_cores: cpu.limit_cores,

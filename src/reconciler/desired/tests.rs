@@ -62,7 +62,7 @@ impl Bench {
         }
     }
 
-    fn said(&self, report: Report) -> Said {
+    fn said(&self, report: Report) -> ResolvedReport {
         let main = ContainerFacts { name: "main".into(), cpu_limit_cores: Some(0.2), ..Default::default() };
         let pod = PodFacts {
             namespace: report.namespace.clone(),
@@ -72,7 +72,12 @@ impl Bench {
             containers: vec![main],
             ..Default::default()
         };
-        Said { report, pod: Arc::new(pod), metrics: Err(Silence::NotAsked), node: NodeFacts::default() }
+        ResolvedReport {
+            report,
+            pod: Arc::new(pod),
+            metrics: Err(Silence::NotAsked),
+            node: NodeFacts::default(),
+        }
     }
 
     fn say(&mut self, report: Report) -> Verdict {
@@ -141,6 +146,7 @@ fn a_whisper_becomes_an_object_that_tells_it() {
     );
     let truth = s.kernel_truth.as_ref().unwrap();
     assert_eq!((truth.summary.as_str(), truth.throttled_percent), ("throttled 80 %", Some(80.0)));
+    assert_eq!((truth.cpu_usage_cores, truth.actual_cpu_cores), (Some(0.2), Some(0.2)));
     assert!(s.recommendation.as_ref().unwrap().contains("kubectl"), "{:?}", s.recommendation);
     assert!(s.metrics_say.is_none());
     let condition = |t: &str| s.conditions.iter().find(|c| c.type_ == t).unwrap();
@@ -232,7 +238,7 @@ fn delivered_twice_or_out_of_order_is_counted_once() {
 
 /// With a whisper over after three minutes of silence.
 fn three_minutes() -> Rules {
-    Rules { unsaid: Duration::from_secs(180), ..Rules::default() }
+    Rules { stale_after: Duration::from_secs(180), ..Rules::default() }
 }
 
 #[test]
@@ -327,16 +333,16 @@ fn others_never_override_the_kernel() {
     assert_eq!(b.say(reported(&b)), Verdict::Refreshed, "its beginning is the first report's");
     let said = b.said(b.report());
     b.seconds = 61;
-    assert!(b.d.say(&said, b.now()).case.is_some(), "the kernel's word may drive a remediation");
+    assert!(b.d.say(&said, b.now()).candidate.is_some(), "the kernel's word may drive a remediation");
     let kw = b.written().unwrap();
     assert_eq!((status(&kw).signals[0].source, status(&kw).signals[0].count), (Source::Kernel, 1));
     b.seconds = 120;
-    assert_eq!(b.say(reported(&b)), Verdict::KeptTruth);
-    assert_eq!(b.say(Report { active: false, ..reported(&b) }), Verdict::KeptTruth);
+    assert_eq!(b.say(reported(&b)), Verdict::Superseded);
+    assert_eq!(b.say(Report { active: false, ..reported(&b) }), Verdict::Superseded);
     // Of another kind others may speak; it is no case for a remediation.
     let memory = Report { kind: SignalKind::MemoryPressure, ..reported(&b) };
     let taken = b.d.say(&b.said(memory), b.now());
-    assert!(taken.verdict == Verdict::Changed && taken.case.is_none());
+    assert!(taken.verdict == Verdict::Changed && taken.candidate.is_none());
     assert_eq!(status(&b.written().unwrap()).signal, SignalKind::CpuThrottle);
 }
 

@@ -7,7 +7,7 @@ use axum::response::Response;
 use crate::reconciler::refusal::Denied;
 
 /// A caller who is not let in.
-pub(super) fn turned_away(denied: Denied, say: impl FnOnce(StatusCode, String) -> Response) -> Response {
+pub(super) fn reject(denied: Denied, say: impl FnOnce(StatusCode, String) -> Response) -> Response {
     match denied {
         Denied::NoToken | Denied::BadToken => say(StatusCode::UNAUTHORIZED, denied.to_string()),
         Denied::NotAllowed => say(StatusCode::FORBIDDEN, denied.to_string()),

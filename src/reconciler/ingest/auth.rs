@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::reconciler::faults::{Fault, FaultLog};
-use crate::reconciler::lookup::memo::Memo;
+use crate::reconciler::lookup::ttl_cache::TtlCache;
 use crate::reconciler::refusal::Denied;
 
 /// A token withdrawn is still taken for so long.
@@ -42,20 +42,20 @@ pub enum Scope {
 }
 
 /// Reviews tokens.
-pub struct Gatekeeper {
+pub struct Authorizer {
     client: Client,
     audience: String,
-    known: Memo<[u8; 32], Result<Scope, Denied>>,
+    known: TtlCache<[u8; 32], Result<Scope, Denied>>,
     parallel: Semaphore,
     log: FaultLog,
 }
 
-impl Gatekeeper {
-    pub fn new(client: Client, audience: String) -> Gatekeeper {
-        Gatekeeper {
+impl Authorizer {
+    pub fn new(client: Client, audience: String) -> Authorizer {
+        Authorizer {
             client,
             audience,
-            known: Memo::new(TOKENS_MAX),
+            known: TtlCache::new(TOKENS_MAX),
             parallel: Semaphore::new(PARALLEL),
             log: FaultLog::new("reviewing tokens"),
         }
@@ -66,7 +66,7 @@ impl Gatekeeper {
     ///
     /// # Errors
     /// [`Denied`], which says what to do.
-    pub async fn admit(&self, headers: &HeaderMap, paths: &[&'static str]) -> Result<Scope, Denied> {
+    pub async fn authorize(&self, headers: &HeaderMap, paths: &[&'static str]) -> Result<Scope, Denied> {
         let token = bearer(headers)?;
         let mut hash = Sha256::new();
         for part in paths {

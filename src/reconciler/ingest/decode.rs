@@ -54,8 +54,8 @@ pub fn decode(logs: &ResourceLogs, now: Timestamp, out: &mut Decoded) {
             continue;
         }
         match said(record, &pod, now, &mut out.left_out) {
-            Ok(Some(Said::Whisper(report))) => out.reports.push(*report),
-            Ok(Some(Said::Birth(certified))) => out.births.push(*certified),
+            Ok(Some(Event::Whisper(report))) => out.reports.push(*report),
+            Ok(Some(Event::Birth(certified))) => out.births.push(*certified),
             Ok(None) => out.ignored += 1,
             Err(refusal) => out.refused.push(refusal),
         }
@@ -71,7 +71,7 @@ struct Pod {
 }
 
 impl Pod {
-    /// `Ok(None)`: no pod's at all.
+    /// `Ok(None)`: of no pod at all.
     fn of(a: &Attributes) -> Result<Option<Pod>, Refusal> {
         let Some(name) = a.text(resource::POD)?.filter(|s| !s.is_empty()) else {
             return Ok(None);
@@ -91,7 +91,7 @@ impl Pod {
 }
 
 /// What one record says.
-enum Said {
+enum Event {
     Whisper(Box<Report>),
     Birth(Box<Certified>),
 }
@@ -102,7 +102,7 @@ fn said(
     pod: &Result<Option<Pod>, Refusal>,
     now: Timestamp,
     left_out: &mut Vec<Refusal>,
-) -> Result<Option<Said>, Refusal> {
+) -> Result<Option<Event>, Refusal> {
     const OURS: [&str; 2] = [WHISPER_EVENT, BIRTH_EVENT];
     let named = Some(record.event_name.as_str()).filter(|name| !name.is_empty());
     if named.is_some_and(|name| !OURS.contains(&name)) {
@@ -122,8 +122,8 @@ fn said(
         now,
     )?;
     Ok(Some(match name {
-        BIRTH_EVENT => Said::Birth(Box::new(certified(&a, pod, at)?)),
-        _ => Said::Whisper(Box::new(whisper(&a, pod, (at, now), left_out)?)),
+        BIRTH_EVENT => Event::Birth(Box::new(certified(&a, pod, at)?)),
+        _ => Event::Whisper(Box::new(whisper(&a, pod, (at, now), left_out)?)),
     }))
 }
 
@@ -219,7 +219,7 @@ fn neighbours(a: &Attributes, left_out: &mut Vec<Refusal>) -> Result<Vec<NamedNe
     Ok(out)
 }
 
-/// Whose namespace it is decides who may be told of it: that is no decoration.
+/// Whose namespace it is decides who may read it: that is no decoration.
 fn neighbour(name: &str, namespace: &str, pod: &str, percent: f64) -> Result<NamedNeighbour, Refusal> {
     if name.is_empty() {
         return Err(check::bad(attr::NEIGHBOUR_NAMES, "must not be empty"));
@@ -235,7 +235,7 @@ fn neighbour(name: &str, namespace: &str, pod: &str, percent: f64) -> Result<Nam
     })
 }
 
-/// The history, oldest first. A counter that falls back (a container restarted) begins it anew.
+/// The history, oldest first. A counter that falls back (a container restarted) starts it over.
 fn history(a: &Attributes, now: Timestamp) -> Result<Vec<HistoryPoint>, Refusal> {
     let times = a.array(attr::HISTORY_TIME, int_of)?;
     let usage = a.array(attr::HISTORY_CPU_USAGE, int_of)?;

@@ -19,13 +19,13 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 pub use super::refusal::{Denied, NotTaken, Reason, Refusal};
-pub use auth::{Gatekeeper, Scope};
+pub use auth::{Authorizer, Scope};
 
 use super::faults::{Fault, FaultLog};
 use super::lookup::metrics_api::MetricsApi;
 use super::lookup::nodes::Nodes;
 use super::lookup::pods::Pods;
-use super::report::{NodeFacts, PodFacts, Report, Said, Silence};
+use super::report::{NodeFacts, PodFacts, Report, ResolvedReport, Silence};
 use super::telemetry::Telemetry;
 use crate::api::Source;
 
@@ -40,7 +40,7 @@ pub struct Intake {
     metrics: MetricsApi,
     nodes: Nodes,
     only_namespace: Option<String>,
-    out: ArcSwapOption<mpsc::Sender<Said>>,
+    out: ArcSwapOption<mpsc::Sender<ResolvedReport>>,
     telemetry: Arc<Telemetry>,
     log: FaultLog,
 }
@@ -59,12 +59,12 @@ impl Intake {
     }
 
     /// From here on reports go to `out`.
-    pub fn open(&self, out: impl Into<Arc<mpsc::Sender<Said>>>) {
+    pub fn open(&self, out: impl Into<Arc<mpsc::Sender<ResolvedReport>>>) {
         self.out.store(Some(out.into()));
     }
 
     /// From here on reports are not taken. Returns where they went.
-    pub fn close(&self) -> Option<Arc<mpsc::Sender<Said>>> {
+    pub fn close(&self) -> Option<Arc<mpsc::Sender<ResolvedReport>>> {
         self.out.swap(None)
     }
 
@@ -125,7 +125,7 @@ impl Intake {
         Ok(pod)
     }
 
-    async fn look_up(&self, report: Report, scope: &Scope) -> Result<Said, NotTaken> {
+    async fn look_up(&self, report: Report, scope: &Scope) -> Result<ResolvedReport, NotTaken> {
         let pod = self.pod(&report.namespace, &report.pod, report.uid.as_deref()).await?;
         pod.may_be_told_of(scope)?;
         if !report.container.is_empty() && pod.container(&report.container).is_none() {
@@ -134,11 +134,16 @@ impl Intake {
         }
         let ask = report.source == Source::Kernel && report.active && report.numbers.cpu.is_some();
         if !ask {
-            return Ok(Said { report, pod, metrics: Err(Silence::NotAsked), node: NodeFacts::default() });
+            return Ok(ResolvedReport {
+                report,
+                pod,
+                metrics: Err(Silence::NotAsked),
+                node: NodeFacts::default(),
+            });
         }
         let (metrics, node) =
             futures::join!(self.metrics.get(&pod.namespace, &pod.name), self.node(&pod.node));
-        Ok(Said { report, pod, metrics, node })
+        Ok(ResolvedReport { report, pod, metrics, node })
     }
 
     /// Advice can do without it: not waited for long.

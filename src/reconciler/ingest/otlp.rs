@@ -16,7 +16,7 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::auth::{Gatekeeper, Scope};
+use super::auth::{Authorizer, Scope};
 use super::logs::Logs;
 pub use super::logs::MESSAGE_MAX;
 use super::{Intake, otlp_http};
@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn router(
     intake: Arc<Intake>,
     births: Arc<Births>,
-    gatekeeper: Arc<Gatekeeper>,
+    authorizer: Arc<Authorizer>,
     telemetry: Arc<Telemetry>,
 ) -> Router {
     let logs = Logs::new(intake, births, telemetry.clone());
@@ -45,12 +45,12 @@ pub fn router(
     tonic::service::Routes::new(service)
         .into_axum_router()
         .merge(otlp_http::router(logs))
-        .layer(middleware::from_fn_with_state((gatekeeper, telemetry), admit))
+        .layer(middleware::from_fn_with_state((authorizer, telemetry), authorize))
 }
 
 /// Before a byte of the message is read: a verified client certificate, or a token.
-async fn admit(
-    State((gatekeeper, telemetry)): State<(Arc<Gatekeeper>, Arc<Telemetry>)>,
+async fn authorize(
+    State((authorizer, telemetry)): State<(Arc<Authorizer>, Arc<Telemetry>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -63,7 +63,7 @@ async fn admit(
     }
     let scope = match request.extensions().get::<VerifiedPeer>() {
         Some(VerifiedPeer) => Ok(Scope::Cluster),
-        None => gatekeeper.admit(request.headers(), &PATHS).await,
+        None => authorizer.authorize(request.headers(), &PATHS).await,
     };
     match scope {
         Ok(scope) => {
@@ -73,7 +73,7 @@ async fn admit(
         Err(denied) => {
             telemetry.denied("otlp", denied);
             if request.uri().path() == otlp_http::PATH {
-                return otlp_http::turned_away(denied);
+                return otlp_http::reject(denied);
             }
             let status = match denied {
                 Denied::NoToken | Denied::BadToken => Status::unauthenticated(denied.to_string()),

@@ -41,7 +41,7 @@ async fn export(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let Some(Extension(scope)) = scope else { return turned_away(Denied::NoToken) };
+    let Some(Extension(scope)) = scope else { return reject(Denied::NoToken) };
     if headers.get(CONTENT_TYPE) != Some(&PROTOBUF) {
         logs.malformed();
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type: must be application/x-protobuf");
@@ -71,8 +71,8 @@ async fn export(
 }
 
 /// What a caller gets who is not let in.
-pub(super) fn turned_away(denied: Denied) -> Response {
-    answer::turned_away(denied, refused)
+pub(super) fn reject(denied: Denied) -> Response {
+    answer::reject(denied, refused)
 }
 
 /// An error as OTLP has it over HTTP: a `google.rpc.Status`.

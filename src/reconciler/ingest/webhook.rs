@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::auth::{Gatekeeper, Scope};
+use super::auth::{Authorizer, Scope};
 use super::{Intake, NotTaken, answer};
 use crate::reconciler::lead::health::Health;
 use crate::reconciler::refusal::Reason;
@@ -36,7 +36,7 @@ pub struct Webhook {
     pub intake: Arc<Intake>,
     pub births: Arc<Births>,
     /// `None`: anybody may report.
-    pub gatekeeper: Option<Arc<Gatekeeper>>,
+    pub authorizer: Option<Arc<Authorizer>>,
     pub health: Arc<Health>,
     pub telemetry: Arc<Telemetry>,
 }
@@ -77,11 +77,11 @@ async fn receive(
         return line(StatusCode::NOT_FOUND, "there are /webhook/pixie and /webhook/ebpf");
     };
     // Who calls is settled before a byte of the body is read.
-    if let Some(gatekeeper) = &w.gatekeeper
-        && let Err(denied) = gatekeeper.admit(&headers, &[via.path()]).await
+    if let Some(authorizer) = &w.authorizer
+        && let Err(denied) = authorizer.authorize(&headers, &[via.path()]).await
     {
         w.telemetry.denied("webhook", denied);
-        return answer::turned_away(denied, line);
+        return answer::reject(denied, line);
     }
     let json = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_json);
     if !json {

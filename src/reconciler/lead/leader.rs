@@ -104,7 +104,7 @@ pub async fn run(
                 Ok(manager) => {
                     stop.run_until_cancelled(elect(&manager, &lease, &role)).await;
                     if stop.is_cancelled() && manager.release().await.is_ok() {
-                        tracing::info!("the Lease is given back");
+                        tracing::info!("the Lease is released");
                     }
                 }
                 Err(error) => lease.failed(&error),
@@ -144,7 +144,7 @@ impl Held<'_> {
     fn failed(&self, error: &LeaseManagerError) {
         match error {
             LeaseManagerError::KubeError(error) => self.log.failed(Fault::of(error), error, HINT),
-            other => tracing::warn!(lease = self.name, error = %other, "the Lease is made or read anew"),
+            other => tracing::warn!(lease = self.name, error = %other, "the Lease is made or read again"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 
-use super::memo::Memo;
+use super::ttl_cache::TtlCache;
 use crate::reconciler::faults::{Fault, FaultLog};
 use crate::reconciler::report::{Answer, PodMetrics, Silence};
 
@@ -21,7 +21,7 @@ const PODS_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Asks the Metrics API.
 pub struct MetricsApi {
     client: Client,
-    known: Memo<(String, String), Answer>,
+    known: TtlCache<(String, String), Answer>,
     /// Not asked before, and why.
     paused: Mutex<Option<(Instant, Silence)>>,
     log: FaultLog,
@@ -31,7 +31,7 @@ impl MetricsApi {
     pub fn new(client: Client) -> MetricsApi {
         MetricsApi {
             client,
-            known: Memo::new(PODS_MAX),
+            known: TtlCache::new(PODS_MAX),
             paused: Mutex::default(),
             log: FaultLog::new("reading the Metrics API"),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
-use super::memo::Memo;
+use super::ttl_cache::TtlCache;
 use crate::quantity;
 use crate::reconciler::faults::{Fault, FaultLog};
 use crate::reconciler::report::NodeFacts;
@@ -25,13 +25,13 @@ const RESIZES_SINCE: (u32, u32) = (1, 33);
 /// What is known by node: one GET an hour and node, only for nodes that whisper.
 pub struct Nodes {
     client: Client,
-    known: Memo<String, NodeFacts>,
+    known: TtlCache<String, NodeFacts>,
     log: FaultLog,
 }
 
 impl Nodes {
     pub fn new(client: Client) -> Nodes {
-        Nodes { client, known: Memo::new(NODES_MAX), log: FaultLog::new("reading nodes") }
+        Nodes { client, known: TtlCache::new(NODES_MAX), log: FaultLog::new("reading nodes") }
     }
 
     /// What the API server says of the node; nothing where it does not (it cannot be reached, the node is gone, or the

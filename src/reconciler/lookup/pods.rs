@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Semaphore;
 
-use super::memo::Memo;
+use super::ttl_cache::TtlCache;
 use crate::quantity;
 use crate::reconciler::report::{ContainerFacts, ContainerKind, Owner, PodFacts};
 
-/// Limits change by in-place resize; an active whisper is said once a minute, so each is asked anew.
+/// Limits change by in-place resize; an active whisper is said once a minute, so each is asked again.
 const KEEP: Duration = Duration::from_secs(50);
 /// Where nobody says which pod of this name is meant, it must be there now.
 const KEEP_UNSURE: Duration = Duration::from_secs(1);
@@ -25,13 +25,13 @@ const PARALLEL: usize = 32;
 /// Asks the API server about pods.
 pub struct Pods {
     client: Client,
-    known: Memo<(String, String), Option<Arc<PodFacts>>>,
+    known: TtlCache<(String, String), Option<Arc<PodFacts>>>,
     parallel: Semaphore,
 }
 
 impl Pods {
     pub fn new(client: Client) -> Pods {
-        Pods { client, known: Memo::new(PODS_MAX), parallel: Semaphore::new(PARALLEL) }
+        Pods { client, known: TtlCache::new(PODS_MAX), parallel: Semaphore::new(PARALLEL) }
     }
 
     /// The pod of this name, `None` where there is none. Where the sender means one `uid` and another

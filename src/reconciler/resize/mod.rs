@@ -1,34 +1,36 @@
 //! Remediation: a throttled container's CPU limit raised in place, verified by the kernel's next
 //! windows, undone where it did not help. Told in `docs/remediation.md`.
 //!
-//! [`fn@run`] takes [`Case`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
+//! [`fn@run`] takes [`Candidate`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
 //! remediation stands, and what comes next) and [`plan`] (whether this pod may be resized, and to what).
 
+mod cluster_state;
 mod follow;
 mod metrics;
 pub mod plan;
 mod run;
-mod situation;
 pub mod step;
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use cluster_state::{ClusterState, VerticalAutoscaler};
 pub use metrics::ResizeMetrics;
 pub use run::run;
-pub use situation::{Situation, VerticalAutoscaler};
 
 use super::report::Evidence;
 use crate::advice::Recommendation;
 use crate::api::Remediation;
 
 /// On a pod or its namespace: who may be remediated. The pod's own word goes first.
-pub const ANNOTATION: &str = "kernel-gossip.io/remediate";
+pub const ANNOTATION: &str = "kernel.gossip.io/remediate";
+/// Its name in 0.1.0, read where [`ANNOTATION`] is not there; gone in 0.3.
+pub const ANNOTATION_BEFORE: &str = "kernel-gossip.io/remediate";
 /// The only value of [`ANNOTATION`] that permits anything.
 pub const ANNOTATION_RESIZE: &str = "resize";
 
-/// What the reconciler may do by itself.
+/// What the reconciler may do on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Recommendations only.
@@ -84,7 +86,7 @@ impl Default for ResizeOptions {
 
 /// One fresh report of the kernel about one pod, for remediation to judge.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct Candidate {
     pub evidence: Evidence,
     pub recommendation: Recommendation,
     /// `status.remediation` as the object has it now.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-use super::{ANNOTATION, ANNOTATION_RESIZE, ResizeOptions, Situation};
+use super::{ANNOTATION, ANNOTATION_BEFORE, ANNOTATION_RESIZE, ClusterState, ResizeOptions};
 use crate::advice::{Kind, Recommendation};
 use crate::api::{ResourceStep, SignalKind, Source};
 use crate::quantity::{from_milli, milli, to_milli};
@@ -66,15 +66,20 @@ fn refuse<T>(reason: &'static str, message: impl Into<String>) -> Result<T, No> 
 
 /// Whether the pod, or for lack of its own word its namespace, asks for remediation.
 pub fn annotated(pod: &Pod, namespace: &Namespace) -> bool {
-    let word = pod.annotations().get(ANNOTATION).or_else(|| namespace.annotations().get(ANNOTATION));
-    word.is_some_and(|word| word == ANNOTATION_RESIZE)
+    annotation(pod).or_else(|| annotation(namespace)).is_some_and(|word| word == ANNOTATION_RESIZE)
+}
+
+/// What the annotation says of a pod or namespace, if it has one.
+pub fn annotation(object: &impl ResourceExt) -> Option<&String> {
+    let all = object.annotations();
+    all.get(ANNOTATION).or_else(|| all.get(ANNOTATION_BEFORE))
 }
 
 /// The resize this pod is to get now.
 ///
 /// # Errors
 /// Why it gets none: [`No::Silent`] where remediation is not meant, [`No::Refused`] where it is and must not be.
-pub fn plan(e: &Evidence, r: &Recommendation, s: &Situation, o: &ResizeOptions) -> Result<Plan, No> {
+pub fn plan(e: &Evidence, r: &Recommendation, s: &ClusterState, o: &ResizeOptions) -> Result<Plan, No> {
     if e.source != Source::Kernel || e.kind != SignalKind::CpuThrottle || !e.active {
         return Err(No::Silent("not an active throttle the kernel reports"));
     }
@@ -105,7 +110,7 @@ pub fn plan(e: &Evidence, r: &Recommendation, s: &Situation, o: &ResizeOptions) 
 }
 
 /// The container, if pod and container are of a kind that may be resized.
-fn eligible<'a>(e: &Evidence, s: &'a Situation) -> Result<&'a Container, No> {
+fn eligible<'a>(e: &Evidence, s: &'a ClusterState) -> Result<&'a Container, No> {
     let pod = &s.pod;
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else {
         return Err(No::Silent("the pod has no status yet"));
@@ -193,7 +198,7 @@ fn cpu_request(c: &Container) -> Option<i64> {
 
 /// What the container has now. A Guaranteed pod's request goes with its limit: the QoS class cannot
 /// change.
-fn limits(container: &Container, s: &Situation) -> Result<Cpu, No> {
+fn limits(container: &Container, s: &ClusterState) -> Result<Cpu, No> {
     let Some(limit) = cpu_limit(container) else {
         return Err(No::Silent("the container has no CPU limit"));
     };
@@ -223,7 +228,7 @@ fn bounded(
     container: &Container,
     from: Cpu,
     wanted: i64,
-    s: &Situation,
+    s: &ClusterState,
     o: &ResizeOptions,
 ) -> Result<i64, No> {
     let limit = from.limit;
@@ -266,7 +271,7 @@ fn bounded(
 }
 
 /// The increase must fit into what the node has not promised to anybody.
-fn node_caps(limit: i64, s: &Situation) -> Result<[Cap; 2], No> {
+fn node_caps(limit: i64, s: &ClusterState) -> Result<[Cap; 2], No> {
     let name = s.node.name_any();
     let Some(allocatable) = allocatable_cpu(&s.node).map(to_milli) else {
         return refuse("NodeUnknown", format!("node {name} does not say what it can allocate."));
@@ -322,7 +327,7 @@ fn pod_request(pod: &Pod) -> i64 {
 }
 
 /// What a LimitRange permits the container and its pod.
-fn range_caps(container: &Container, from: Cpu, s: &Situation, range: &LimitRange) -> Vec<Cap> {
+fn range_caps(container: &Container, from: Cpu, s: &ClusterState, range: &LimitRange) -> Vec<Cap> {
     let name = range.name_any();
     let containers =
         || s.pod.spec.iter().flat_map(|spec| &spec.containers).filter(|c| c.name != container.name);

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 
 use super::follow::{Progress, progress};
-use super::plan::{Cpu, No, Plan, annotated, plan};
+use super::plan::{Cpu, No, Plan, annotated, annotation, plan};
 use super::step::{self, Bar, Helped, Next};
-use super::{ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Situation, Update};
+use super::{Candidate, ClusterState, Mode, ResizeMetrics, ResizeOptions, Update};
 use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
 use crate::quantity::from_milli;
 use crate::reconciler::faults::{Fault, one_line};
@@ -47,13 +47,13 @@ struct Done {
     memory: Memory,
 }
 
-/// Judges cases until the sender is gone, then ends those under way. Dropping the future leaves every
+/// Judges candidates until the sender is gone, then ends those under way. Dropping the future leaves every
 /// remediation where it stands; whoever runs next goes on from the status.
 pub async fn run(
     client: Client,
     options: ResizeOptions,
     metrics: ResizeMetrics,
-    mut cases: mpsc::Receiver<Case>,
+    mut candidates: mpsc::Receiver<Candidate>,
     updates: mpsc::Sender<Update>,
 ) {
     let executor = Arc::new(Executor { client, options, metrics, updates });
@@ -77,15 +77,15 @@ pub async fn run(
                     Err(error) => tracing::error!(%error, "a remediation ended abnormally"),
                 }
             }
-            case = cases.recv() => {
-                let Some(mut case) = case else {
+            candidate = candidates.recv() => {
+                let Some(mut candidate) = candidate else {
                     while tasks.join_next().await.is_some() {}
                     break;
                 };
-                if !concerns(&case.evidence, &executor.options) {
+                if !concerns(&candidate.evidence, &executor.options) {
                     continue;
                 }
-                let uid = case.evidence.pod.uid.clone();
+                let uid = candidate.evidence.pod.uid.clone();
                 if busy.contains(&uid) {
                     continue;
                 }
@@ -93,8 +93,8 @@ pub async fn run(
                     if known.quiet_until > Timestamp::now() {
                         continue;
                     }
-                    if newer(known.remediation.as_ref(), case.standing.as_ref()) {
-                        case.standing = known.remediation.clone();
+                    if newer(known.remediation.as_ref(), candidate.standing.as_ref()) {
+                        candidate.standing = known.remediation.clone();
                     }
                 }
                 if tasks.len() >= executor.options.concurrent_max {
@@ -102,7 +102,7 @@ pub async fn run(
                     continue;
                 }
                 let executor = executor.clone();
-                let id = tasks.spawn(async move { executor.handle(case).await }).id();
+                let id = tasks.spawn(async move { executor.handle(candidate).await }).id();
                 running.insert(id, uid.clone());
                 busy.insert(uid);
             }
@@ -133,7 +133,7 @@ fn remember(memory: &mut HashMap<String, Memory>, done: Done) {
     memory.insert(done.uid, done.memory);
 }
 
-/// Why a case ended early.
+/// Why a candidate ended early.
 enum Stop {
     /// Nothing to do or to say.
     Quiet,
@@ -161,17 +161,17 @@ struct Course<'a> {
 }
 
 impl Executor {
-    async fn handle(&self, case: Case) -> Done {
-        let evidence = &case.evidence;
+    async fn handle(&self, candidate: Candidate) -> Done {
+        let evidence = &candidate.evidence;
         let mut course = Course {
             executor: self,
             evidence,
             pods: Api::namespaced(self.client.clone(), &evidence.pod.namespace),
-            last: case.standing.clone(),
+            last: candidate.standing.clone(),
             quiet_until: Timestamp::MIN,
         };
         let (namespace, pod) = (&evidence.pod.namespace, &evidence.pod.name);
-        match course.go(&case).await {
+        match course.go(&candidate).await {
             Ok(()) | Err(Stop::Quiet) => {}
             Err(Stop::Api(what, error)) => {
                 self.metrics.errors.inc();
@@ -193,9 +193,9 @@ fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Stop {
 }
 
 impl Course<'_> {
-    async fn go(&mut self, case: &Case) -> Result<(), Stop> {
+    async fn go(&mut self, candidate: &Candidate) -> Result<(), Stop> {
         let (o, now) = (&self.executor.options, Timestamp::now());
-        match step::next(case.standing.as_ref(), self.evidence, now, o) {
+        match step::next(candidate.standing.as_ref(), self.evidence, now, o) {
             Next::Rest => Ok(()),
             Next::Exhausted { steps } => {
                 let (pod, namespace) = self.subject().await?;
@@ -206,8 +206,8 @@ impl Course<'_> {
                     format!("{steps} steps were taken and it is throttled still; a person should look.");
                 self.say(step::refused("StepsExhausted", message, steps, now, o)).await
             }
-            Next::Consider { steps } => self.consider(case, steps).await,
-            Next::Resume(plan) => self.resume(case, plan).await,
+            Next::Consider { steps } => self.consider(candidate, steps).await,
+            Next::Resume(plan) => self.resume(candidate, plan).await,
             Next::Judge { helped, plan } => self.judged(helped, plan).await,
         }
     }
@@ -234,17 +234,17 @@ impl Course<'_> {
         Ok(())
     }
 
-    async fn consider(&mut self, case: &Case, steps: i64) -> Result<(), Stop> {
+    async fn consider(&mut self, candidate: &Candidate, steps: i64) -> Result<(), Stop> {
         let o = &self.executor.options;
         let (pod, namespace) = self.subject().await?;
         if !annotated(&pod, &namespace) {
             return self.quiet(o.unasked);
         }
-        let situation = Situation::gather(&self.executor.client, pod, namespace)
+        let state = ClusterState::gather(&self.executor.client, pod, namespace)
             .await
             .map_err(api("cannot read what bounds the pod"))?;
         let now = Timestamp::now();
-        match plan(self.evidence, &case.recommendation, &situation, o) {
+        match plan(self.evidence, &candidate.recommendation, &state, o) {
             Err(No::Silent(why)) => {
                 tracing::debug!(pod = %self.evidence.pod.name, why, "no remediation");
                 Ok(())
@@ -257,19 +257,21 @@ impl Course<'_> {
             }
             Ok(plan) => {
                 self.say(step::proposed(&plan, self.evidence, steps, now)).await?;
-                self.resize(&situation.pod, &plan).await
+                self.resize(&state.pod, &plan).await
             }
         }
     }
 
     /// Goes on where another reconciler, or this one before it was restarted, left off.
-    async fn resume(&mut self, case: &Case, plan: Plan) -> Result<(), Stop> {
+    async fn resume(&mut self, candidate: &Candidate, plan: Plan) -> Result<(), Stop> {
         let o = &self.executor.options;
-        let Some(r) = case.standing.clone() else { return Ok(()) };
+        let Some(r) = candidate.standing.clone() else { return Ok(()) };
         let pod = self.pod().await?;
         match progress(pod.as_ref(), &self.evidence.pod.uid, &plan) {
             Progress::Gone => Err(Stop::Quiet),
-            Progress::NotAsked if r.state == RemediationState::Proposed => self.consider(case, r.steps).await,
+            Progress::NotAsked if r.state == RemediationState::Proposed => {
+                self.consider(candidate, r.steps).await
+            }
             Progress::NotAsked | Progress::ChangedByOthers => {
                 self.say(step::changed_by_others(&r, Timestamp::now(), o)).await
             }
@@ -319,8 +321,7 @@ impl Course<'_> {
                 Ok(_) => break,
                 Err(kube::Error::Api(status)) if status.code == 409 && attempt < CONFLICTS_MAX => {
                     let now = self.pods.get(&self.evidence.pod.name).await?;
-                    let word = |pod: &Pod| pod.annotations().get(ANNOTATION).cloned();
-                    if now.spec != pod.spec || word(&now) != word(pod) {
+                    if now.spec != pod.spec || annotation(&now) != annotation(pod) {
                         return Err(kube::Error::Api(status));
                     }
                     version = now.metadata.resource_version;

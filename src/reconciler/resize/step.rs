@@ -201,7 +201,7 @@ pub fn proposed(plan: &Plan, e: &Evidence, steps: i64, now: Timestamp) -> Remedi
 }
 
 /// The same remediation, later: another state, reason and sentence; what was written down stays.
-fn moved(
+fn transition(
     r: &Remediation,
     state: RemediationState,
     reason: &str,
@@ -220,7 +220,7 @@ fn moved(
 /// The API server took the resize: one step more.
 pub fn applied(r: &Remediation, plan: &Plan, now: Timestamp) -> Remediation {
     let message = format!("the API server took {}; waiting for the node to carry it out.", arrow(plan));
-    let mut r = moved(r, RemediationState::Applied, "Accepted", message, now);
+    let mut r = transition(r, RemediationState::Applied, "Accepted", message, now);
     r.steps += 1;
     r
 }
@@ -228,7 +228,7 @@ pub fn applied(r: &Remediation, plan: &Plan, now: Timestamp) -> Remediation {
 /// The node has carried it out.
 pub fn verifying(r: &Remediation, plan: &Plan, now: Timestamp) -> Remediation {
     let message = format!("{} is in force; the kernel's next windows decide.", arrow(plan));
-    moved(r, RemediationState::Verifying, "Actuated", message, now)
+    transition(r, RemediationState::Verifying, "Actuated", message, now)
 }
 
 /// The kernel shows that it helped.
@@ -248,7 +248,7 @@ pub fn verified(
         if enough { "" } else { "; another step may follow" }
     );
     let reason = if enough { "Helped" } else { "HelpedPartly" };
-    let mut r = moved(r, RemediationState::Verified, reason, message, now);
+    let mut r = transition(r, RemediationState::Verified, reason, message, now);
     r.after_throttled_percent = after;
     cooling(r, now, o.cooldown)
 }
@@ -264,7 +264,7 @@ pub fn rolled_back(
     o: &ResizeOptions,
 ) -> Remediation {
     let message = format!("{} undone: {why}", arrow(plan));
-    let mut r = moved(r, RemediationState::RolledBack, reason, message, now);
+    let mut r = transition(r, RemediationState::RolledBack, reason, message, now);
     r.after_throttled_percent = after;
     cooling(r, now, o.rollback_cooldown)
 }
@@ -301,7 +301,7 @@ pub fn left(
             ),
         ),
     };
-    let mut r = moved(r, state, reason, message, now);
+    let mut r = transition(r, state, reason, message, now);
     r.after_throttled_percent = after;
     cooling(r, now, o.rollback_cooldown)
 }
@@ -315,14 +315,18 @@ pub fn off(r: &Remediation, now: Timestamp) -> Option<Remediation> {
         arrow(&plan),
         plan.container
     );
-    Some(moved(r, S::Off, "RemediationOff", message, now))
+    Some(transition(r, S::Off, "RemediationOff", message, now))
 }
 
 /// Somebody else changed what was to be changed or undone: it is theirs now.
 pub fn changed_by_others(r: &Remediation, now: Timestamp, o: &ResizeOptions) -> Remediation {
     let message =
         "somebody else changed the container's CPU meanwhile; it is left as they set it.".to_string();
-    cooling(moved(r, RemediationState::Refused, "ChangedByOthers", message, now), now, o.rollback_cooldown)
+    cooling(
+        transition(r, RemediationState::Refused, "ChangedByOthers", message, now),
+        now,
+        o.rollback_cooldown,
+    )
 }
 
 #[cfg(test)]

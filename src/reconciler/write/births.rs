@@ -22,7 +22,7 @@ use crate::reconciler::desired::{PodKey, render};
 use crate::reconciler::faults::Fault;
 use crate::reconciler::ingest::certificate::Certified;
 use crate::reconciler::ingest::webhook::event::ReportedBirth;
-use crate::reconciler::lookup::memo::Memo;
+use crate::reconciler::lookup::ttl_cache::TtlCache;
 use crate::reconciler::refusal::{NotTaken, Reason, Refusal};
 use crate::reconciler::report::PodFacts;
 
@@ -65,12 +65,12 @@ pub struct Births {
     client: Client,
     queue: ArcSwapOption<WriteQueue>,
     /// By the pod's UID: what the kernel certified, which may not be written yet.
-    certified: Memo<String, ()>,
+    certified: TtlCache<String, ()>,
 }
 
 impl Births {
     pub fn new(client: Client) -> Births {
-        Births { client, queue: ArcSwapOption::empty(), certified: Memo::new(CERTIFIED_MAX) }
+        Births { client, queue: ArcSwapOption::empty(), certified: TtlCache::new(CERTIFIED_MAX) }
     }
 
     /// From here on births are written through `queue`.

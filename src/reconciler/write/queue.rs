@@ -38,26 +38,26 @@ impl Default for Rates {
 /// First and longest wait before a failed write is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// The longest where somebody must act first, so that many such do not take the rate that is for all.
-const BACKOFF_BARRED: Duration = Duration::from_secs(60);
+const BACKOFF_BLOCKED: Duration = Duration::from_secs(60);
 
 /// When a write that failed is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Retry {
     /// What was wrong passes.
     Soon,
     /// After so long: the API server says so.
     After(Duration),
     /// Once somebody has set it right: a right, a definition.
-    Barred,
+    Blocked,
 }
 
-impl Again {
+impl Retry {
     fn wait(self, attempts: u32) -> Duration {
         let backoff = BACKOFF.0.saturating_mul(1 << attempts.min(16));
         match self {
-            Again::Soon => backoff.min(BACKOFF.1),
-            Again::After(wait) => wait,
-            Again::Barred => backoff.min(BACKOFF_BARRED),
+            Retry::Soon => backoff.min(BACKOFF.1),
+            Retry::After(wait) => wait,
+            Retry::Blocked => backoff.min(BACKOFF_BLOCKED),
         }
     }
 }
@@ -185,11 +185,11 @@ impl<K: Clone + Eq + Hash + Ord, W> Schedule<K, W> {
 
     /// It failed: again after a while. What somebody must set right first waits for the object's own rate as well;
     /// a conflict is still the same write. What came for the same object meanwhile takes its place.
-    pub fn failed(&mut self, job: Job<K, W>, again: Again, now: Instant) {
+    pub fn failed(&mut self, job: Job<K, W>, retry: Retry, now: Instant) {
         let Job { key, work, waiters, attempts } = job;
         self.in_flight.remove(&key);
-        let mut at = now + again.wait(attempts);
-        if again == Again::Barred {
+        let mut at = now + retry.wait(attempts);
+        if retry == Retry::Blocked {
             at = at.max(self.ready_at(&key, now));
         }
         let attempts = attempts.saturating_add(1);
@@ -297,8 +297,8 @@ impl<K: Clone + Eq + Hash + Ord, W> Queue<K, W> {
     }
 
     /// See [`Schedule::failed`].
-    pub fn failed(&self, job: Job<K, W>, again: Again) {
-        self.lock().failed(job, again, Instant::now());
+    pub fn failed(&self, job: Job<K, W>, retry: Retry) {
+        self.lock().failed(job, retry, Instant::now());
         self.news.notify_one();
     }
 

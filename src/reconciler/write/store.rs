@@ -117,7 +117,7 @@ pub async fn watch(client: &Client, only: Option<&str>, out: mpsc::Sender<Change
     }
 }
 
-/// Lists and watches until that fails, or until `out` is closed. After a failure it is listed anew: a watch that is
+/// Lists and watches until that fails, or until `out` is closed. After a failure it is listed again: a watch that is
 /// only taken up again says nothing until an object changes, and nobody would know that it works again.
 async fn watch_once(
     api: Api<PartialObjectMeta<KernelWhisper>>,

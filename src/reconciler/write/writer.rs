@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::queue::{Again, Job, Queue};
+use super::queue::{Job, Queue, Retry};
 use crate::api::{FIELD_MANAGER, KernelWhisper, PodBirthCertificate};
 use crate::reconciler::desired::{PodKey, Stored, Want};
 use crate::reconciler::faults::{Fault, FaultLog};
@@ -118,15 +118,15 @@ impl Writer {
 
     async fn failed(&self, mut job: Job<ObjectKey, Work>, error: &kube::Error, began: Instant) {
         let fault = Fault::of(error);
-        let (hint, again) = match fault {
+        let (hint, retry) = match fault {
             Fault::NoSuchResource => {
-                ("install the CRDs: kernel-gossip crds | kubectl apply -f -", Some(Again::Barred))
+                ("install the CRDs: kernel-gossip crds | kubectl apply -f -", Some(Retry::Blocked))
             }
             Fault::Forbidden | Fault::Unauthorized => {
-                ("see docs/reconciler.md for the rights the role needs; trying again", Some(Again::Barred))
+                ("see docs/reconciler.md for the rights the role needs; trying again", Some(Retry::Blocked))
             }
-            Fault::TooMany(wait) => ("trying again later", Some(wait.map_or(Again::Soon, Again::After))),
-            Fault::Conflict | Fault::Unavailable => ("trying again", Some(Again::Soon)),
+            Fault::TooMany(wait) => ("trying again later", Some(wait.map_or(Retry::Soon, Retry::After))),
+            Fault::Conflict | Fault::Unavailable => ("trying again", Some(Retry::Soon)),
             // The namespace is gone or going: the pod goes with it.
             Fault::NotFound | Fault::Terminating => ("given up", None),
             Fault::Invalid => (
@@ -134,7 +134,7 @@ impl Writer {
                 None,
             ),
         };
-        let result = if again.is_some() { "retried" } else { "given_up" };
+        let result = if retry.is_some() { "retried" } else { "given_up" };
         self.telemetry.written(kind(&job), result, began.elapsed());
         let gone = matches!(fault, Fault::NotFound | Fault::Terminating);
         // One conflict is the business of server-side apply; many are worth a line. A pod that went is none.
@@ -143,13 +143,13 @@ impl Writer {
             self.log.failed_in(kind(&job), &key_of(&job.key).namespace, fault, error, hint);
         }
         // What somebody has to set right takes longer than anybody waits.
-        if matches!(again, None | Some(Again::Barred)) {
+        if matches!(retry, None | Some(Retry::Blocked)) {
             for waiter in job.waiters.drain(..) {
                 let _ = waiter.send(false);
             }
         }
-        if let Some(again) = again {
-            self.queue.failed(job, again);
+        if let Some(retry) = retry {
+            self.queue.failed(job, retry);
             return;
         }
         self.queue.done(&job.key);

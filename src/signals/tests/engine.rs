@@ -440,7 +440,7 @@ fn a_pod_of_its_own_whispers_only_where_files_are_all_there_is() {
 
 #[test]
 fn a_restart_in_place_is_no_whisper() {
-    // A service that was throttled much, then made anew under the same path.
+    // A service that was throttled much, then recreated under the same path.
     let cpu = |ns: u64| if ns < 10 * SECOND { stopped(20.0, ns + 3600 * SECOND) } else { stopped(0.0, ns) };
     assert!(watch(&mut engine(), 40, cpu).is_empty());
 }

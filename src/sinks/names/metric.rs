@@ -279,7 +279,7 @@ pub static AGENT_POD_KNOWN: Metric = metric(
     "kernel_gossip.agent.pod.known",
     "{pod}",
     Kind::UpDownCounter,
-    "Pods of this node that the API server has told of",
+    "Pods of this node that the API server has reported",
     &[],
 );
 pub static AGENT_QUEUE_SIZE: Metric = metric(

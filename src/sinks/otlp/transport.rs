@@ -93,7 +93,7 @@ impl Connection {
         Ok(made.insert(channel).clone())
     }
 
-    /// It went silent, and would keep every further request waiting: the next one connects anew, which also reads
+    /// It went silent, and would keep every further request waiting: the next one connects again, which also reads
     /// certificates that were renewed.
     pub fn lost(&self) {
         *lock(&self.channel) = None;

@@ -63,7 +63,7 @@ impl Collector for Workloads {
 
 /// The labels of each account; no two have the same. One that is gone and whose labels its successor bears is left
 /// out, as the successor's series goes on from it. Of several that live (a container that is slow to end, and the one
-/// started in its place) all but the newest are told apart by their cgroup.
+/// started in its place) all but the newest are distinguished by their cgroup.
 fn named(accounts: &[Account]) -> Vec<(Labels<'_>, &Account)> {
     let now = accounts.iter().map(|account| account.at).max();
     let (mut seen, mut named) = (HashSet::new(), Vec::with_capacity(accounts.len()));

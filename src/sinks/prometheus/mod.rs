@@ -129,7 +129,7 @@ async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let Ok(Ok(text)) = written else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "/metrics cannot be written\n").into_response();
     };
-    // The permit is given back when the last byte was sent or the client is gone.
+    // The permit is released when the last byte was sent or the client is gone.
     let body = Body::from(Bytes::from_owner(Answer { text, _permit: permit }));
     let mut response =
         ([(CONTENT_TYPE, format.content_type()), (VARY, "accept, accept-encoding")], body).into_response();

@@ -29,7 +29,7 @@ pub fn start(stats: &Arc<SelfStats>, sink: &Arc<OtlpSink>, node: Option<&str>) -
     stats.watch(sink.clone());
     let (attributes, wrong) = identity(node, &|name| std::env::var(name).ok());
     wrong.iter().for_each(|wrong| tracing::warn!("{wrong}"));
-    // After those that the SDK finds by itself, which reads the same variables in its own way.
+    // After those that the SDK finds on its own, which reads the same variables in its own way.
     let resource = Resource::builder()
         .with_attributes(attributes.into_iter().map(|(key, value)| KeyValue::new(key, value)));
     let reader = PeriodicReader::builder(ToSink(sink.clone())).with_interval(sink.interval()).build();
@@ -115,7 +115,7 @@ fn instrument(meter: &Meter, source: &'static SelfSource, stats: &Arc<SelfStats>
             builder.with_description(metric.description).with_callback(observe).build();
         }
         (Kind::Histogram, _) => {
-            // The SDK observes no histogram: this one is told of each duration as it is recorded.
+            // The SDK observes no histogram: this one gets each duration as it is recorded.
             let bounds = (0..BUCKETS).map(Log2Histogram::upper_bound).collect();
             let builder = meter.f64_histogram(metric.name).with_unit(metric.unit);
             let histogram = builder.with_description(metric.description).with_boundaries(bounds).build();

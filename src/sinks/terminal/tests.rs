@@ -93,7 +93,7 @@ fn contended() -> Whisper {
 
 fn lines(output: Output, colour: bool, whispers: &[Whisper]) -> String {
     let mut lines = Lines { out: Vec::new(), output, node: Some("node-1".into()), colour };
-    whispers.iter().for_each(|w| lines.write(&Said::Whisper(Box::new(w.clone()))).expect("written"));
+    whispers.iter().for_each(|w| lines.write(&Message::Whisper(Box::new(w.clone()))).expect("written"));
     String::from_utf8(lines.out).expect("text")
 }
 

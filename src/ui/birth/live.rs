@@ -11,7 +11,7 @@ use crate::attribution::bundle::Bundles;
 use crate::birth::certificate;
 use crate::birth::failure;
 use crate::birth::hints::{Hints, Role, Verb};
-use crate::birth::input::{self, Input, Knows, failed};
+use crate::birth::input::{self, Coverage, Input, failed};
 use crate::birth::log::Log;
 use crate::birth::run::known;
 use crate::birth::story::{Named, Phase, Story, Subject};
@@ -27,14 +27,14 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// From the runtime's start to the container's program; a slow disk is a matter of seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Cgroups that are not told of at once are looked for so often.
+/// Cgroups that are not reported at once are looked for so often.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is kept while none is started.
 const KEPT: Duration = Duration::from_secs(5);
 
 /// What the recorder does not tell here, and what it does.
-type Known = (Vec<MissingPart>, Knows);
+type Known = (Vec<MissingPart>, Coverage);
 
 /// Waits for the next container and shows its start; for `wait` at most until one is started.
 ///
@@ -50,7 +50,7 @@ pub async fn next(wait: Option<Duration>) -> Result<View> {
     if plan.births.hook().is_some_and(|hook| hook.entry == Entry::Bare) {
         let why = plan.births.shortfalls().first().map(|s| format!("{}: {}", s.why, s.what_to_do));
         bail!(
-            "containers are told apart by arguments, which are not readable here: {}",
+            "containers are distinguished by arguments, which are not readable here: {}",
             why.unwrap_or_default()
         );
     }
@@ -159,7 +159,7 @@ fn certify(
     log: &mut Log,
     id: &str,
     (outcome, failure): Verdict,
-    (mut missing, knows): Known,
+    (mut missing, coverage): Known,
 ) -> Result<View> {
     let mut records: Vec<Record> = Vec::new();
     if let Some(recorder) = driver.recorder() {
@@ -189,7 +189,7 @@ fn certify(
         outcome,
         failure,
         missing,
-        knows: Knows { whole: lost == 0, ..knows },
+        coverage: Coverage { whole: lost == 0, ..coverage },
         settle: SETTLE,
     };
     let (status, _) = certificate::birth(&input);

@@ -376,7 +376,7 @@ async fn with_the_documented_rights_nothing_is_refused() {
     .await;
     assert_eq!(r.warnings(), Vec::<String>::new());
     let (end, lines, _) = r.process.terminate();
-    assert!(end.success() && lines.iter().any(|l| l.text.contains("the Lease is given back")), "{lines:?}");
+    assert!(end.success() && lines.iter().any(|l| l.text.contains("the Lease is released")), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,7 +68,7 @@ async fn a_follower_hands_on_and_takes_over() {
     // Asked to end it gives the Lease back: the next one leads at once.
     let (end, lines, _) = two.process.terminate();
     assert!(end.success(), "{lines:?}");
-    assert!(lines.iter().any(|l| l.text.contains("the Lease is given back")), "{lines:?}");
+    assert!(lines.iter().any(|l| l.text.contains("the Lease is released")), "{lines:?}");
     let three = replica(&ns, "three");
     three.until_ready().await;
     assert_eq!(three.metric("kernel_gossip_reconciler_leading ").await, 1.0);

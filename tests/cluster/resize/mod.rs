@@ -18,7 +18,9 @@ use kernel_gossip::advice::Kind;
 use kernel_gossip::api::{Remediation, RemediationState as State, ResourceStep};
 use kernel_gossip::quantity;
 use kernel_gossip::reconciler::report::{Evidence, NodeFacts};
-use kernel_gossip::reconciler::resize::{self, ANNOTATION, Case, Mode, ResizeMetrics, ResizeOptions, Update};
+use kernel_gossip::reconciler::resize::{
+    self, ANNOTATION, Candidate, Mode, ResizeMetrics, ResizeOptions, Update,
+};
 use kernel_gossip::signals::kinds::recommend;
 use kernel_gossip::testlog;
 use kube::{Api, Client};
@@ -31,7 +33,7 @@ const BUSY: &str = "while :; do :; done";
 
 /// The executor under test with the writer's end of it, which stores what it is told to.
 struct Executor {
-    cases: mpsc::Sender<Case>,
+    candidates: mpsc::Sender<Candidate>,
     updates: mpsc::Receiver<Update>,
     run: JoinHandle<()>,
     standing: Option<Remediation>,
@@ -44,17 +46,23 @@ impl Executor {
 
     fn with(client: Client, options: ResizeOptions) -> Executor {
         testlog::keep();
-        let (cases, case_queue) = mpsc::channel(8);
+        let (candidates, candidate_queue) = mpsc::channel(8);
         let (update_queue, updates) = mpsc::channel(8);
-        let run =
-            tokio::spawn(resize::run(client, options, ResizeMetrics::default(), case_queue, update_queue));
-        Executor { cases, updates, run, standing: None }
+        let run = tokio::spawn(resize::run(
+            client,
+            options,
+            ResizeMetrics::default(),
+            candidate_queue,
+            update_queue,
+        ));
+        Executor { candidates, updates, run, standing: None }
     }
 
     async fn report(&self, evidence: &Evidence) {
         let recommendation = recommend(evidence, NodeFacts::default());
-        let case = Case { evidence: evidence.clone(), recommendation, standing: self.standing.clone() };
-        self.cases.send(case).await.unwrap();
+        let candidate =
+            Candidate { evidence: evidence.clone(), recommendation, standing: self.standing.clone() };
+        self.candidates.send(candidate).await.unwrap();
     }
 
     /// The next status, stored at once.
@@ -103,8 +111,8 @@ impl Executor {
 
     /// Ends the executor and gives what it still had to say.
     async fn end(self) -> Vec<Update> {
-        let Executor { cases, mut updates, run, .. } = self;
-        drop(cases);
+        let Executor { candidates, mut updates, run, .. } = self;
+        drop(candidates);
         let mut rest = Vec::new();
         while let Some(update) = updates.recv().await {
             rest.push(update);

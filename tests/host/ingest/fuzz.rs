@@ -12,7 +12,7 @@ use kernel_gossip::reconciler::desired::{Desired, Now, PodKey, Rules, Want};
 use kernel_gossip::reconciler::ingest::certificate::Certified;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, decode};
 use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
-use kernel_gossip::reconciler::report::Said;
+use kernel_gossip::reconciler::report::ResolvedReport;
 use kernel_gossip::reconciler::report::Silence;
 use kernel_gossip::reconciler::report::{NodeFacts, PodFacts, Report};
 use kernel_gossip::signals::{SignalKind, Whisper};
@@ -67,7 +67,7 @@ impl Downstream {
             node: "n1".into(),
             ..Default::default()
         };
-        let said = Said {
+        let said = ResolvedReport {
             report,
             pod: Arc::new(pod),
             metrics: Err(Silence::NotAsked),

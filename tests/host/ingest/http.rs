@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use http::{Method, Request, StatusCode};
 use kernel_gossip::reconciler::ingest::otlp::MESSAGE_MAX;
 use kernel_gossip::reconciler::ingest::webhook::{self, BODY_MAX, Webhook};
-use kernel_gossip::reconciler::ingest::{Gatekeeper, Intake, otlp};
+use kernel_gossip::reconciler::ingest::{Authorizer, Intake, otlp};
 use kernel_gossip::reconciler::lead::health::Health;
 use kernel_gossip::reconciler::lead::leader::Role;
 use kernel_gossip::reconciler::lead::serve::VerifiedPeer;
@@ -25,7 +25,7 @@ pub struct Services {
     pub webhook: axum::Router,
     pub otlp: axum::Router,
     /// What came through: must stay empty.
-    pub through: mpsc::Receiver<kernel_gossip::reconciler::report::Said>,
+    pub through: mpsc::Receiver<kernel_gossip::reconciler::report::ResolvedReport>,
     _role: watch::Sender<Role>,
     open: watch::Sender<bool>,
 }
@@ -37,18 +37,18 @@ pub fn services(anonymous: bool) -> Services {
     let intake = Arc::new(Intake::new(client.clone(), None, telemetry.clone()));
     let (out, through) = mpsc::channel(10);
     intake.open(out);
-    let gatekeeper = Arc::new(Gatekeeper::new(client.clone(), "kernel-gossip".into()));
+    let authorizer = Arc::new(Authorizer::new(client.clone(), "kernel-gossip".into()));
     let births = Arc::new(Births::new(client));
     let (_role, role) = watch::channel(Role::Leader { term: 0 });
     let (open, opened) = watch::channel(true);
     let webhook = webhook::router(Webhook {
         intake: intake.clone(),
         births: births.clone(),
-        gatekeeper: (!anonymous).then(|| gatekeeper.clone()),
+        authorizer: (!anonymous).then(|| authorizer.clone()),
         health: Arc::new(Health::new(role, opened)),
         telemetry: telemetry.clone(),
     });
-    Services { webhook, otlp: otlp::router(intake, births, gatekeeper, telemetry), through, _role, open }
+    Services { webhook, otlp: otlp::router(intake, births, authorizer, telemetry), through, _role, open }
 }
 
 async fn ask(app: &axum::Router, request: Request<Body>) -> (StatusCode, String) {

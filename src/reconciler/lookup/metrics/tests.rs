@@ -113,7 +113,7 @@ fn says_what_kubectl_top_says() {
     assert_eq!((s.cpu_percent, s.summary.as_str()), (None, "1.10 cores"));
     assert!(say(&metrics(&[]), &pod()).is_none());
     assert!(say(&metrics(&[("web", "much")]), &pod()).is_none());
-    // What adapters make of NaN and of a counter that began anew: the object has no such numbers.
+    // What adapters make of NaN and of a counter that started over: the object has no such numbers.
     for impossible in ["-9223372036854775808m", "-12m", "-1", "10000001"] {
         assert!(say(&metrics(&[("web", "10m"), ("log", impossible)]), &pod()).is_none(), "{impossible}");
     }

@@ -30,12 +30,12 @@ fn pod() -> Value {
     })
 }
 
-fn situation() -> Situation {
-    Situation {
+fn state() -> ClusterState {
+    ClusterState {
         pod: read(pod()),
         node: node("4"),
         node_pods: vec![read(pod()), requesting("1900m")],
-        ..Situation::default()
+        ..ClusterState::default()
     }
 }
 
@@ -75,7 +75,7 @@ fn raise(cores: f64) -> Recommendation {
     }
 }
 
-fn planned(s: &Situation, cores: f64) -> Result<i64, String> {
+fn planned(s: &ClusterState, cores: f64) -> Result<i64, String> {
     match plan(&evidence(), &raise(cores), s, &ResizeOptions::default()) {
         Ok(plan) => {
             assert_eq!((plan.container.as_str(), plan.from.limit), ("app", 200));
@@ -86,33 +86,33 @@ fn planned(s: &Situation, cores: f64) -> Result<i64, String> {
     }
 }
 
-/// The situation with one thing in the pod set: by JSON pointer to the parent, key and value.
-fn with(parent: &str, key: &str, value: Value) -> Situation {
+/// The state with one thing in the pod set: by JSON pointer to the parent, key and value.
+fn with(parent: &str, key: &str, value: Value) -> ClusterState {
     let mut pod = pod();
     pod.pointer_mut(parent).unwrap()[key] = value;
-    Situation { pod: read(pod), ..situation() }
+    ClusterState { pod: read(pod), ..state() }
 }
 
-fn hpa(target: &str, metrics: Value) -> Situation {
+fn hpa(target: &str, metrics: Value) -> ClusterState {
     let spec = json!({"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": target}, "metrics": metrics});
-    Situation { horizontal: vec![read(json!({"metadata": {"name": "h"}, "spec": spec}))], ..situation() }
+    ClusterState { horizontal: vec![read(json!({"metadata": {"name": "h"}, "spec": spec}))], ..state() }
 }
 
-fn vpa(target: &str, acts: bool) -> Situation {
+fn vpa(target: &str, acts: bool) -> ClusterState {
     let vertical = VerticalAutoscaler { name: "v".into(), target: target.into(), acts };
-    Situation { vertical: vec![vertical], ..situation() }
+    ClusterState { vertical: vec![vertical], ..state() }
 }
 
-fn range(item: Value) -> Situation {
-    Situation {
+fn range(item: Value) -> ClusterState {
+    ClusterState {
         limit_ranges: vec![read(json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}}))],
-        ..situation()
+        ..state()
     }
 }
 
-fn quota(hard: Value, used: Value) -> Situation {
+fn quota(hard: Value, used: Value) -> ClusterState {
     let object = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"used": used}});
-    Situation { quotas: vec![read(object)], ..situation() }
+    ClusterState { quotas: vec![read(object)], ..state() }
 }
 
 #[test]
@@ -127,14 +127,19 @@ fn who_may_be_resized() {
     by_namespace.namespace = read(json!({"metadata": {"annotations": {ANNOTATION: ANNOTATION_RESIZE}}}));
     let mut against_namespace = with("/metadata/annotations", ANNOTATION, json!("off"));
     against_namespace.namespace = by_namespace.namespace.clone();
+    let by_former_name = with("/metadata", "annotations", json!({ANNOTATION_BEFORE: ANNOTATION_RESIZE}));
+    let against_former_name =
+        with("/metadata", "annotations", json!({ANNOTATION: "off", ANNOTATION_BEFORE: ANNOTATION_RESIZE}));
     let static_pod = |annotation: &str, value: &str| with("/metadata/annotations", annotation, json!(value));
     let resources = |r: Value| with("/spec/containers/0", "resources", r);
     let condition =
         |kind: &str, status: &str| with("/status", "conditions", json!([{"type": kind, "status": status}]));
-    for (what, situation, expected) in [
-        ("an ordinary pod", situation(), Ok(400)),
+    for (what, state, expected) in [
+        ("an ordinary pod", state(), Ok(400)),
         ("its namespace asks for it", by_namespace, Ok(400)),
         ("its namespace does, it does not", against_namespace, Err("silent: not annotated")),
+        ("annotated by the former name", by_former_name, Ok(400)),
+        ("the name of today goes first", against_former_name, Err("silent: not annotated")),
         ("nobody asks for it", with("/metadata", "annotations", json!({})), Err("silent: not annotated")),
         (
             "another pod of the name",
@@ -217,14 +222,14 @@ fn who_may_be_resized() {
         ("a VPA that only recommends", vpa("web", false), Ok(400)),
         ("a VPA of another", vpa("db", true), Ok(400)),
     ] {
-        assert_eq!(planned(&situation, 0.8), expected.map_err(str::to_string), "{what}");
+        assert_eq!(planned(&state, 0.8), expected.map_err(str::to_string), "{what}");
     }
 }
 
 #[test]
 fn only_for_a_throttle_the_kernel_reports() {
     let o = ResizeOptions::default();
-    let s = situation();
+    let s = state();
     let silent = |e: &Evidence, r: &Recommendation| matches!(plan(e, r, &s, &o), Err(No::Silent(_)));
     assert!(!silent(&evidence(), &raise(0.4)));
     assert!(silent(&Evidence { source: Source::Reported, ..evidence() }, &raise(0.4)));
@@ -239,25 +244,25 @@ fn only_for_a_throttle_the_kernel_reports() {
 
 #[test]
 fn how_far() {
-    let full = |promised: &str| Situation { node_pods: vec![requesting(promised)], ..situation() };
+    let full = |promised: &str| ClusterState { node_pods: vec![requesting(promised)], ..state() };
     let limits = |kind: &str, rest: Value| {
         let mut item = json!({"type": kind});
         item.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
         range(item)
     };
-    let second = |s: Situation| {
+    let second = |s: ClusterState| {
         let mut pod = pod();
         let other =
             json!({"name": "side", "resources": {"limits": {"cpu": "300m"}, "requests": {"cpu": "100m"}}});
         pod.pointer_mut("/spec/containers").unwrap().as_array_mut().unwrap().push(other);
-        Situation { pod: read(pod), ..s }
+        ClusterState { pod: read(pod), ..s }
     };
     for (what, s, wanted, expected) in [
-        ("what is recommended", situation(), 0.3, Ok(300)),
-        ("a step at most", situation(), 3.0, Ok(400)),
+        ("what is recommended", state(), 0.3, Ok(300)),
+        ("a step at most", state(), 3.0, Ok(400)),
         (
             "less than a tenth more",
-            situation(),
+            state(),
             0.21,
             Err("silent: the recommended limit is as good as there already"),
         ),
@@ -266,22 +271,17 @@ fn how_far() {
         ("the node is overcommitted", full("5"), 0.8, Err("NodeFull")),
         (
             "the node is small",
-            Situation { node: node("250m"), node_pods: vec![], ..situation() },
+            ClusterState { node: node("250m"), node_pods: vec![], ..state() },
             0.8,
             Ok(250),
         ),
         (
             "the node is too small",
-            Situation { node: node("200m"), node_pods: vec![], ..situation() },
+            ClusterState { node: node("200m"), node_pods: vec![], ..state() },
             0.8,
             Err("NodeTooSmall"),
         ),
-        (
-            "the node says nothing",
-            Situation { node: Node::default(), ..situation() },
-            0.8,
-            Err("NodeUnknown"),
-        ),
+        ("the node says nothing", ClusterState { node: Node::default(), ..state() }, 0.8, Err("NodeUnknown")),
         ("a container's maximum", limits("Container", json!({"max": {"cpu": "300m"}})), 0.8, Ok(300)),
         ("a maximum reached", limits("Container", json!({"max": {"cpu": "200m"}})), 0.8, Err("LimitRange")),
         (
@@ -338,7 +338,7 @@ fn how_far() {
         assert_eq!(planned(&s, wanted), expected.map_err(str::to_string), "{what}");
     }
     let o = ResizeOptions { cores_max: 0.3, ..ResizeOptions::default() };
-    assert_eq!(plan(&evidence(), &raise(0.8), &situation(), &o).map(|p| p.to.limit), Ok(300));
+    assert_eq!(plan(&evidence(), &raise(0.8), &state(), &o).map(|p| p.to.limit), Ok(300));
 }
 
 #[test]
@@ -348,10 +348,10 @@ fn a_guaranteed_pod_stays_guaranteed() {
         let r = json!({"cpu": cpu, "memory": "64Mi"});
         pod["spec"]["containers"][0]["resources"] = json!({"limits": r, "requests": r});
         pod["status"]["qosClass"] = json!("Guaranteed");
-        Situation { pod: read(pod), ..situation() }
+        ClusterState { pod: read(pod), ..state() }
     };
     let o = ResizeOptions::default();
-    let plan_of = |s: &Situation, limit| {
+    let plan_of = |s: &ClusterState, limit| {
         let mut e = evidence();
         e.numbers.cpu.as_mut().unwrap().limit_cores = Some(limit);
         plan(&e, &raise(4.0), s, &o)
@@ -359,10 +359,10 @@ fn a_guaranteed_pod_stays_guaranteed() {
     assert_eq!(plan_of(&guaranteed("200m"), 0.2).map(|p| p.to), Ok(Cpu { limit: 400, request: Some(400) }));
     assert!(matches!(plan_of(&guaranteed("2"), 2.0), Err(No::Refused("MayBePinned", _))));
     let ratio = range(json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "1"}}));
-    let s = Situation { limit_ranges: ratio.limit_ranges, ..guaranteed("200m") };
+    let s = ClusterState { limit_ranges: ratio.limit_ranges, ..guaranteed("200m") };
     assert_eq!(plan_of(&s, 0.2).map(|p| p.to.limit), Ok(400), "its ratio stays one");
     let requests = quota(json!({"requests.cpu": "1"}), json!({"requests.cpu": "900m"}));
-    let s = Situation { quotas: requests.quotas, ..guaranteed("200m") };
+    let s = ClusterState { quotas: requests.quotas, ..guaranteed("200m") };
     assert_eq!(plan_of(&s, 0.2).map(|p| p.to.limit), Ok(300), "its request counts");
 }
 
@@ -399,7 +399,7 @@ proptest! {
         wanted in 0i64..10_000, allocatable in 1i64..8000, promised in 0i64..8000,
         max in prop::option::of(1i64..1000), hard in prop::option::of(1i64..4000), used in 0i64..4000,
     ) {
-        let mut s = Situation { node: node(&from_milli(allocatable)), node_pods: vec![requesting(&from_milli(promised))], ..situation() };
+        let mut s = ClusterState { node: node(&from_milli(allocatable)), node_pods: vec![requesting(&from_milli(promised))], ..state() };
         if let Some(max) = max {
             s.limit_ranges = range(json!({"type": "Container", "max": {"cpu": from_milli(max)}})).limit_ranges;
         }

@@ -87,12 +87,12 @@ fn all_together_are_not_written_faster_than_the_total_rate() {
 fn failures_wait_longer_and_longer_and_give_way_to_news() {
     let (mut q, mut now) = (Schedule::new(Rates { object_interval: SEC / 100, ..rates() }), Instant::now());
     q.push("a", 1, None, now);
-    let waits = waits(&mut q, Again::Soon, &mut now);
+    let waits = waits(&mut q, Retry::Soon, &mut now);
     assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000, 10_000]);
     let j = job(q.pop(now));
     let (tx, _rx) = oneshot::channel();
     q.push("a", 2, Some(tx), now);
-    q.failed(j, Again::After(3 * SEC), now);
+    q.failed(j, Retry::After(3 * SEC), now);
     let Next::Wait(at) = q.pop(now) else { panic!("no wait") };
     assert_eq!(at - now, 3 * SEC, "as the API server says");
     let j = job(q.pop(at));
@@ -102,15 +102,15 @@ fn failures_wait_longer_and_longer_and_give_way_to_news() {
 
     now = at;
     q.push("b", 1, None, now);
-    let waits = self::waits(&mut q, Again::Barred, &mut now);
+    let waits = self::waits(&mut q, Retry::Blocked, &mut now);
     assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
 }
 
 /// What the one object waits for while all of its writes fail.
-fn waits(q: &mut Schedule<&'static str, i32>, again: Again, now: &mut Instant) -> Vec<u128> {
+fn waits(q: &mut Schedule<&'static str, i32>, retry: Retry, now: &mut Instant) -> Vec<u128> {
     let wait = |_| {
         let j = job(q.pop(*now));
-        q.failed(j, again, *now);
+        q.failed(j, retry, *now);
         let Next::Wait(at) = q.pop(*now) else { panic!("no wait") };
         let wait = (at - *now).as_millis();
         *now = at;
@@ -123,7 +123,7 @@ fn waits(q: &mut Schedule<&'static str, i32>, again: Again, now: &mut Instant) -
 fn a_write_that_is_barred_is_not_tried_faster_than_its_object_may_be_written() {
     let (mut q, mut now) = (Schedule::new(rates()), Instant::now());
     q.push("a", 1, None, now);
-    let waits = waits(&mut q, Again::Barred, &mut now);
+    let waits = waits(&mut q, Retry::Blocked, &mut now);
     assert_eq!(waits[0], 250, "of its two at once");
     assert_eq!(waits[1..5], [19_750, 20_000, 20_000, 20_000], "then one in 20 s");
 }
@@ -173,14 +173,14 @@ proptest::proptest! {
                 }
                 _ => {
                     if let Some(j) = held.pop() {
-                        q.failed(j, Again::Soon, now);
+                        q.failed(j, Retry::Soon, now);
                     }
                 }
             }
             proptest::prop_assert!(q.len() <= 10);
         }
         for j in held {
-            q.failed(j, Again::Soon, now);
+            q.failed(j, Retry::Soon, now);
         }
         while !q.is_empty() {
             match q.pop(now) {

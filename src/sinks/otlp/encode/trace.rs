@@ -17,7 +17,7 @@ pub fn id(birth: &Certificate) -> Option<[u8; 16]> {
 }
 
 /// The spans; `None` for a restart, or a birth without an id. What a pod waited for its node is a span of its own before
-/// the birth, and a birth that is told again (one that failed, and went on) links to what was told of it before.
+/// the birth, and a birth that is told again (one that failed, and went on) links to what was said of it before.
 pub fn birth(birth: &Certificate, node: Option<&str>) -> Option<ResourceSpans> {
     let trace = id(birth).filter(|_| !birth.restart)?;
     let status = &birth.status;
@@ -163,7 +163,7 @@ impl Ids {
         id
     }
 
-    /// What was told of the birth before.
+    /// What was said of the birth before.
     fn before(&self) -> Option<span::Link> {
         let before = Ids { trace: self.trace, nth: self.nth.checked_sub(1)? };
         let (trace_id, span_id) = (self.trace.to_vec(), before.span("birth").to_vec());

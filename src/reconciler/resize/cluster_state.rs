@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 
 /// Everything [`super::plan::plan`] decides by, read at one time.
 #[derive(Clone, Debug, Default)]
-pub struct Situation {
+pub struct ClusterState {
     pub pod: Pod,
     pub namespace: Namespace,
     pub horizontal: Vec<HorizontalPodAutoscaler>,
@@ -42,12 +42,16 @@ impl VerticalAutoscaler {
     }
 }
 
-impl Situation {
+impl ClusterState {
     /// Reads what bounds `pod` (already read, with its namespace): six requests.
     ///
     /// # Errors
     /// Those of the first request that fails. A cluster without VerticalPodAutoscalers is no failure.
-    pub async fn gather(client: &Client, pod: Pod, namespace: Namespace) -> Result<Situation, kube::Error> {
+    pub async fn gather(
+        client: &Client,
+        pod: Pod,
+        namespace: Namespace,
+    ) -> Result<ClusterState, kube::Error> {
         let ns = namespace.name_any();
         let node_name = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
         let all = ListParams::default();
@@ -66,7 +70,7 @@ impl Situation {
             nodes.get(&node_name),
             pods.list(&on_node),
         )?;
-        Ok(Situation {
+        Ok(ClusterState {
             pod,
             namespace,
             horizontal: horizontal.items,

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 /// Answers by question.
-pub struct Memo<K: Hash + Eq, V> {
+pub struct TtlCache<K: Hash + Eq, V> {
     known: Mutex<LruCache<K, (V, Instant)>>,
 }
 
-impl<K: Hash + Eq, V: Clone> Memo<K, V> {
+impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
     pub fn new(most: NonZeroUsize) -> Self {
-        Memo { known: Mutex::new(LruCache::new(most)) }
+        TtlCache { known: Mutex::new(LruCache::new(most)) }
     }
 
     /// The answer, if there is one not older than `keep` says of it.
@@ -45,13 +45,16 @@ mod tests {
 
     #[test]
     fn forgets_the_old_and_the_unused() {
-        let memo = Memo::new(NonZeroUsize::new(2).unwrap());
+        let cache = TtlCache::new(NonZeroUsize::new(2).unwrap());
         let hour = |_: &i32| Duration::from_secs(3600);
-        memo.put("a", 1);
-        memo.put("b", 2);
-        assert_eq!(memo.get("a", hour), Some(1));
-        assert_eq!(memo.get("a", |_| Duration::ZERO), None);
-        memo.put("c", 3);
-        assert_eq!((memo.get("a", hour), memo.get("b", hour), memo.get("c", hour)), (Some(1), None, Some(3)));
+        cache.put("a", 1);
+        cache.put("b", 2);
+        assert_eq!(cache.get("a", hour), Some(1));
+        assert_eq!(cache.get("a", |_| Duration::ZERO), None);
+        cache.put("c", 3);
+        assert_eq!(
+            (cache.get("a", hour), cache.get("b", hour), cache.get("c", hour)),
+            (Some(1), None, Some(3))
+        );
     }
 }
