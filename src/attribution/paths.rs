@@ -148,8 +148,8 @@ fn outermost_pod(path: &str) -> Option<(PodId, usize)> {
     })
 }
 
-/// What a cgroup cannot be taken out of by who is in it, other than a pod: a container that may be a node with pods of its own
-/// below, a machine of systemd's, or the session of a user who is not root. `None`: the node itself.
+/// What a process in this cgroup cannot leave, other than a pod: a container that may be a node with pods of its own below, or a
+/// machine of systemd's. `None`: the node itself. (A user's session is no such thing: who runs a cluster there by sudo is root.)
 pub fn realm(path: &str) -> Option<&str> {
     let outside = match outermost_pod(path) {
         Some((_, end)) => &path[..path[..end].rfind('/').unwrap_or(0)],
@@ -161,9 +161,7 @@ pub fn realm(path: &str) -> Option<&str> {
         loop {
             let name_at = outside.get(end..)?.find('/')? + end + 1;
             end = segment_end(outside, name_at);
-            let name = &outside[name_at..end];
-            let user = name.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice"));
-            if user.is_some_and(|user| user != "0") || machine(name).is_some() {
+            if machine(&outside[name_at..end]).is_some() {
                 return Some(&outside[..end]);
             }
         }

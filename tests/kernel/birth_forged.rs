@@ -1,6 +1,6 @@
 //! A container of one pod says that it works for another pod, which is being born: by environment, arguments and its
 //! programs' names, and by a cgroup of its own that it calls as the other pod's. It is older than the agent, and younger. A
-//! container beside Kubernetes and a user's session try the same.
+//! container beside Kubernetes and a machine of systemd's try the same.
 
 use std::ffi::CString;
 use std::fs;
@@ -138,14 +138,14 @@ fn a_pod_cannot_write_anothers_certificate() {
     agent.says("watching");
     let mut younger = Forger::new(2, dir.path(), &victim);
     victim.begin();
-    // Called as the victim is, by who may make cgroups below its own; beside Kubernetes; and by a user of the node.
+    // Called as the victim is, by who may make cgroups below its own; beside Kubernetes; and in a machine.
     let (pod, id) = (&victim.path()["/kubepods/".len()..], &victim.id);
     let elsewhere = [
         format!("{}/kubepods/{pod}/{id}", Forger::container(3)),
         format!("{}/{pod}", Forger::container(4)),
         format!("docker/{}", Forger::id(5)),
         format!("docker/{}/kubepods/{pod}/{id}", Forger::id(6)),
-        format!("user.slice/user-{}.slice/session-1.scope", std::process::id()),
+        format!("machine.slice/machine-kg-{}.scope/payload", std::process::id()),
     ];
     let elsewhere: Vec<_> = (3..)
         .zip(&elsewhere)

@@ -459,12 +459,12 @@ fn what_was_reported_of_other_tools() {
 }
 
 #[test]
-fn who_is_in_a_container_or_a_session_cannot_leave_it() {
+fn who_is_in_a_container_or_a_machine_cannot_leave_it() {
     for (layout, expected) in [
         ("/", None),
         ("/system.slice/kubelet.service", None),
         ("/podruntime/runtime", None),
-        ("/user.slice/user-0.slice/session-1.scope", None),
+        ("/user.slice/user-1000.slice/session-1.scope", None),
         ("/kubepods/burstable/pod<UID>/<ID>/docker/<OUTER>", None),
         ("/system.slice/containerd.service/kubepods-pod<UID_>.slice:cri-containerd:<ID>", None),
         ("/docker/<OUTER>/kubelet/kubepods/burstable/pod<UID>/<ID>", Some("/docker/<OUTER>")),
@@ -474,7 +474,6 @@ fn who_is_in_a_container_or_a_session_cannot_leave_it() {
             Some("/system.slice/docker-<OUTER>.scope"),
         ),
         ("/lxc.payload.node1/kubepods/burstable/pod<UID>/<ID>", Some("/lxc.payload.node1")),
-        ("/user.slice/user-1000.slice/session-1.scope", Some("/user.slice/user-1000.slice")),
         (
             "/machine.slice/machine-web.scope/payload/system.slice/a.service",
             Some("/machine.slice/machine-web.scope"),

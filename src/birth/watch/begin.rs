@@ -14,7 +14,7 @@ impl Births {
         let (Some(pod), container) = in_path(&made.path) else { return };
         let zero =
             Instant { mono_ns: ns, unix_ns: now.unix_ns - now.mono_ns.saturating_sub(ns).min(now.unix_ns) };
-        // Another of its name in a container or a session is none of it, and does not keep it from being born.
+        // Another of its name in a container is none of it, and does not keep it from being born.
         if let Some(birth) = self.births.get(&pod)
             && paths::realm(&made.path) != paths::realm(&birth.path)
         {
