@@ -4,8 +4,11 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use http::Uri;
+use kube::config::{ExecAuthCluster, Kubeconfig};
 use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -55,7 +58,7 @@ pub async fn find(given: Option<&Path>) -> Result<(Source, Config), Unusable> {
     };
     if !paths.is_empty() {
         let name = env::join_paths(&paths).unwrap_or_default().into();
-        match read(&paths).await {
+        match read(&paths) {
             Ok(config) => return Ok((Source::Kubeconfig, config)),
             // Nobody asked for this one, and in a pod there is another way.
             Err(_) if at_home && in_pod() => {}
@@ -97,32 +100,149 @@ fn in_pod() -> bool {
     env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-async fn read(paths: &[PathBuf]) -> Result<Config, String> {
+fn read(paths: &[PathBuf]) -> Result<Config, String> {
     let merged = paths
         .iter()
         .try_fold(Kubeconfig::default(), |all, path| {
             Kubeconfig::read_from(path).and_then(|one| all.merge(one))
         })
         .map_err(|e| one_line(&e))?;
-    // What the file says of a proxy goes before the environment; both are settled here.
-    let options = KubeConfigOptions::default();
-    let own = own_proxy(&merged);
-    let mut config = Config::from_custom_kubeconfig(merged, &options).await.map_err(|e| one_line(&e))?;
-    if own.is_none() {
-        config.proxy_url = proxy::of(&config.cluster_url, &|name| env::var(name).ok())?;
+    config(merged, &|name| env::var(name).ok())
+}
+
+/// The way to the cluster of the current context. The library has its own, which takes what the environment says of proxies
+/// otherwise than kubectl: it asks `NO_PROXY` about the proxy instead of the server, for a `proxy-url` too, and refuses all of
+/// the kubeconfig for an empty entry in it (kube 5.0.0, `config/no_proxy.rs`).
+fn config(all: Kubeconfig, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
+    let current = all.current_context.filter(|name| !name.is_empty()).ok_or("it has no current-context")?;
+    let context = all.contexts.into_iter().find(|c| c.name == current).and_then(|c| c.context);
+    let context = context.ok_or_else(|| format!("it has no context {current:?}, the current one"))?;
+    let cluster = all.clusters.into_iter().find(|c| c.name == context.cluster).and_then(|c| c.cluster);
+    let cluster = cluster.ok_or_else(|| format!("it has no cluster {:?}", context.cluster))?;
+    let server = cluster.server.as_deref().unwrap_or_default();
+    let url = server.parse().ok().filter(|url: &Uri| url.host().is_some_and(|host| !host.is_empty()));
+    let url = url.ok_or_else(|| format!("the cluster's server {server:?} is no URL"))?;
+    // Reads its certificates.
+    let told = ExecAuthCluster::try_from(&cluster).map_err(|e| one_line(&e))?;
+    let mut config = Config::new(url);
+    config.default_namespace = context.namespace.unwrap_or_else(|| config.default_namespace.clone());
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or(false);
+    config.disable_compression = cluster.disable_compression.unwrap_or(false);
+    if let Some(pem) = &told.certificate_authority_data {
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let all = all.map_err(|e| format!("the cluster's certificate authority: {}", one_line(&e)))?;
+        config.root_cert = Some(all.iter().map(|one| one.to_vec()).collect());
+    }
+    let own = cluster.proxy_url.as_deref().map(str::trim).filter(|url| !url.is_empty());
+    config.proxy_url = match own {
+        Some(url) => Some(url.parse().map_err(|_| "the cluster's proxy-url is no URL".to_owned())?),
+        None => proxy::of(&config.cluster_url, env)?,
+    };
+    config.proxy_url = config.proxy_url.map(by_name);
+    config.tls_server_name = cluster.tls_server_name;
+    let user = context.user.unwrap_or_default();
+    // As kubectl: a user that is not there has no credentials.
+    let user = all.auth_infos.into_iter().find(|u| u.name == user).and_then(|u| u.auth_info);
+    config.auth_info = user.unwrap_or_default();
+    if let Some(exec) = config.auth_info.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
+        exec.cluster = Some(told);
     }
     Ok(config)
 }
 
-/// The `proxy-url` of the current context's cluster.
-fn own_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
-    let current = kubeconfig.current_context.as_deref()?;
-    let context = kubeconfig.contexts.iter().find(|c| c.name == current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|c| c.name == context.cluster)?.cluster.as_ref()?;
-    cluster.proxy_url.clone().filter(|url| !url.is_empty())
+/// socks5h is socks5 where the proxy looks names up, and that is what the library does.
+fn by_name(proxy: Uri) -> Uri {
+    let mut parts = proxy.clone().into_parts();
+    match parts.scheme.as_ref().map(|scheme| scheme.as_str()) {
+        Some("socks5h") => {
+            parts.scheme = "socks5".parse().ok();
+            Uri::from_parts(parts).unwrap_or(proxy)
+        }
+        _ => proxy,
+    }
 }
 
 /// An error with its causes, on one line.
 fn one_line(error: &dyn std::error::Error) -> String {
     chain(error).replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The way by this cluster's further fields and these variables.
+    fn way(fields: &str, set: &[(&str, &str)]) -> Result<Config, String> {
+        let text = format!(
+            "{{current-context: c, clusters: [{{name: k, cluster: {{server: 'https://kube.example:6443'{fields}}}}}], \
+             contexts: [{{name: c, context: {{cluster: k, user: nobody}}}}]}}"
+        );
+        let all = Kubeconfig::from_yaml(&text).expect("a kubeconfig");
+        config(all, &|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn proxy(fields: &str, set: &[(&str, &str)]) -> Option<String> {
+        way(fields, set).expect("a way").proxy_url.map(|url| url.to_string())
+    }
+
+    /// kubectl#1653, kubectl#1655, kind#689.
+    #[test]
+    fn a_proxy_is_that_of_the_file_or_the_environment() {
+        let own = ", proxy-url: 'http://127.0.0.1:3128'";
+        let except = [("HTTPS_PROXY", "http://p:1"), ("NO_PROXY", "localhost,127.0.0.1,kube.example,")];
+        assert_eq!(
+            proxy(own, &except).as_deref(),
+            Some("http://127.0.0.1:3128/"),
+            "of the file, without exceptions"
+        );
+        assert_eq!(proxy("", &except), None);
+        assert_eq!(proxy(", proxy-url: ''", &except[..1]).as_deref(), Some("http://p:1/"));
+        // An exception that is about the proxy is none for the server, and what is no list excepts nothing.
+        for list in ["p", "p:1", "localhost,,", "10.0.0.0/99", "::1 ::2"] {
+            let set = [except[0], ("NO_PROXY", list)];
+            assert_eq!(proxy("", &set).as_deref(), Some("http://p:1/"), "{list}");
+        }
+        assert_eq!(proxy("", &[("HTTPS_PROXY", "socks5h://p:1")]).as_deref(), Some("socks5://p:1/"));
+        assert_eq!(
+            proxy("", &[("HTTPS_PROXY", "http://a b"), ("NO_PROXY", "*")]),
+            None,
+            "not used, so not refused"
+        );
+        assert!(way("", &[("HTTPS_PROXY", "http://a b")]).is_err());
+        assert!(way(", proxy-url: 'http://a b'", &[]).is_err());
+    }
+
+    #[test]
+    fn a_cluster_is_taken_with_all_that_it_says() {
+        let made = rcgen::generate_simple_self_signed(["c".to_owned()]).expect("a certificate");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), made.cert.pem()).expect("written");
+        let fields = format!(
+            ", tls-server-name: other.example, insecure-skip-tls-verify: true, certificate-authority: '{}'",
+            file.path().display()
+        );
+        let config = way(&fields, &[]).expect("a way");
+        assert_eq!(config.cluster_url, "https://kube.example:6443/");
+        assert_eq!(config.tls_server_name.as_deref(), Some("other.example"));
+        assert!(config.accept_invalid_certs);
+        assert_eq!(config.root_cert, Some(vec![made.cert.der().to_vec()]));
+        assert_eq!(config.default_namespace, "default");
+        assert!(way(", certificate-authority: /none", &[]).is_err_and(|e| e.contains("/none")));
+        for (text, wrong) in [
+            ("{}", "no current-context"),
+            ("{current-context: c}", "no context \"c\""),
+            ("{current-context: c, contexts: [{name: c, context: {cluster: k}}]}", "no cluster \"k\""),
+            (
+                "{current-context: c, contexts: [{name: c, context: {cluster: k}}], clusters: [{name: k, cluster: {server: ':'}}]}",
+                "server \":\" is no URL",
+            ),
+        ] {
+            let error = config_of(text).expect_err("refused");
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    fn config_of(text: &str) -> Result<Config, String> {
+        super::config(Kubeconfig::from_yaml(text).expect("a kubeconfig"), &|_| None)
+    }
 }

@@ -1,7 +1,7 @@
 //! What a cgroup is, from its path alone. Pure; rules of containment, not a list of known paths.
 //!
-//! A pod is `[-/]pod<uid>` anywhere in the path (the last one counts: a cluster may run inside a
-//! container), its container the first 64 hex digits after it; whatever lies below a container is the
+//! A pod is `[-/]pod<uid>` anywhere in the path (the first one counts: what is below a pod is
+//! that pod's, whatever it is called), its container the first 64 hex digits after it; whatever lies below a container is the
 //! container's. Without a pod the 64 digits name a container of Docker, Podman or another runtime,
 //! and the rest are systemd units and plain cgroups. `docs/attribution.md` lists the layouts.
 
@@ -98,7 +98,7 @@ pub struct CgroupPath<'a> {
 
 /// What the cgroup at `path` (relative to its hierarchy's root, `/…`) is.
 pub fn classify(path: &str) -> CgroupPath<'_> {
-    if let Some((id, end)) = last_pod(path) {
+    if let Some((id, end)) = outermost_pod(path) {
         return in_pod(path, id, end);
     }
     if let Some((kind, anchor)) = container_without_pod(path) {
@@ -133,9 +133,10 @@ fn in_pod(path: &str, id: PodId, uid_end: usize) -> CgroupPath<'_> {
     CgroupPath { kind, anchor, pod: Some(pod), unknown }
 }
 
-/// The last `[-/]pod<uid>`: the pod, and where its UID ends.
-fn last_pod(path: &str) -> Option<(PodId, usize)> {
-    path.rmatch_indices("pod").find_map(|(at, _)| {
+/// The first `[-/]pod<uid>`: the pod, and where its UID ends. Not the last: what is below a container of it was named by whoever
+/// may write there, and would else be another pod at will.
+fn outermost_pod(path: &str) -> Option<(PodId, usize)> {
+    path.match_indices("pod").find_map(|(at, _)| {
         if !path[..at].ends_with(['/', '-']) {
             return None;
         }
@@ -144,6 +145,26 @@ fn last_pod(path: &str) -> Option<(PodId, usize)> {
         let (id, len) = uuid(rest).or_else(|| config_hash(rest))?;
         let ends = rest.get(len).is_none_or(|b| !b.is_ascii_alphanumeric() && !matches!(b, b'-' | b'_'));
         ends.then_some((id, start + len))
+    })
+}
+
+/// What a process in this cgroup cannot leave, other than a pod: a container that may be a node with pods of its own below, or a
+/// machine of systemd's. `None`: the node itself. (A user's session is no such thing: who runs a cluster there by sudo is root.)
+pub fn realm(path: &str) -> Option<&str> {
+    let outside = match outermost_pod(path) {
+        Some((_, end)) => &path[..path[..end].rfind('/').unwrap_or(0)],
+        None => path,
+    };
+    let container = container_without_pod(outside).map(|(_, anchor)| anchor);
+    container.or_else(|| {
+        let mut end = 0;
+        loop {
+            let name_at = outside.get(end..)?.find('/')? + end + 1;
+            end = segment_end(outside, name_at);
+            if machine(&outside[name_at..end]).is_some() {
+                return Some(&outside[..end]);
+            }
+        }
     })
 }
 

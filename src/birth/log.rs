@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::hints::{self, Hints, Role};
 use super::kin::{self, Kin, Of, Owner};
-use super::places::{Places, in_path};
+use super::places::{Home, Places, Realm};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::recorder::{
     Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Record, Segment, SegmentId,
@@ -76,6 +76,8 @@ pub struct Log {
     pub listens: Vec<Listen>,
     /// By a cgroup's path or a CNI plugin's environment.
     pod_of: HashMap<String, PodId>,
+    /// Where the pods' cgroups are.
+    realms: HashMap<PodId, Realm>,
     /// What CNI plugins were called for: the pods' sandboxes.
     sandboxes: BTreeSet<String>,
     /// Records not taken in because there were too many.
@@ -124,6 +126,7 @@ impl Log {
             writes: Vec::new(),
             listens: Vec::new(),
             pod_of: HashMap::default(),
+            realms: HashMap::default(),
             sandboxes: BTreeSet::new(),
             dropped: 0,
             crowded: HashMap::default(),
@@ -205,7 +208,10 @@ impl Log {
         let Some(life) = self.lives.get(&id) else { return true };
         let Some(home) = self.places.home(&life.segment.place) else { return false };
         let parent = life.segment.parent.and_then(|p| self.lives.get(&p)).map(|p| &p.kin);
-        let hints = kin::believed(said.clone(), home, parent);
+        let mut hints = kin::believed(said.clone(), home, parent);
+        if hints.pod.as_ref().is_some_and(|pod| !self.may_speak(home, pod)) {
+            hints = Hints::default();
+        }
         if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container)
             && self.sandboxes.len() < Self::MAX
         {
@@ -256,7 +262,12 @@ impl Log {
     }
 
     fn made(&mut self, made: CgroupMade) {
-        let (pod, container) = in_path(&made.path);
+        let Home { mut pod, mut container, realm, .. } = Home::of(&made.path);
+        if let Some(of) = &pod
+            && !self.settles(of, realm)
+        {
+            (pod, container) = (None, None);
+        }
         let helper = matches!(paths::classify(&made.path).kind, Kind::PodHelper);
         if let (Some(pod), Some(container)) = (&pod, &container) {
             self.is_of(container.clone(), pod.clone());
@@ -264,6 +275,20 @@ impl Log {
         self.touched.extend(pod.clone());
         self.by_id.insert((made.hierarchy_id, made.cgroup), self.cgroups.len());
         self.cgroups.push(Made { made, pod, container, helper });
+    }
+
+    /// Takes the place of a pod's cgroup, the node itself before any within it; false: the pod is elsewhere.
+    fn settles(&mut self, pod: &PodId, realm: Realm) -> bool {
+        let known = self.realms.entry(pod.clone()).or_insert_with(|| realm.clone());
+        if known.is_some() && realm.is_none() {
+            *known = None;
+        }
+        *known == realm
+    }
+
+    /// Whether what runs there may say that it works for this pod.
+    fn may_speak(&self, home: &Home, pod: &PodId) -> bool {
+        self.realms.get(pod).map_or(home.realm.is_none(), |realm| *realm == home.realm)
     }
 
     /// Finds out whose a segment is, and of all that it began, as far as that changes anything.
@@ -318,10 +343,21 @@ impl Log {
         let places = [Some(&life.segment.place), life.ended.as_ref().map(|e| &e.place)];
         let mut owner = Owner::default();
         for home in places.into_iter().flatten().filter_map(|p| self.places.home(p)) {
+            // A name like the pod's, elsewhere.
+            let elsewhere = |pod| self.realms.get(pod).is_some_and(|realm| *realm != home.realm);
+            if home.pod.as_ref().is_some_and(elsewhere) {
+                continue;
+            }
             owner.learn(&Owner { pod: home.pod.clone(), container: home.container.clone() });
         }
         let said = &life.hints;
         let pod = said.pod.as_ref().or_else(|| self.pod_of.get(said.container.as_ref()?));
+        let home = self.places.home(&life.segment.place);
+        if let (Some(pod), Some(home)) = (pod, home)
+            && !self.may_speak(home, pod)
+        {
+            return owner;
+        }
         owner.learn(&Owner { pod: pod.cloned(), container: said.container.clone() });
         owner
     }

@@ -25,7 +25,12 @@ pub struct Home {
     pub pod: Option<PodId>,
     pub container: Option<String>,
     pub trust: Trust,
+    /// What holds it, and whom it may speak of: pods in the same ([`paths::realm`]).
+    pub realm: Realm,
 }
+
+/// `None`: the node itself.
+pub type Realm = Option<Box<str>>;
 
 impl Home {
     /// By the cgroup's path.
@@ -37,7 +42,7 @@ impl Home {
             _ => Trust::Node,
         };
         let (pod, container) = in_path(path);
-        Home { pod, container, trust }
+        Home { pod, container, trust, realm: paths::realm(path).map(Box::from) }
     }
 }
 

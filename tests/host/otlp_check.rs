@@ -241,6 +241,12 @@ async fn a_hosted_receiver_is_reached_through_the_proxy() {
     let (address, _asked) = proxy(None, "403 Forbidden").await;
     let refused = try_receivers(&with(format!("http://{address}"), "")).await.remove(0);
     says(&refused, "", "NO_PROXY");
+    let nobody = with(format!("http://{}", free_address()), "");
+    says(
+        &try_receivers(&nobody).await.remove(0),
+        "Connection refused",
+        "the proxy (HTTPS_PROXY) is not reached",
+    );
     // Excepted, it is not found without the proxy.
     let direct = try_receivers(&with(format!("http://{address}"), ".hosted.example")).await.remove(0);
     says(&direct, "dns error", "host's name");

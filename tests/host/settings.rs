@@ -1,6 +1,6 @@
 //! Settings as users, charts and Kubernetes itself give them: what is empty, what is not meant for us, what kubectl takes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
@@ -65,10 +65,14 @@ fn empty_variables_and_service_links_are_no_settings() {
 }
 
 fn kubeconfig(server: &str, user: &str) -> tempfile::NamedTempFile {
+    with_proxy_url(server, user, "")
+}
+
+fn with_proxy_url(server: &str, user: &str, proxy: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let text = format!(
         "{{apiVersion: v1, kind: Config, current-context: c, users: [{{name: u, user: {user}}}], \
-         clusters: [{{name: k, cluster: {{server: '{server}'}}}}], \
+         clusters: [{{name: k, cluster: {{server: '{server}', proxy-url: '{proxy}'}}}}], \
          contexts: [{{name: c, context: {{cluster: k, user: u}}}}]}}"
     );
     std::fs::write(file.path(), text).expect("written");
@@ -98,33 +102,59 @@ fn a_list_of_kubeconfigs_is_read_as_kubectl_reads_it() {
     assert!(error.starts_with("$KUBECONFIG: ") && error.contains("no such file"), "{error}");
 }
 
-#[test]
-fn the_api_server_is_reached_through_the_proxy_and_without_it_where_excepted() {
-    let server = kubeconfig("https://127.0.0.1:9", "{}");
+/// A proxy that refuses; what it was asked at first.
+fn proxy() -> (String, std::thread::JoinHandle<Vec<u8>>) {
     let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}", proxy.local_addr().expect("bound"));
+    let address = proxy.local_addr().expect("bound").to_string();
     let asked = std::thread::spawn(move || {
         let (mut stream, _) = proxy.accept().expect("a connection");
-        let mut line = String::new();
-        BufReader::new(stream.try_clone().expect("a stream")).read_line(&mut line).expect("a line");
+        let mut first = vec![0; 4096];
+        let n = stream.read(&mut first).expect("a question");
+        first.truncate(n);
         stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").expect("answered");
-        line
+        first
     });
-    let mut through = program(&CHECK);
-    through.env("KUBECONFIG", server.path()).env("HTTPS_PROXY", &address);
-    let error = checked(&mut through);
+    (address, asked)
+}
+
+#[test]
+fn the_api_server_is_reached_through_the_proxy_and_without_it_where_excepted() {
+    // RFC 6761: this name never resolves. Port 9, discard: nobody listens there.
+    let server = kubeconfig("https://kube.invalid:6443", "{}");
+    let except = |variables: &[(&str, &str)], file: &tempfile::NamedTempFile| {
+        checked(program(&CHECK).env("KUBECONFIG", file.path()).envs(variables.iter().copied()))
+    };
+    let (address, asked) = proxy();
+    let error = except(&[("HTTPS_PROXY", &address), ("NO_PROXY", "localhost,127.0.0.1,")], &server);
     assert!(!error.is_empty() && !error.contains("feature"), "{error}");
-    assert!(asked.join().expect("asked").starts_with("CONNECT 127.0.0.1:9 "));
-    // Nobody is at the proxy any more: what is excepted does not ask there.
-    for except in ["*", "127.0.0.1", "127.0.0.0/8,example.com"] {
-        let mut direct = program(&CHECK);
-        direct
-            .env("KUBECONFIG", server.path())
-            .env("HTTPS_PROXY", "http://127.0.0.1:9")
-            .env("NO_PROXY", except);
-        let error = checked(&mut direct);
-        assert!(error.contains("refused") || error.contains("no answer"), "{except}: {error}");
+    let asked = asked.join().expect("asked");
+    assert!(asked.starts_with(b"CONNECT kube.invalid:6443 "), "{}", String::from_utf8_lossy(&asked));
+    // What is excepted does not ask there.
+    let gone = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    for list in ["*", "kube.invalid", "a.example,*.invalid,", "kube.invalid:6443"] {
+        let error = except(&[gone, ("NO_PROXY", list)], &server);
+        assert!(error.contains("dns error") || error.contains("no answer"), "{list}: {error}");
     }
+    // Nor does this machine itself, as kubectl has it (kubectl#743): kind's, minikube's, a tunnel's API server.
+    let here = kubeconfig("https://127.0.0.1:9", "{}");
+    let error = except(&[gone], &here);
+    assert!(!error.contains("tunnel") && error.contains("refused"), "{error}");
+}
+
+/// kubectl#1653: `ssh -D` and HTTPS_PROXY, or a proxy-url, which NO_PROXY has no say in.
+#[test]
+fn the_api_server_is_reached_through_socks_and_the_kubeconfigs_own_proxy() {
+    let server = kubeconfig("https://kube.invalid:6443", "{}");
+    let (address, asked) = proxy();
+    let url = format!("socks5://{address}");
+    let error = checked(program(&CHECK).env("KUBECONFIG", server.path()).env("HTTPS_PROXY", url));
+    assert!(!error.contains("feature"), "{error}");
+    assert_eq!(asked.join().expect("asked").first(), Some(&5), "SOCKS's version");
+    let (address, asked) = proxy();
+    let own = with_proxy_url("https://127.0.0.1:9", "{}", &format!("http://{address}"));
+    let error = checked(program(&CHECK).env("KUBECONFIG", own.path()).env("NO_PROXY", "127.0.0.1,localhost"));
+    let asked = asked.join().expect("asked");
+    assert!(asked.starts_with(b"CONNECT 127.0.0.1:9 "), "{error}");
 }
 
 #[test]

@@ -78,6 +78,17 @@ fn a_name_that_is_cut_within_a_character_is_shown() {
     assert_eq!(told["workloads"][0]["cgroup"], cgroup.path());
 }
 
+/// systemd writes a machine's name with escapes, and prints its unit as it is written.
+#[test]
+fn a_machine_is_found_by_its_unit_and_by_its_name() {
+    let unit = format!("machine-kg\\x2dwho\\x2d{}.scope", std::process::id());
+    let scope = Cgroup::new("who-machine").child(&unit);
+    for called in [unit, format!("kg-who-{}", std::process::id())] {
+        let told = answer(&[&called]);
+        assert_eq!(told["workloads"][0]["cgroup"], scope.path(), "{called}: {told}");
+    }
+}
+
 /// A directory of containerd's with the recorded files of one container under this id.
 fn runtime(id: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
@@ -162,8 +173,23 @@ fn a_process_is_told_with_its_pod_and_a_pod_with_its_processes() {
     }
     let by_id = format!("cgroup:{number}");
     let in_file_system = container.dir().display().to_string();
-    for called in ["kg-attr/burn/burn", &id[..12], &container.path(), &below.path(), &in_file_system, &by_id]
-    {
+    // As `kubectl get pod -o yaml` has it, and by another way to the directory, as cgroup v1's links are.
+    let api = format!("containerd://{id}");
+    let link = files.path().join("link");
+    std::os::unix::fs::symlink(cpu_tree().mount.as_path(), &link).expect("linked");
+    let linked = format!("{}{}", link.display(), container.path());
+    let round_about = format!("{in_file_system}/init.scope/..");
+    for called in [
+        "kg-attr/burn/burn",
+        &id[..12],
+        &api,
+        &container.path(),
+        &below.path(),
+        &in_file_system,
+        &linked,
+        &round_about,
+        &by_id,
+    ] {
         let told = answer(&[called, &runtime]);
         let found = told["workloads"].as_array().expect("a list");
         // v1 and v2 number cgroups on their own: another may have the same number.

@@ -1,5 +1,6 @@
 //! A container of one pod says that it works for another pod, which is being born: by environment, arguments and its
-//! programs' names. It is older than the agent, and younger.
+//! programs' names, and by a cgroup of its own that it calls as the other pod's. It is older than the agent, and younger. A
+//! container beside Kubernetes and a machine of systemd's try the same.
 
 use std::ffi::CString;
 use std::fs;
@@ -79,9 +80,21 @@ struct Forger {
 
 impl Forger {
     fn new(number: u32, dir: &Path, victim: &Victim) -> Forger {
+        Forger::at(&Self::container(number), number, dir, victim)
+    }
+
+    /// The cgroup of a pod's container.
+    fn container(number: u32) -> String {
         let uid = format!("{number:08x}-3333-4333-8444-{:012x}", std::process::id());
-        let cgroup =
-            Cgroup::at(&format!("kubepods/besteffort/pod{uid}/{:064x}", 0xbad0_0000_u64 + u64::from(number)));
+        format!("kubepods/besteffort/pod{uid}/{}", Self::id(number))
+    }
+
+    fn id(number: u32) -> String {
+        format!("{:064x}", 0xbad0_0000_0000_u64 + (u64::from(number) << 32) + u64::from(std::process::id()))
+    }
+
+    fn at(cgroup: &str, number: u32, dir: &Path, victim: &Victim) -> Forger {
+        let cgroup = Cgroup::at(cgroup);
         let start = dir.join(format!("start-{number}"));
         let name = CString::new(start.to_str().expect("a path")).expect("no NUL");
         // SAFETY: a path that ends with NUL.
@@ -125,10 +138,28 @@ fn a_pod_cannot_write_anothers_certificate() {
     agent.says("watching");
     let mut younger = Forger::new(2, dir.path(), &victim);
     victim.begin();
+    // Called as the victim is, by who may make cgroups below its own; beside Kubernetes; and in a machine.
+    let (pod, id) = (&victim.path()["/kubepods/".len()..], &victim.id);
+    let elsewhere = [
+        format!("{}/kubepods/{pod}/{id}", Forger::container(3)),
+        format!("{}/{pod}", Forger::container(4)),
+        format!("docker/{}", Forger::id(5)),
+        format!("docker/{}/kubepods/{pod}/{id}", Forger::id(6)),
+        format!("machine.slice/machine-kg-{}.scope/payload", std::process::id()),
+    ];
+    let elsewhere: Vec<_> = (3..)
+        .zip(&elsewhere)
+        .map(|(number, cgroup)| Forger::at(cgroup, number, dir.path(), &victim))
+        .collect();
     older.forge();
     younger.forge();
+    elsewhere.into_iter().for_each(|mut forger| forger.forge());
     victim.run();
-    let of_victim = |text: &str| text.contains("\"kernel_gossip.birth\"") && text.contains(&victim.uid);
+    // By what it says whose it is: the victim's name is in the path of who calls its cgroup so.
+    let of_victim = |text: &str| {
+        let birth: Value = serde_json::from_str(text).unwrap_or_default();
+        text.contains("\"kernel_gossip.birth\"") && birth["k8s.pod.uid"] == victim.uid.as_str()
+    };
     let line = agent.line("the victim's birth", |l| of_victim(&l.text));
     let birth: Value = serde_json::from_str(&line.text).expect("JSON");
     let certificate = &birth["kernel_gossip.birth.certificate"];

@@ -65,12 +65,6 @@ fn containers_of_pods() {
             Some(Runtime::Containerd),
         ),
         ("/docker/<OUTER>/kubelet/kubepods/besteffort/pod<UID>/<ID>", BestEffort, None),
-        // a cluster in a pod: the inner pod counts
-        (
-            "/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/<OUTER>/kubelet/kubepods/pod<UID>/<ID>",
-            Guaranteed,
-            None,
-        ),
         // a node in LXC, seen from its host
         ("/lxc.payload.node1/kubepods/burstable/pod<UID>/<ID>", Burstable, None),
         // Kata, and a reader in another cgroup namespace
@@ -78,7 +72,19 @@ fn containers_of_pods() {
         ("/../../besteffort/pod<UID>/<ID>", BestEffort, None),
     ];
     for (layout, qos, runtime) in cases {
-        for below in ["", "/container", "/init.scope", "/system.slice/nginx.service", "/docker/<OUTER>"] {
+        // In a pod a container may call what it makes as it likes, and be a cluster: all of it is the container's.
+        let other = "/kubelet/kubepods/besteffort/pod11111111-2222-3333-4444-555555555555";
+        let (pod, conmon) = (format!("{other}/<OUTER>"), format!("{other}/crio-conmon-<OUTER>.scope"));
+        for below in [
+            "",
+            "/container",
+            "/init.scope",
+            "/system.slice/nginx.service",
+            "/docker/<OUTER>",
+            other,
+            &pod,
+            &conmon,
+        ] {
             let anchor = path(layout);
             let whole = anchor.clone() + &path(below);
             let got = classify(&whole);
@@ -294,7 +300,6 @@ proptest! {
             Just("/../..".to_string()),
             "/[a-z][a-z0-9]{0,12}(\\.slice)?",
             id().prop_map(|i| format!("/system.slice/docker-{i}.scope")),
-            (uid(), id()).prop_map(|((u, _), i)| format!("/kubepods/pod{u}/{i}")),
         ],
         qos in prop::sample::select(vec!["", "burstable", "besteffort"]),
         driver in 0..3,
@@ -304,9 +309,9 @@ proptest! {
             Just("/container".to_string()),
             "(/[a-z0-9.-]{1,20}){0,4}",
             id().prop_map(|i| format!("/docker/{i}")),
+            (uid(), id()).prop_map(|((u, _), i)| format!("/kubepods/pod{u}/{i}")),
         ],
     ) {
-        let below = if below.contains("pod") { String::new() } else { below };
         let class = if qos.is_empty() { String::new() } else { format!("-{qos}") };
         let slice = format!("kubepods{class}-pod{}.slice", uid.replace('-', "_"));
         let anchor = match driver {
@@ -434,8 +439,46 @@ fn what_was_reported_of_other_tools() {
         ("netdata#12419 (Nomad)", "/nomad.slice/share.slice/<UID>.redis.scope", "<UID>.redis.scope"),
         ("moby/buildkit", "/system.slice/docker.service/docker/buildkit/q8m0zhcnxvt9w", "docker.service"),
         ("minikube", "/docker/<OUTER>/kubepods/besteffort/pod<UID>/<ID>", "<UID>/<ID>"),
+        (
+            "kubernetes#106514",
+            "/system.slice/containerd.service/kubepods-burstable-pod<HASH>.slice:cri-containerd:<ID>",
+            "<HASH>/<ID>",
+        ),
+        ("pcp#476", "/docker/<ID>", "<ID>"),
+        ("jpetazzo/dind#87", "/system.slice/docker-<ID>.scope/docker/<OUTER>", "<ID>"),
+        ("dstack#4267", "/kubepods/besteffort/pod<UID>/<ID>/dind", "<UID>/<ID>"),
+        (
+            "kubernetes/test-infra#37440",
+            "/kubepods/pod<UID>/<ID>/docker/<OUTER>/kubelet/kubepods/pod<HASH>/<OUTER>",
+            "<UID>/<ID>",
+        ),
     ] {
         assert_eq!(said(&path(layout)), path(expected), "{report}: {layout}");
         assert!(!classify(&path(layout)).unknown, "{report}: {layout}");
+    }
+}
+
+#[test]
+fn who_is_in_a_container_or_a_machine_cannot_leave_it() {
+    for (layout, expected) in [
+        ("/", None),
+        ("/system.slice/kubelet.service", None),
+        ("/podruntime/runtime", None),
+        ("/user.slice/user-1000.slice/session-1.scope", None),
+        ("/kubepods/burstable/pod<UID>/<ID>/docker/<OUTER>", None),
+        ("/system.slice/containerd.service/kubepods-pod<UID_>.slice:cri-containerd:<ID>", None),
+        ("/docker/<OUTER>/kubelet/kubepods/burstable/pod<UID>/<ID>", Some("/docker/<OUTER>")),
+        ("/docker/<OUTER>/system.slice/containerd.service", Some("/docker/<OUTER>")),
+        (
+            "/system.slice/docker-<OUTER>.scope/kubelet.slice/kubelet-kubepods-pod<UID_>.slice",
+            Some("/system.slice/docker-<OUTER>.scope"),
+        ),
+        ("/lxc.payload.node1/kubepods/burstable/pod<UID>/<ID>", Some("/lxc.payload.node1")),
+        (
+            "/machine.slice/machine-web.scope/payload/system.slice/a.service",
+            Some("/machine.slice/machine-web.scope"),
+        ),
+    ] {
+        assert_eq!(realm(&path(layout)).map(str::to_owned), expected.map(path), "{layout}");
     }
 }

@@ -105,6 +105,9 @@ impl Log {
             });
             self.sandboxes.retain(|id| self.pod_of.contains_key(id));
         }
+        if self.realms.len() > Self::MAX / 2 {
+            self.realms.retain(|pod, _| needed(&Owner { pod: Some(pod.clone()), container: None }, u64::MAX));
+        }
         self.crowded.retain(|pod, _| needed(&Owner { pod: Some(pod.clone()), container: None }, u64::MAX));
         alive
     }

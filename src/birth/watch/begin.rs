@@ -14,6 +14,15 @@ impl Births {
         let (Some(pod), container) = in_path(&made.path) else { return };
         let zero =
             Instant { mono_ns: ns, unix_ns: now.unix_ns - now.mono_ns.saturating_sub(ns).min(now.unix_ns) };
+        // Another of its name in a container is none of it, and does not keep it from being born.
+        if let Some(birth) = self.births.get(&pod)
+            && paths::realm(&made.path) != paths::realm(&birth.path)
+        {
+            if paths::realm(&made.path).is_some() {
+                return;
+            }
+            self.births.remove(&pod);
+        }
         if !self.births.contains_key(&pod) && !self.begin(&pod, made, zero) {
             return;
         }

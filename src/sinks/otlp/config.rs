@@ -207,8 +207,13 @@ pub fn remarks(args: &OtlpArgs, env: impl Fn(&str) -> Option<String>) -> Vec<Str
                 all.push(format!("{variable} is none: {} are not sent over OTLP", lane.as_str()));
             }
             Some(value) if value.split(',').any(|one| one.trim() != "otlp") => {
+                let sent = match value.split(',').any(|one| one.trim() == "otlp") {
+                    true => "sent over OTLP alone",
+                    false => "not sent over OTLP",
+                };
                 all.push(format!(
-                    "{variable} is {value:?}: otlp and none alone are known here, others are left out"
+                    "{variable} is {value:?}: otlp and none alone are known here, {} are {sent}",
+                    lane.as_str()
                 ));
             }
             _ => {}
@@ -287,9 +292,9 @@ impl Source<'_> {
         if let Some(url) = own {
             return Some((flag.into(), url.clone()));
         }
-        let none =
-            self.found(None, "", exporter(lane)).filter(|(_, v)| v.trim().eq_ignore_ascii_case("none"));
-        if none.is_some() {
+        // One that names others alone (`prometheus`, `console`) wants nothing of OTLP.
+        let list = self.found(None, "", exporter(lane));
+        if list.is_some_and(|(_, list)| !list.split(',').any(|one| one.trim().eq_ignore_ascii_case("otlp"))) {
             return None;
         }
         self.standard(lane, a.otlp_endpoint.as_ref(), "--otlp-endpoint", "ENDPOINT")
@@ -403,7 +408,10 @@ impl Source<'_> {
     fn found(&self, flag: Option<&String>, name: &str, variable: &str) -> Found {
         match flag {
             Some(value) => Some((name.into(), value.clone())),
-            None => (self.env)(variable).filter(|v| !v.trim().is_empty()).map(|v| (variable.into(), v)),
+            None => {
+                let value = (self.env)(variable).map(|value| value.trim().to_owned());
+                value.filter(|value| !value.is_empty()).map(|value| (variable.into(), value))
+            }
         }
     }
 }
@@ -423,6 +431,10 @@ fn uri(setting: &str, endpoint: &str, insecure: bool) -> Result<Uri, ConfigError
         refuse(setting, format!("{endpoint:?} is no endpoint: write http://HOST:4317 or https://HOST:4317"))
     };
     let uri = Uri::from_str(&full).map_err(|_| wrong())?;
+    // A port that is none would be taken for the scheme's own, 80 or 443.
+    if uri.port_u16().is_none() && uri.authority().is_some_and(|a| has_port(a.as_str())) {
+        return Err(wrong());
+    }
     if full.contains('@') {
         return Err(refuse(
             setting,
@@ -441,6 +453,11 @@ fn uri(setting: &str, endpoint: &str, insecure: bool) -> Result<Uri, ConfigError
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(uri),
         _ => Err(wrong()),
     }
+}
+
+/// `host:…` and `[v6]:…`.
+fn has_port(authority: &str) -> bool {
+    authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
 fn milliseconds(found: Found) -> Result<Option<Duration>, ConfigError> {

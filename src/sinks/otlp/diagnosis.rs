@@ -40,6 +40,8 @@ pub enum Fault {
     NotTaken,
     /// The proxy on the way does not let it through.
     Proxy,
+    /// The proxy on the way is not reached itself.
+    NoProxy,
     /// Anything else.
     Other,
 }
@@ -47,6 +49,11 @@ pub enum Fault {
 impl Fault {
     /// What a failed request says.
     pub fn of(status: &Status) -> Fault {
+        // The words are hyper-util's: its error has no type. What it has as its cause is about the proxy.
+        let text = super::sender::text(status);
+        if text.contains("tunnel error: failed to create underlying connection") {
+            return Fault::NoProxy;
+        }
         let mut cause = status.source();
         while let Some(error) = cause {
             if let Some(fault) = typed(error) {
@@ -55,7 +62,6 @@ impl Fault {
             cause = error.source();
         }
         // What has no type that others could ask for.
-        let text = super::sender::text(status);
         let has = |part: &str| text.contains(part);
         match status.code() {
             _ if has("InvalidContentType") => Fault::NoTls,
@@ -106,6 +112,9 @@ impl Fault {
             }
             Fault::Proxy => {
                 "the proxy (HTTPS_PROXY) does not let it through: except the host by NO_PROXY, or allow it there"
+            }
+            Fault::NoProxy => {
+                "the proxy (HTTPS_PROXY) is not reached: check its host and port, or except the receiver by NO_PROXY"
             }
             Fault::Other => return None,
         })

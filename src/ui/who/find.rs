@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,8 @@ impl Asked<'_> {
         match what.parse() {
             Ok(pid) if number => Ok(Asked::Process(pid)),
             _ if number => bail!("there is no process {what}: process ids end at 4194304"),
-            _ => Ok(Asked::Name(what)),
+            // A container's id as the API has it: containerd://<id>.
+            _ => Ok(Asked::Name(what.split_once("://").map_or(what, |(_, id)| id))),
         }
     }
 }
@@ -222,12 +223,16 @@ impl Node {
 
     /// The workload of a cgroup, by its path in the tree or in the file system, with the bytes of its names or as shown.
     fn at(&self, path: &str) -> Result<Arc<Workload>> {
-        let below = |root: PathBuf| {
-            let root = fs::canonicalize(&root).unwrap_or(root);
-            path.strip_prefix(root.to_str()?).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        // As the file system has it: cgroup v1 has links (cpu -> cpu,cpuacct), and people write `..`.
+        let real = fs::canonicalize(path).ok();
+        let roots: Vec<PathBuf> =
+            self.roots.trees().map(|(_, root)| fs::canonicalize(&root).unwrap_or(root)).collect();
+        let below = |path: &Path| -> Option<String> {
+            let all = roots.iter().filter_map(|root| path.strip_prefix(root).ok()?.to_str());
+            all.min_by_key(|rest| rest.len()).map(|rest| format!("/{rest}"))
         };
-        let within = self.roots.trees().filter_map(|(_, root)| below(root)).min_by_key(|rest| rest.len());
-        let tidy = within.unwrap_or(path).trim_end_matches('/');
+        let within = real.as_deref().and_then(below).or_else(|| below(Path::new(path)));
+        let tidy = within.as_deref().unwrap_or(path).trim_end_matches('/');
         let tidy = if tidy.is_empty() { "/" } else { tidy };
         let shown = [tidy.to_owned(), name::text(tidy.as_bytes()).into_owned()];
         let there = shown.iter().find(|path| self.keys.values().any(|known| known == *path));
@@ -255,7 +260,9 @@ impl Node {
             let pod = name.split_once('/').is_some_and(|(namespace, pod)| {
                 who.namespace.as_deref() == Some(namespace) && who.pod.as_deref() == Some(pod)
             });
-            is(&who.pod)
+            // A machine's unit is called as the machine (`machine-web.scope` is `web`).
+            let unit = who.kind == WorkloadKind::Unit && who.cgroup.rsplit('/').next() == Some(name);
+            unit || is(&who.pod)
                 || is(&who.pod_uid)
                 || is(&who.unit)
                 || pod
@@ -411,6 +418,7 @@ mod tests {
         for name in ["web", "shop/web", "047b78268104", "d341e8db-112f-4371-804f-3616d814d3d6", "a.service"] {
             assert_eq!(parse(name), Asked::Name(name));
         }
+        assert_eq!(parse("containerd://047b78268104"), Asked::Name("047b78268104"));
         for bad in ["", " ", "cgroup:", "cgroup:x", "99999999999"] {
             assert!(Asked::parse(bad).is_err(), "{bad}");
         }

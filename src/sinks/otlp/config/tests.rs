@@ -131,8 +131,17 @@ fn what_the_standard_variables_switch_off_is_not_sent() {
     assert!(config(&[endpoint, "OTEL_SDK_DISABLED=false"]).expect("good").is_some());
     let only_events = some(&[endpoint, "OTEL_METRICS_EXPORTER=none", "OTEL_TRACES_EXPORTER= None "]);
     assert!(only_events.metrics.is_none() && only_events.traces.is_none() && only_events.events.is_some());
-    let otlp = some(&[endpoint, "OTEL_METRICS_EXPORTER=otlp"]);
-    assert!(otlp.metrics.is_some());
+    for list in ["otlp", "OTLP", "prometheus,otlp", " otlp , console"] {
+        let otlp = some(&[endpoint, &format!("OTEL_METRICS_EXPORTER={list}")]);
+        assert!(otlp.metrics.is_some(), "{list}");
+    }
+    for list in ["prometheus", "console", "prometheus,console", "otlp-stdout"] {
+        let others = some(&[endpoint, &format!("OTEL_METRICS_EXPORTER={list}")]);
+        assert!(others.metrics.is_none() && others.events.is_some(), "{list}");
+    }
+    let spaced =
+        some(&[endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL= grpc ", "OTEL_EXPORTER_OTLP_COMPRESSION=none "]);
+    assert!(spaced.metrics.is_some_and(|metrics| !metrics.gzip));
     // A flag for the one kind says it after all.
     let flag = some(&["OTEL_METRICS_EXPORTER=none", "--otlp-metrics-endpoint=http://m:1"]);
     assert!(flag.metrics.is_some() && flag.events.is_none());
@@ -153,7 +162,11 @@ fn what_is_set_and_not_done_is_told() {
     for (settings, expected) in [
         (&[endpoint, "OTEL_SDK_DISABLED=true"][..], "OTEL_SDK_DISABLED is true: nothing is sent"),
         (&["OTEL_TRACES_EXPORTER=none"], "OTEL_TRACES_EXPORTER is none: traces are not sent"),
-        (&["OTEL_LOGS_EXPORTER=otlp,console"], "otlp and none alone are known"),
+        (
+            &["OTEL_LOGS_EXPORTER=otlp,console"],
+            "otlp and none alone are known here, events are sent over OTLP alone",
+        ),
+        (&[endpoint, "OTEL_METRICS_EXPORTER=prometheus"], "known here, metrics are not sent over OTLP"),
         (&[endpoint, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"], "cumulative all the same"),
         (
             &[endpoint, "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=explicit_bucket_histogram"],
@@ -194,6 +207,8 @@ fn what_cannot_be_used_is_refused_by_its_name() {
         ),
         (&["--otlp-endpoint=http://"], "--otlp-endpoint: \"http://\" is no endpoint"),
         (&["--otlp-endpoint=a b"], "--otlp-endpoint: \"a b\" is no endpoint"),
+        (&["--otlp-endpoint=http://c:99999"], "--otlp-endpoint: \"http://c:99999\" is no endpoint"),
+        (&["--otlp-endpoint=http://[::1]:"], "--otlp-endpoint: \"http://[::1]:\" is no endpoint"),
         (&["--otlp-endpoint=http://me:secret@c:1"], "--otlp-endpoint: a user or password does not belong"),
         (
             &[endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT=10s"],
