@@ -51,7 +51,8 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::command().mut_subcommand("reconciler", reconciler::options::without_empty_variables);
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    log();
+    // A view tells on its screen what runs, and in `check` why something does not.
+    log(if matches!(cli.command, Command::Top(_)) { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -98,9 +99,9 @@ fn terminated() -> Result<impl Future<Output = ()>> {
 
 /// The log goes to stderr, so that stdout holds whispers alone (where a view has the terminal, once that is over); `RUST_LOG` sets what is logged. kube's own
 /// lines, one a retry, are left out: who watches says once that the API server is lost, and once that it is back.
-fn log() {
+fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},kube_client=off,kube_runtime=off")));
     let colour = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(|| top::Log).init();
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, |_, line| {

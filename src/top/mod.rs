@@ -1,15 +1,13 @@
 //! `kernel-gossip top`: which workloads lose time, to what, and who is to blame, live. One type, the
 //! [`Frame`](crate::sinks::frames::Frame), is shown, written as JSON, recorded, and read again.
 
-mod draw;
-mod palette;
-mod past;
+pub mod draw;
+pub mod palette;
+pub mod past;
 mod recording;
 mod screen;
 mod source;
-#[cfg(test)]
-mod tests;
-mod view;
+pub mod view;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -243,8 +241,11 @@ async fn live(args: &TopArgs, feed: &mut Feed, shutdown: impl Future<Output = ()
     let mut screen = Screen::take().context("the terminal")?;
     let mut events = events()?;
     let mut shutdown = std::pin::pin!(shutdown);
+    // Lines of the log by the newest frame: what was told before it is over.
+    let mut told = 0;
     loop {
-        view.log = screen::newest_line().map(|line| Shown::new(&line)).filter(|_| view.past().is_empty());
+        let (lines, newest) = screen::log();
+        view.log = newest.filter(|_| lines > told).map(|line| Shown::new(&line));
         screen.show(&view).context("the terminal")?;
         tokio::select! {
             frame = feed.next() => match frame? {
@@ -253,9 +254,12 @@ async fn live(args: &TopArgs, feed: &mut Feed, shutdown: impl Future<Output = ()
                         recorder.write(&*frame)?;
                     }
                     view.past_mut().take(frame);
+                    told = lines;
                 }
                 None => return Ok(()),
             },
+            // An agent that is gone is told of in the log alone.
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
             event = events.recv() => match event {
                 Some(Event::Key(key)) if view.press(key) == Asked::Quit => return Ok(()),
                 Some(_) => {}

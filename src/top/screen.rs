@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Stdout, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use ratatui::Terminal;
@@ -20,6 +21,9 @@ const LINES: usize = 200;
 
 /// What would be on stderr; `None`: the terminal is not taken, and it goes there.
 static HELD: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+
+/// Lines that were held so far.
+static LOGGED: AtomicU64 = AtomicU64::new(0);
 
 fn held() -> MutexGuard<'static, Option<VecDeque<String>>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,9 +86,11 @@ fn give_back() {
     lines.iter().for_each(|line| drop(writeln!(stderr, "{line}")));
 }
 
-/// The newest line of the log that is held.
-pub fn newest_line() -> Option<String> {
-    held().as_ref().and_then(|lines| lines.back().cloned())
+/// How many lines the log had since the terminal was taken, and the newest.
+pub fn log() -> (u64, Option<String>) {
+    let held = held();
+    let newest = held.as_ref().and_then(|lines| lines.back().cloned());
+    (LOGGED.load(Ordering::Relaxed), newest)
 }
 
 /// Stderr, but while the terminal is taken.
@@ -101,6 +107,7 @@ impl Write for Log {
                         lines.pop_front();
                     }
                     lines.push_back(line.to_owned());
+                    LOGGED.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

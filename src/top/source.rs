@@ -142,7 +142,7 @@ pub async fn attached(uri: &Uri) -> Result<Feed> {
                     ended
                 }
                 Err(error) => {
-                    tracing::warn!("{error:#}");
+                    tracing::error!("{error:#}");
                     tokio::time::sleep(AGAIN).await;
                     false
                 }
@@ -154,7 +154,7 @@ pub async fn attached(uri: &Uri) -> Result<Feed> {
                 answer = agent.ask() => answer.map(|(header, frames)| {
                     // It was started again, and counts from 1.
                     if std::mem::replace(&mut started, header.started_unix_ns) != header.started_unix_ns {
-                        tracing::info!("the agent was started again");
+                        tracing::error!("the agent was started again");
                     }
                     frames
                 }),

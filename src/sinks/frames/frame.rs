@@ -46,6 +46,27 @@ impl<'de> Deserialize<'de> for Shown {
     }
 }
 
+/// Moments in JSON: RFC 3339 with nanoseconds, as most readers take numbers for doubles, which cannot hold them.
+pub mod moment {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    /// # Errors
+    /// It cannot be written.
+    pub fn serialize<S: Serializer>(unix_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        // Never out of range: 64 bits of ns end in the year 2554.
+        let at = Timestamp::from_nanosecond(i128::from(*unix_ns)).unwrap_or(Timestamp::MAX);
+        serializer.collect_str(&at)
+    }
+
+    /// # Errors
+    /// It is none, or one before 1970 or after 2554.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let at: Timestamp = String::deserialize(deserializer)?.parse().map_err(de::Error::custom)?;
+        u64::try_from(at.as_nanosecond()).map_err(de::Error::custom)
+    }
+}
+
 /// What happened on a node in one interval. Absent is unknown, never zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -53,6 +74,7 @@ pub struct Frame {
     /// Counts the intervals, from 1.
     pub number: u64,
     /// Its end, ns since the Unix epoch.
+    #[serde(rename = "at", with = "moment")]
     pub at_unix_ns: u64,
     /// Its length, seconds, as measured.
     pub seconds: f64,
@@ -167,6 +189,7 @@ pub struct Active {
 #[serde(rename_all = "camelCase", default)]
 pub struct Said {
     /// ns since the Unix epoch.
+    #[serde(rename = "at", with = "moment")]
     pub at_unix_ns: u64,
     /// The workload's name and the path of its cgroup.
     pub name: Shown,

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frame, Shown};
+use super::frame::{Frame, Shown, moment};
 
 /// Grows when a reader of the former would misunderstand. A number that is only added does not count.
 pub const VERSION: u32 = 1;
@@ -23,7 +23,7 @@ pub struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Shown>,
     /// Another one after the agent was started again, which counts frames from 1 again.
-    #[serde(default)]
+    #[serde(rename = "started", with = "moment", default)]
     pub started_unix_ns: u64,
 }
 

@@ -1,4 +1,5 @@
-//! From readings, which count up, to frames, which say what one interval came to.
+//! From readings, which count up, to frames, which say what one interval came to. Numbers are rounded to a millionth, so that what
+//! is written and read again is the same number.
 
 use foldhash::HashMap;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use super::frame::{Active, Birth, Blamed, Frame, Row, Said, Shown, Split};
 use crate::attribution::{Attributed, Sample, Workload, WorkloadKind, quota_cores};
 use crate::birth::UnderWay;
+use crate::evidence::tidy;
 use crate::kernel::counters::counters;
 use crate::kernel::{CgroupStat, Counter, CpuCounters, Instant, Pressure};
 
@@ -153,7 +155,7 @@ impl Maker {
         let Some(row) = known.row.filter(|_| grown > 0).and_then(|row| frame.workloads.get_mut(row)) else {
             return;
         };
-        let seconds = grown as f64 / 1e9;
+        let seconds = tidy(grown as f64 / 1e9);
         let (name, cgroup) = match self.known.get(culprit.cgroup.as_str()) {
             Some(known) => (known.name.clone(), known.cgroup.clone()),
             None => (Shown::new(&culprit.label()), Shown::new(&culprit.cgroup)),
@@ -174,8 +176,8 @@ fn of_its_own(sample: &Sample, probe: bool) -> bool {
 }
 
 fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row {
-    let s = |ns: u64| ns as f64 / 1e9;
-    let percent = |ns: u64| (s(ns) / seconds.max(1e-9) * 100.0).min(100.0);
+    let s = |ns: u64| tidy(ns as f64 / 1e9);
+    let percent = |ns: u64| tidy((ns as f64 / 1e9 / seconds.max(1e-9) * 100.0).min(100.0));
     let (now, then) = (&sample.stat, &known.stat);
     let since = |now: Option<u64>, then: Option<u64>| now?.checked_sub(then?);
     let used = since(now.cpu_usage, then.cpu_usage).or(grown.map(|g| g.run));
@@ -192,7 +194,7 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
             let periods = since(now.throttled_periods, then.throttled_periods);
             let by_periods = periods.zip(since(now.periods, then.periods)).filter(|(_, all)| *all > 0);
             let bound = by_periods.map_or(100.0, |(some, all)| some as f64 / all as f64 * 100.0);
-            percent(ns).min(bound)
+            tidy(percent(ns).min(bound))
         }),
     };
     let contended_percent = contended.map(percent);
@@ -205,9 +207,9 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
     Row {
         name: known.name.clone(),
         cgroup: known.cgroup.clone(),
-        lost_percent: lost.min(100.0),
-        usage_cores: used.map(|ns| s(ns) / seconds.max(1e-9)),
-        limit_cores: sample.quota_cores.or(quota_cores(now)).or(sample.who.cpu_limit),
+        lost_percent: tidy(lost.min(100.0)),
+        usage_cores: used.map(|ns| tidy(ns as f64 / 1e9 / seconds.max(1e-9))),
+        limit_cores: sample.quota_cores.or(quota_cores(now)).or(sample.who.cpu_limit).map(tidy),
         split: grown.map(|g| Split {
             run: s(g.run),
             throttle: s(g.throttle),
@@ -228,7 +230,7 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
 /// A birth that goes on, at this moment.
 pub fn birth(of: &UnderWay, now: Instant) -> Birth {
     let seconds = now.mono_ns.saturating_sub(of.since_ns) as f64 / 1e9;
-    Birth { name: Shown::new(&of.name), seconds, containers: of.containers }
+    Birth { name: Shown::new(&of.name), seconds: tidy(seconds), containers: of.containers }
 }
 
 /// A line, as it is said.

@@ -118,6 +118,10 @@ fn tail(name: &str, columns: u16) -> String {
     if columns == 0 || width(name) <= columns {
         return name.to_owned();
     }
+    // "the root cgroup (kernel threads, …)"
+    if let Some((short, _)) = name.split_once(" (").filter(|(short, _)| width(short) <= columns) {
+        return short.to_owned();
+    }
     let mut kept: Vec<char> = name.chars().rev().take(columns - 1).collect();
     kept.reverse();
     let mut text: String = kept.into_iter().collect();
