@@ -26,6 +26,7 @@ use crate::kernel::{clock, cost};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
 use crate::signals::{BirthHistory, Engine, Event, Rule, SignalKind, SignalLosses, Slow, Whisper};
+use crate::sinks::frames::Frames;
 use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
 use crate::sinks::terminal::{Output, Terminal, text};
@@ -71,10 +72,47 @@ pub struct AgentArgs {
 /// # Errors
 /// A configuration that is refused, no cgroup file system at all, or a panic where it reads.
 pub async fn run(args: AgentArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
+    until(start(args, Kept::All), shutdown).await
+}
+
+/// The same for a live view of its own, which `frames` hands what it is to show: nothing is written, sent or served. With an
+/// `interval`, not the configuration's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn live(
+    args: AgentArgs,
+    interval: Option<Duration>,
+    frames: oneshot::Sender<Arc<Frames>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let start = async move {
+        let started = start(args, Kept::Frames { interval }).await?;
+        // Nobody waits for them any more only where the view ends.
+        let _ = frames.send(started.sinks.frames().clone());
+        Ok(started)
+    };
+    until(start, shutdown).await
+}
+
+/// What is made of the readings.
+#[derive(Clone, Copy)]
+enum Kept {
+    All,
+    /// For a live view alone.
+    Frames {
+        interval: Option<Duration>,
+    },
+}
+
+async fn until(
+    start: impl Future<Output = Result<Started>> + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
     // On a thread of the runtime's, as some of it blocks: the end does not wait for the start.
     let started = tokio::select! {
-        started = tokio::spawn(start(args)) => started.context("the start failed")??,
+        started = tokio::spawn(start) => started.context("the start failed")??,
         () = &mut shutdown => return Ok(()),
     };
     let Started { running, sinks } = started;
@@ -94,11 +132,15 @@ struct Started {
     sinks: Arc<Sinks>,
 }
 
-async fn start(args: AgentArgs) -> Result<Started> {
+async fn start(args: AgentArgs, kept: Kept) -> Result<Started> {
     let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
     };
+    if let Kept::Frames { interval } = kept {
+        config.agent.interval = interval.unwrap_or(config.agent.interval);
+        (config.sinks.prometheus, config.sinks.terminal) = (None, Some(Output::None));
+    }
     config.agent.node = args.node_name.clone().or(config.agent.node);
     let node = watch::node_name(config.agent.node.as_deref());
 
@@ -117,8 +159,13 @@ async fn start(args: AgentArgs) -> Result<Started> {
     let node = node.ok();
 
     let env = |name: &str| std::env::var(name).ok();
-    let otlp = OtlpConfig::new(&args.otlp, env)?;
-    otlp::remarks(&args.otlp, env).iter().for_each(|remark| warn!("{remark}"));
+    let otlp = match kept {
+        Kept::All => OtlpConfig::new(&args.otlp, env)?,
+        Kept::Frames { .. } => None,
+    };
+    if matches!(kept, Kept::All) {
+        otlp::remarks(&args.otlp, env).iter().for_each(|remark| warn!("{remark}"));
+    }
     let default = if otlp.is_some() { Output::None } else { Output::Text };
     let output = args.output.or(config.sinks.terminal).unwrap_or(default);
     let terminal = Terminal::start(output, node.clone()).context("cannot start the terminal's thread")?;
@@ -397,6 +444,8 @@ impl Sampler {
         self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
         self.say(said);
         self.count_unsaid();
+        let births = self.births.as_ref();
+        self.sinks.read(|| births.map_or_else(Vec::new, Watcher::under_way));
         let stats = self.sinks.stats();
         let SignalLosses { untracked_samples, untracked_blame } = self.engine.losses();
         stats.set_lost(Loss::SampleUntracked, untracked_samples);

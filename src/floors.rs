@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 /// From left to right; what is new here is put where what it needs stands on its left.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "causes",
     "plain",
     "bounds",
@@ -31,6 +31,7 @@ const ROOMS: [&str; 20] = [
     "agent",
     "reconciler",
     "ui",
+    "top",
 ];
 /// For tests, and what brings all together.
 const APART: [&str; 4] = ["", "floors", "testfuzz", "testlog"];

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kernel_gossip::ui::{birth, check, who};
-use kernel_gossip::{agent, api, config, reconciler};
+use kernel_gossip::{agent, api, config, reconciler, top};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,11 @@ enum Command {
     /// and owner, CPU request and limit are added. Exits 0 if there is such a process, cgroup or pod on this node, 1
     /// otherwise.
     Who(who::WhoArgs),
+    /// Show live which workloads lose time, to what, and who is to blame
+    ///
+    /// Reads the kernel itself, as the agent does (as root), attaches to a running agent (--attach), or shows what was
+    /// recorded (--record, --replay). Nothing is changed on the machine, sent or served.
+    Top(Box<top::TopArgs>),
     /// Print the agent's configuration file with all defaults
     Config {
         /// Print the JSON Schema of such files instead, for editors
@@ -50,7 +55,8 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::command().mut_subcommand("reconciler", reconciler::options::without_empty_variables);
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    log();
+    // A view tells on its screen what runs, and in `check` why something does not.
+    log(if matches!(cli.command, Command::Top(_)) { "error" } else { "info" });
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -65,6 +71,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Agent(args) => in_runtime(async { agent::run(*args, terminated()?).await })?,
         Command::Birth(args) => in_runtime(async { birth::run(&args, terminated()?).await })?,
         Command::Check(args) => return in_runtime(check::run(&args)),
+        Command::Top(args) => in_runtime(async { top::run(*args, terminated()?).await })?,
         Command::Who(args) => in_runtime(who::run(&args))?,
         Command::Config { schema } => {
             let text = if schema { config::schema() } else { config::default_yaml() };
@@ -97,13 +104,13 @@ fn terminated() -> Result<impl Future<Output = ()>> {
     })
 }
 
-/// The log goes to stderr, so that stdout holds whispers alone; `RUST_LOG` sets what is logged. kube's own
+/// The log goes to stderr, so that stdout holds whispers alone (where a view has the terminal, once that is over); `RUST_LOG` sets what is logged. kube's own
 /// lines, one a retry, are left out: who watches says once that the API server is lost, and once that it is back.
-fn log() {
+fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},kube_client=off,kube_runtime=off")));
     let colour = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(|| top::Log).init();
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Info, |_, line| {
         tracing::debug!(target: "libbpf", "{}", line.trim_end());
     })));

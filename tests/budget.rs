@@ -8,4 +8,5 @@ mod budget {
     mod attribution;
     mod birth;
     mod signals;
+    mod top;
 }

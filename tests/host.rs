@@ -18,5 +18,6 @@ mod host {
     mod semconv;
     mod settings;
     mod suite;
+    mod top;
     mod who;
 }

@@ -26,4 +26,4 @@ pub mod watch;
 pub use certificate::{Certificate, Process};
 pub use run::Watcher;
 pub use story::{Phase, Subject};
-pub use watch::{Births, Options};
+pub use watch::{Births, Options, UnderWay};

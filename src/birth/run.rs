@@ -8,7 +8,7 @@ use tracing::warn;
 use super::certificate::Certificate;
 use super::input::{Coverage, clipped};
 use super::story::Named;
-use super::watch::{Births, Drops, Options, Tally, missing};
+use super::watch::{Births, Drops, Options, Tally, UnderWay, missing};
 use crate::api::MissingPart;
 use crate::attribution::bundle::Bundles;
 use crate::attribution::watch::{ApiStatus, Pods};
@@ -74,6 +74,11 @@ impl Watcher {
 
     pub fn drops(&self) -> Drops {
         self.births.drops()
+    }
+
+    /// The births that go on now.
+    pub fn under_way(&self) -> Vec<UnderWay> {
+        self.births.under_way()
     }
 
     /// Takes the cgroups that a reading found: what runs in one is believed by its path. Where they are not reported at once,

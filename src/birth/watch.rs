@@ -7,6 +7,7 @@ mod held;
 mod joined;
 mod look;
 mod restarts;
+mod under_way;
 mod verdict;
 
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 use birth::{Birth, State};
 use held::Held;
+
+pub use under_way::UnderWay;
 
 use super::certificate::{Certificate, tell_images};
 use super::hints::{Role, Verb};

@@ -1,8 +1,9 @@
-//! Where it goes: OTLP, Prometheus, a terminal. The names of all of it are in [`names`].
+//! Where it goes: OTLP, Prometheus, a terminal, a live view. The names of all of it are in [`names`].
 
 pub mod birth_text;
 pub mod culprits;
 pub mod event;
+pub mod frames;
 pub mod ledger;
 mod lock;
 pub mod names;
@@ -21,9 +22,10 @@ use std::time::Duration;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use crate::attribution::Attributed;
-use crate::birth::Certificate;
+use crate::birth::{Certificate, UnderWay};
 use crate::kernel::Instant;
 use crate::signals::Whisper;
+use frames::Frames;
 use ledger::Ledger;
 use lock::lock;
 use otlp::{OtlpConfig, OtlpError, OtlpSink, Unsent};
@@ -62,6 +64,7 @@ pub struct Sinks {
     otlp: Option<Arc<OtlpSink>>,
     telemetry: Option<SdkMeterProvider>,
     prometheus: Option<PrometheusSink>,
+    frames: Arc<Frames>,
 }
 
 impl Sinks {
@@ -78,16 +81,21 @@ impl Sinks {
         let telemetry = otlp.as_ref().map(|sink| telemetry::start(&stats, sink, config.node.as_deref()));
         // Three readings missed, and some time for a busy machine.
         let healthy_within = config.interval * 3 + Duration::from_secs(10);
+        let frames = Arc::new(Frames::new(config.node.as_deref(), config.started));
         let prometheus = config
             .prometheus
-            .map(|address| PrometheusSink::start(address, ledger.clone(), stats.clone(), healthy_within))
+            .map(|address| {
+                let (ledger, stats, frames) = (ledger.clone(), stats.clone(), frames.clone());
+                PrometheusSink::start(address, ledger, stats, frames, healthy_within)
+            })
             .transpose()?;
-        Ok(Sinks { ledger, stats, otlp, telemetry, prometheus })
+        Ok(Sinks { ledger, stats, otlp, telemetry, prometheus, frames })
     }
 
     /// Publishes a reading: on `/metrics` at once, over OTLP when its interval has passed.
     pub fn publish(&self, reading: &Attributed) {
         self.stats.observe(reading);
+        self.frames.observe(reading);
         if self.otlp.is_none() && self.prometheus.is_none() {
             return;
         }
@@ -101,6 +109,7 @@ impl Sinks {
 
     /// Publishes a whisper; `text` says it to people, in one line.
     pub fn whisper(&self, whisper: &Whisper, text: String) {
+        self.frames.whisper(whisper);
         lock(&self.ledger).whisper(whisper);
         if let Some(otlp) = &self.otlp {
             otlp.whisper(whisper, text);
@@ -110,9 +119,20 @@ impl Sinks {
     /// Publishes a birth; `text` says it to people, in one line.
     pub fn birth(&self, birth: &Certificate, text: String) {
         self.stats.birth(birth);
+        self.frames.birth(birth, &text);
         if let Some(otlp) = &self.otlp {
             otlp.birth(birth, text);
         }
+    }
+
+    /// All of a reading is published; `births` tells of those under way, if somebody looks.
+    pub fn read(&self, births: impl FnOnce() -> Vec<UnderWay>) {
+        self.frames.close(births);
+    }
+
+    /// Where a live view gets its frames from; `/top` has them too.
+    pub fn frames(&self) -> &Arc<Frames> {
+        &self.frames
     }
 
     /// The agent's numbers about itself, for every part to write to.

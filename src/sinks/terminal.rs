@@ -229,6 +229,11 @@ pub fn text(whisper: &Whisper) -> String {
     Text { whisper, colour: false }.to_string()
 }
 
+/// The same without what its time, severity and transition say.
+pub fn sentence(whisper: &Whisper) -> String {
+    Sentence { whisper, name: Style::new() }.to_string()
+}
+
 /// A whisper as one line for people.
 struct Text<'a> {
     whisper: &'a Whisper,
@@ -246,6 +251,19 @@ impl Display for Text<'_> {
         };
         let (severity, transition) = (w.severity.as_str(), w.transition.as_str());
         write!(f, "{:.0} {level}{severity:<8} {transition:<8}{level:#} ", time(w.at.unix_ns))?;
+        Sentence { whisper: w, name }.fmt(f)
+    }
+}
+
+/// What follows in the line: `cpu_throttle shop/web/app: throttled 80 % of the last 10.0 s: …`.
+struct Sentence<'a> {
+    whisper: &'a Whisper,
+    name: Style,
+}
+
+impl Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sentence { whisper: w, name } = self;
         write!(f, "{} {name}{}{name:#}: ", w.signal.as_str(), Printable(&w.who.label()))?;
         let kind = w.signal.kind();
         let headline = kind.headline(&w.evidence);

@@ -15,6 +15,7 @@ pub mod measure;
 pub mod memory;
 pub mod process;
 pub mod prometheus;
+pub mod pty;
 pub mod receiver;
 pub mod stats;
 pub mod strace;

@@ -15,14 +15,14 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// `pods` pods as the kubelet and a runtime lay them out, of this many containers each.
-struct Pods {
+pub struct Pods {
     containers: Vec<Cgroup>,
     _pods: Vec<Cgroup>,
     _above: [Cgroup; 3],
 }
 
 impl Pods {
-    fn make(pods: usize, containers: usize) -> Pods {
+    pub fn make(pods: usize, containers: usize) -> Pods {
         let top = Cgroup::new("cost");
         let kubepods = top.child("kubepods");
         let burstable = kubepods.child("burstable");
@@ -36,7 +36,7 @@ impl Pods {
     }
 
     /// A process that goes through all of them again and again, so that each runs a little in every second.
-    fn visit(&self, script_file: &Path) -> Running {
+    pub fn visit(&self, script_file: &Path) -> Running {
         let files: Vec<_> = self.containers.iter().map(|c| c.dir().join("cgroup.procs")).collect();
         let mut script = String::from("while :; do\n");
         for file in files {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bed::http::get;
 use crate::bed::until;
+use kernel_gossip::sinks::frames::Frames;
 use kernel_gossip::sinks::ledger::Ledger;
 use kernel_gossip::sinks::prometheus::{PrometheusSink, address};
 use kernel_gossip::sinks::telemetry::SelfStats;
@@ -19,6 +20,10 @@ struct Served {
     stats: Arc<SelfStats>,
     sink: PrometheusSink,
     runtime: tokio::runtime::Runtime,
+}
+
+fn frames() -> Arc<Frames> {
+    Arc::new(Frames::new(None, testdata::moment(0)))
 }
 
 /// Serves `n` containers; health fails when the last reading is older than `healthy_within`.
@@ -35,7 +40,8 @@ fn serve(n: usize, healthy_within: Duration) -> Served {
     let sink = {
         let _entered = runtime.enter();
         let address = address(ANY_PORT).expect("an address");
-        PrometheusSink::start(address, ledger.clone(), stats.clone(), healthy_within).expect("served")
+        PrometheusSink::start(address, ledger.clone(), stats.clone(), frames(), healthy_within)
+            .expect("served")
     };
     Served { ledger, stats, sink, runtime }
 }
@@ -122,7 +128,8 @@ fn a_bad_address_is_one_clear_line() {
     let served = serve(0, Duration::MAX);
     let taken = served.sink.address();
     let _entered = served.runtime.enter();
-    let again = PrometheusSink::start(taken, served.ledger.clone(), served.stats.clone(), Duration::MAX);
+    let (ledger, stats) = (served.ledger.clone(), served.stats.clone());
+    let again = PrometheusSink::start(taken, ledger, stats, frames(), Duration::MAX);
     let error = again.expect_err("in use").to_string();
     assert_eq!(
         error,

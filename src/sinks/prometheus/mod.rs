@@ -1,8 +1,9 @@
-//! `/metrics` for Prometheus, and `/health`.
+//! `/metrics` for Prometheus, `/top` for a live view, and `/health`.
 
 mod exposition;
 mod listener;
 mod text;
+mod top;
 
 use std::fmt::{Debug, Write as _};
 use std::io::{self, ErrorKind};
@@ -24,6 +25,7 @@ use tokio::task::JoinHandle;
 
 pub use exposition::{BOUNDS, registry};
 
+use super::frames::Frames;
 use super::ledger::Ledger;
 use super::telemetry::{Loss, SelfStats};
 use crate::listen;
@@ -72,6 +74,7 @@ impl PrometheusSink {
         address: SocketAddr,
         ledger: Arc<Mutex<Ledger>>,
         stats: Arc<SelfStats>,
+        frames: Arc<Frames>,
         healthy_within: Duration,
     ) -> Result<Self, PrometheusError> {
         let cannot = |e: io::Error| match e.kind() {
@@ -84,11 +87,15 @@ impl PrometheusSink {
         let shared = Shared {
             registry: Arc::new(registry(ledger, stats.clone())),
             stats,
+            frames,
             healthy_within,
             answers: Arc::new(Semaphore::new(ANSWERS)),
         };
-        let router =
-            Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(shared);
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/top", get(top::frames))
+            .route("/health", get(health))
+            .with_state(shared);
         let server = tokio::spawn(async move {
             // It ends only by being aborted: accepting goes on after an error.
             let _ = axum::serve(listener::Bounded::new(listener), router).await;
@@ -112,6 +119,7 @@ impl Drop for PrometheusSink {
 struct Shared {
     registry: Arc<Registry>,
     stats: Arc<SelfStats>,
+    frames: Arc<Frames>,
     healthy_within: Duration,
     answers: Arc<Semaphore>,
 }

@@ -1,0 +1,11 @@
+//! What one interval came to, workload by workload, for a live view: [`Frame`]s. `kernel-gossip top` shows them, records them and
+//! reads them again; an agent hands them out at `/top` of its metrics port. One type on every way, so that what is replayed
+//! is what was shown.
+
+mod frame;
+mod hub;
+pub mod lines;
+mod maker;
+
+pub use frame::{Active, Birth, Blamed, Frame, Row, Said, Shown, Split};
+pub use hub::Frames;
