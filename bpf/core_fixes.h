@@ -57,6 +57,16 @@ struct mnt_namespace___pre68 {
 	unsigned int mounts;
 } __attribute__((preserve_access_index));
 
+/* mm_struct.rss_stat was a struct of plain counters until 6.2 (f1a7941243c1, "mm: convert mm's rss stats into
+ * percpu_counter"). */
+struct mm_rss_stat___rss {
+	atomic_long_t count[4];
+} __attribute__((preserve_access_index));
+
+struct mm_struct___rss {
+	struct mm_rss_stat___rss rss_stat;
+} __attribute__((preserve_access_index));
+
 #define TASK_ON_RQ_MIGRATING 2 /* kernel/sched/sched.h; runnable, and the lock of the queue it leaves is held */
 
 #endif

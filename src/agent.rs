@@ -15,17 +15,20 @@ use tracing::{info, warn};
 
 use crate::api::{BirthOutcome, SlowPhase};
 use crate::attribution::watch::{self, ApiError, Pods};
-use crate::attribution::{AttributionOptions, Attributor};
+use crate::attribution::{AttributionOptions, Attributor, Workload};
 use crate::birth::certificate::RETRIES;
 use crate::birth::{Certificate, Watcher};
 use crate::config::{Config, Kubernetes};
 use crate::kernel::driver::{Driver, DriverOptions, Storage};
 use crate::kernel::facts::{Facts, FactsOptions};
+use crate::kernel::oom::{Kill, Limit};
 use crate::kernel::plan::{self, Plan};
-use crate::kernel::{clock, cost};
+use crate::kernel::{Instant as Moment, clock, cost};
 use crate::kubeconfig::Unusable;
 use crate::signals::naming::NameGate;
-use crate::signals::{BirthHistory, Engine, Event, Rule, SignalKind, SignalLosses, Slow, Whisper};
+use crate::signals::{
+    self, BirthHistory, Engine, Event, Found, Rule, SignalKind, SignalLosses, Slow, Whisper,
+};
 use crate::sinks::frames::Frames;
 use crate::sinks::otlp::{self, OtlpArgs, OtlpConfig};
 use crate::sinks::telemetry::Loss;
@@ -194,6 +197,7 @@ async fn start(args: AgentArgs, kept: Kept) -> Result<Started> {
         pods,
         engine: Engine::new(&config.rules),
         happened: Vec::new(),
+        kills: Vec::new(),
         // Where no API server tells, no name is late.
         gate: NameGate::new(if watching { config.agent.name_wait } else { Duration::ZERO }),
         terminal,
@@ -291,6 +295,8 @@ struct Sampler {
     engine: Engine,
     /// What happened since the last reading.
     happened: Vec<Whisper>,
+    /// Kills of which no reading has told yet whose cgroup it was.
+    kills: Vec<Kill>,
     gate: NameGate,
     terminal: Terminal,
     sinks: Arc<Sinks>,
@@ -361,6 +367,8 @@ impl Sampler {
             }
             self.step(&mut driver, &mut fresh, &mut said);
         }
+        driver.read_kills(&mut self.kills);
+        self.tell_kills(clock::instant(), |attributor, kill| Some(attributor.supposed(&kill.place)));
         // Probes first: nothing is attached while the rest is written out.
         drop(driver);
         let held = self.births.as_mut().map_or_else(Vec::new, Watcher::give_up);
@@ -381,7 +389,7 @@ impl Sampler {
         loop {
             let left = next.saturating_duration_since(Instant::now());
             let patience = self.births.as_ref().and_then(Watcher::patience);
-            let timeout = patience.map_or(left, |p| p.min(left));
+            let timeout = patience.into_iter().chain(driver.kills_within()).fold(left, Duration::min);
             let fds = std::iter::once(stopped.as_fd()).chain(births.iter().copied());
             let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             let timeout = Timespec::try_from(timeout).ok();
@@ -391,6 +399,7 @@ impl Sampler {
                 return false;
             }
             self.births(driver);
+            self.kills(driver);
             if Instant::now() >= next {
                 return true;
             }
@@ -405,6 +414,39 @@ impl Sampler {
         let stats = self.sinks.stats();
         stats.set_lost(Loss::BirthDropped, drops.births);
         stats.set_lost(Loss::BirthRecord, drops.records);
+    }
+
+    /// Says at once what the kernel killed, so that it is known before the container is started again; of a cgroup that no
+    /// reading has told of, after the next.
+    fn kills(&mut self, driver: &mut Driver<'_>) {
+        driver.read_kills(&mut self.kills);
+        let now = clock::instant();
+        self.tell_kills(now, |attributor, kill| attributor.told(&kill.place));
+        if !self.happened.is_empty() {
+            let (mut fresh, mut said) = (std::mem::take(&mut self.happened), Vec::new());
+            let attributor = &self.attributor;
+            self.gate.pass(now.mono_ns, &mut fresh, |who| attributor.current(&who.cgroup), &mut said);
+            self.say(&mut said);
+        }
+    }
+
+    /// Tells the engine of the kills of which it is known whose they are.
+    fn tell_kills(&mut self, now: Moment, whose: impl Fn(&Attributor, &Kill) -> Option<Arc<Workload>>) {
+        let Sampler { kills, attributor, engine, happened, .. } = self;
+        kills.retain(|kill| {
+            let Some(who) = whose(attributor, kill) else { return true };
+            let limit = match &kill.limit {
+                Limit::Cgroup { path: Some(path), .. } if *path != who.cgroup => attributor.current(path),
+                Limit::Cgroup { path: Some(_), .. } => Some(who.clone()),
+                _ => None,
+            };
+            let asker = kill.asker.as_ref().and_then(|asker| attributor.told(&asker.place));
+            let (severity, evidence) = signals::found(&Found { kill, who: &who, limit, asker });
+            let ago = now.mono_ns.saturating_sub(kill.at_ns);
+            let at = Moment { mono_ns: kill.at_ns, unix_ns: now.unix_ns.saturating_sub(ago) };
+            engine.happened(Event { kind: SignalKind::OomKill, severity, who, evidence, at }, happened);
+            false
+        });
     }
 
     fn certify(&mut self, mut birth: Certificate) {
@@ -437,9 +479,14 @@ impl Sampler {
             births.found(&reading.changes, at);
         }
         let attributed = self.attributor.attribute(reading, &self.pods.index());
-        fresh.append(&mut self.happened);
         self.engine.step(attributed, fresh);
         self.sinks.publish(attributed);
+        driver.read_kills(&mut self.kills);
+        self.tell_kills(at, |attributor, kill| {
+            let may_come = kill.at_ns > at.mono_ns;
+            attributor.told(&kill.place).or_else(|| (!may_come).then(|| attributor.supposed(&kill.place)))
+        });
+        fresh.append(&mut self.happened);
         let attributor = &self.attributor;
         self.gate.pass(at.mono_ns, fresh, |who| attributor.current(&who.cgroup), said);
         self.say(said);

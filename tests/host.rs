@@ -9,6 +9,7 @@ mod host {
     mod dashboards;
     mod hostile;
     mod ingest;
+    mod oom;
     mod otlp_check;
     mod otlp_collector;
     mod otlp_delivery;

@@ -12,5 +12,6 @@ mod kernel {
     mod cpu;
     mod helpers;
     mod measured;
+    mod oom;
     mod reference;
 }

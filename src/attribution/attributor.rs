@@ -13,8 +13,9 @@ use super::paths::{self, UnknownShapes};
 use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
 use super::unresolved::Unresolved;
-use super::workload::{Attributed, NamedBlame, Sample, Workload};
-use crate::kernel::{Counter, CpuCounters, Hierarchy, Reading};
+use super::workload::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
+use crate::kernel::oom::Place;
+use crate::kernel::{CgroupKey, Counter, CpuCounters, Hierarchy, Reading};
 
 /// How an [`Attributor`] finds names, and how much it remembers.
 #[derive(Clone, Debug)]
@@ -134,6 +135,31 @@ impl Attributor {
     /// one that died there within the last minutes.
     pub fn current(&self, cgroup: &str) -> Option<Arc<Workload>> {
         self.who(self.tree.at(cgroup)?)
+    }
+
+    /// The workload that a cgroup which the kernel named by its path, or by ids where that is cut, is part of; `None` where no
+    /// reading has told of it yet.
+    pub fn told(&self, place: &Place) -> Option<Arc<Workload>> {
+        let by_id = |id: u64| {
+            let of = |hierarchy| self.who(self.tree.node_of(self.tree.key(CgroupKey { hierarchy, id })?));
+            of(Hierarchy::V1Cpu).or_else(|| of(Hierarchy::Unified))
+        };
+        let not_root = |who: &Arc<Workload>| who.kind != WorkloadKind::Root;
+        let by_path = place.path.as_deref().and_then(|path| self.current(path));
+        by_path
+            .or_else(|| by_id(place.cpu).filter(not_root))
+            .or_else(|| by_id(place.unified).filter(not_root))
+    }
+
+    /// The same of a cgroup that no reading tells of, as one that the memory controller alone has (cgroup v1): what is above it,
+    /// or what its path says.
+    pub fn supposed(&self, place: &Place) -> Arc<Workload> {
+        let path = place.path.as_deref().unwrap_or("a cgroup whose path is too long");
+        let above = || {
+            let above = std::iter::successors(path.rsplit_once('/'), |(above, _)| above.rsplit_once('/'));
+            above.map(|(path, _)| path).filter(|path| !path.is_empty()).find_map(|path| self.current(path))
+        };
+        self.told(place).or_else(above).unwrap_or_else(|| Known::new(&paths::classify(path)).who)
     }
 
     /// Cgroups that look like a pod's or container's but follow no rule.

@@ -6,6 +6,8 @@ use std::fmt;
 const AMOUNT_MAX: f64 = 1e6;
 /// Greatest number of events or bytes.
 const COUNT_MAX: i64 = 1 << 50;
+/// The unit of `oom_score_adj`, the one number that may be below zero.
+const SCORE: &str = "{adj}";
 /// Longest text, bytes.
 pub const TEXT_MAX: usize = 256;
 
@@ -76,6 +78,10 @@ impl Field {
                 x => wrong(&100, &x),
             },
             Value::Double(x) if !(0.0..=AMOUNT_MAX).contains(&x) => wrong(&AMOUNT_MAX, &x),
+            Value::Int(n) if self.unit == SCORE => match n {
+                -1000..=1000 => Ok(Value::Int(n)),
+                n => Err(Wrong(format!("must be -1000 to 1000, is {n}"))),
+            },
             Value::Int(n) if !(0..=COUNT_MAX).contains(&n) => wrong(&COUNT_MAX, &n),
             Value::Text(text) => Ok(Value::Text(crate::bounds::sentence(&text, TEXT_MAX).into_owned())),
             value => Ok(value),

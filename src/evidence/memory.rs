@@ -10,14 +10,36 @@ MemoryNumbers {
     pressure_full_percent: f64, "%", "kernel_gossip.memory.pressure.full_percent";
     /// What it held (webhook only).
     usage_bytes: i64, "By";
-    /// Its memory limit (webhook only).
-    limit_bytes: i64, "By";
+    /// Its memory limit; of an OOM kill the one that was hit.
+    limit_bytes: i64, "By", "kernel_gossip.memory.limit";
     /// What it held without what can be dropped (webhook only).
     working_set_bytes: i64, "By";
     /// Pages read back that it had just had to drop (webhook only).
     refaults: i64, "{page}";
-    /// Resident size of the task the kernel killed.
-    oom_peak_bytes: i64, "By";
-    /// Tasks the kernel killed.
-    oom_kills: i64, "{kill}";
+    /// Resident size of the process the kernel killed, of several the largest.
+    oom_peak_bytes: i64, "By", "kernel_gossip.memory.oom.resident";
+    /// Processes the kernel killed for lack of memory, since the whisper began.
+    oom_kills: i64, "{kill}", "kernel_gossip.memory.oom.kills";
+    /// What was too small: `own` (the limit of the workload), `pod`, `node`, or the path of a cgroup above.
+    oom_limit: String, "", "kernel_gossip.memory.oom.limit";
+    /// Who was killed, name and PID on the node; of several the largest first.
+    oom_victims: String, "", "kernel_gossip.memory.oom.victims";
+    /// What ended with it: `container` (it was its first process) or `process` (the container lives on).
+    oom_ended: String, "", "kernel_gossip.memory.oom.ended";
+    /// User of the largest process that was killed, as the node counts users.
+    oom_uid: i64, "{uid}", "kernel_gossip.memory.oom.uid";
+    /// Its `oom_score_adj`, -1000 to 1000.
+    oom_score_adj: i64, "{adj}", "kernel_gossip.memory.oom.score_adj";
+    /// The part of its resident size that is no file's.
+    oom_anon_bytes: i64, "By", "kernel_gossip.memory.oom.anonymous";
+    /// The part of its resident size that is of files.
+    oom_file_bytes: i64, "By", "kernel_gossip.memory.oom.file";
+    /// The part of its resident size that is shared memory and tmpfs.
+    oom_shmem_bytes: i64, "By", "kernel_gossip.memory.oom.shmem";
+    /// What it had swapped out.
+    oom_swap_bytes: i64, "By", "kernel_gossip.memory.oom.swap";
+    /// Who asked for the memory: name and PID on the node, and whose it is where it is not the victim's.
+    oom_asked_by: String, "", "kernel_gossip.memory.oom.asked_by";
+    /// Who set the limit below what was held, where that was the reason: name and PID on the node.
+    oom_lowered_by: String, "", "kernel_gossip.memory.oom.lowered_by";
 }}

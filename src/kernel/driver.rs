@@ -11,6 +11,7 @@ use super::cgroups::Made;
 use super::clock::{self, Every};
 use super::cpus::Online;
 use super::facts::Facts;
+use super::oom::Kill;
 use super::plan::Plan;
 use super::probe::{Kind, Probe};
 use super::probes::probes;
@@ -156,6 +157,19 @@ impl<'obj> Driver<'obj> {
         let recorder = self.probes.births.as_ref().map(Recorder::losses).unwrap_or_default();
         let cgroups = self.probes.cgroups.as_ref().map_or(0, |sampler| sampler.losses().made);
         BirthLosses { cgroups, ..recorder }
+    }
+
+    /// Appends what the kernel killed for lack of memory since the last call; each group as one. To be called when one of the
+    /// [`fds`](Self::fds) is readable, after [`kills_within`](Self::kills_within), and after each reading.
+    pub fn read_kills(&mut self, out: &mut Vec<Kill>) {
+        if let Some(oom) = &mut self.probes.oom {
+            oom.take(out);
+        }
+    }
+
+    /// How long until a kill under way is complete; `None`: there is none.
+    pub fn kills_within(&self) -> Option<Duration> {
+        self.probes.oom.as_ref()?.patience()
     }
 
     /// Reads everything. The reading is the driver's own and filled again by the next call.

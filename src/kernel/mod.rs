@@ -42,5 +42,5 @@ pub use hist::Log2Histogram;
 pub use hook::Hook;
 pub use loss::{Loss, Lost};
 pub use probe::{Kind, Probe};
-pub use probes::{cgroups, cpu, recorder};
+pub use probes::{cgroups, cpu, oom, recorder};
 pub use reading::*;

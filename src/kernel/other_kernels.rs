@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 skeleton!(cpu, "cpu");
 skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
+skeleton!(oom, "oom");
 
 /// An option of the kernel, and the fields that are there only with it.
 const OPTIONS: [(&str, &[&str]); 4] = [
@@ -67,5 +68,6 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, cpu::CpuSkelBuilder::default());
         loads_without!(option, types, cgroups::CgroupsSkelBuilder::default());
         loads_without!(option, types, birth::BirthSkelBuilder::default());
+        loads_without!(option, types, oom::OomSkelBuilder::default());
     }
 }

@@ -170,7 +170,7 @@ impl Engine {
     /// Something happened to a workload: it is said at once, again every `repeat`, and resolved `hold` after it happened
     /// last. Of what happens again meanwhile the newest evidence counts.
     pub fn happened(&mut self, event: Event, out: &mut Vec<Whisper>) {
-        let Event { kind, severity, who, evidence, at } = event;
+        let Event { kind, severity, who, mut evidence, at } = event;
         if !self.rules[kind].enabled {
             return;
         }
@@ -178,6 +178,7 @@ impl Engine {
         if let Some(known) = self.happened.iter_mut().find(same) {
             let changed = known.whisper.severity != severity;
             known.last_ns = at.mono_ns;
+            kind.kind().again(&known.whisper.evidence, &mut evidence);
             (known.whisper.severity, known.whisper.evidence, known.whisper.who) = (severity, evidence, who);
             known.say(if changed { Transition::Changed } else { Transition::Repeated }, at, out);
             return;

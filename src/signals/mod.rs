@@ -14,6 +14,6 @@ mod window;
 
 pub use crate::evidence::{HistoryPoint, Severity, SignalKind};
 pub use engine::*;
-pub use kinds::{BirthHistory, Slow};
+pub use kinds::{BirthHistory, Found, Slow, found};
 pub use rules::Rule;
 pub use whisper::*;

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod grafana;
 pub mod http;
+pub mod hungry;
 pub mod measure;
 pub mod memory;
 pub mod process;

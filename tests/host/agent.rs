@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 const MS: Duration = Duration::from_millis(1);
 
 /// An agent that knows no cluster and says JSON.
-fn agent(arguments: &[&str]) -> Command {
+pub(super) fn agent(arguments: &[&str]) -> Command {
     let mut command = kernel_gossip();
     command.args(["agent", "--output", "json"]).args(arguments);
     // Not the cluster of another test, nor a collector of this shell's.
@@ -39,7 +39,7 @@ fn whisper(agent: &mut Running, cgroup: &Cgroup, signal: &str) -> Value {
 }
 
 /// The next whisper of this signal about the cgroup of this path.
-fn whisper_of(agent: &mut Running, path: &str, signal: &str) -> Value {
+pub(super) fn whisper_of(agent: &mut Running, path: &str, signal: &str) -> Value {
     let mut found = Value::Null;
     agent.line(&format!("{signal} of {path}"), |line| {
         if line.to_stderr {
@@ -64,7 +64,7 @@ fn until_resolved(agent: &mut Running, path: &str) -> Value {
 }
 
 #[track_caller]
-fn number(whisper: &Value, name: &str) -> f64 {
+pub(super) fn number(whisper: &Value, name: &str) -> f64 {
     whisper[name].as_f64().unwrap_or_else(|| panic!("no {name} in {whisper:#}"))
 }
 
@@ -232,7 +232,7 @@ fn sigterm_ends_a_start() {
 }
 
 /// A configuration file with this text.
-fn configuration(text: &str) -> NamedTempFile {
+pub(super) fn configuration(text: &str) -> NamedTempFile {
     let file = NamedTempFile::with_suffix(".yaml").expect("a file");
     std::fs::write(file.path(), text).expect("write");
     file

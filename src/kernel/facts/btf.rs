@@ -31,6 +31,9 @@ pub struct Btf {
     pub sys_enter: bool,
     /// The tracepoints sched_process_fork, sched_process_exec and sched_process_exit.
     pub process_tracepoints: bool,
+    /// The tracepoint mark_victim has the victim's task (6.9, 72ba14deb40a "mm: update mark_victim tracepoints fields", and
+    /// stable kernels after it), not its pid alone.
+    pub mark_victim_task: bool,
     /// `task_io_accounting.rchar` (CONFIG_TASK_XACCT): bytes read and written.
     pub io_accounting: bool,
 }
@@ -68,6 +71,7 @@ impl Btf {
             process_tracepoints: ["sched_process_fork", "sched_process_exec", "sched_process_exit"]
                 .into_iter()
                 .all(tracepoint),
+            mark_victim_task: field("trace_event_raw_mark_victim", "uid"),
             io_accounting: field("task_io_accounting", "rchar"),
         }
     }

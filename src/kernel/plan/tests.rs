@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::kernel::cpu::ThrottleClock;
 use crate::kernel::facts::Trial;
+use crate::kernel::oom::OomHook;
 use crate::kernel::recorder::Entry;
 use crate::kernel::{Hierarchy, Hook};
 
@@ -86,6 +87,29 @@ fn nothing_is_lacking_on_a_new_kernel() {
     assert!(matches!(plan.cpu, Verdict::Working { .. }), "{:?}", plan.cpu);
     assert!(matches!(plan.cgroups, Verdict::Working { .. }), "{:?}", plan.cgroups);
     assert!(matches!(plan.births, Verdict::Working { .. }), "{:?}", plan.births);
+    assert!(matches!(plan.oom, Verdict::Working { .. }), "{:?}", plan.oom);
+}
+
+#[test]
+fn kills_are_seen_or_at_least_counted() {
+    let hook = |facts: &Facts| plan(facts).oom.hook().copied();
+    let mut facts = recorded("debian-6.12-v2");
+    assert_eq!(
+        hook(&facts),
+        Some(OomHook::SignalAndVictim),
+        "as on a host recorded before the fact was asked for"
+    );
+    facts.btf.mark_victim_task = true;
+    assert_eq!(hook(&facts), Some(OomHook::Victim));
+    for host in ["debian-6.1-user", "local-6.18-hybrid-user", "debian-6.12-lockdown-confidentiality"] {
+        let facts = recorded(host);
+        assert_eq!(hook(&facts), Some(OomHook::Counts), "{host}");
+        shortfall(&plan(&facts).oom, "only counted");
+    }
+    facts.trials.ring_buffer = Trial::LoadFails("Operation not permitted (os error 1)".into());
+    assert!(shortfall(&plan(&facts).oom, "os error 1").what_to_do.contains("security module"));
+    facts.cgroups.unified = None;
+    assert!(matches!(plan(&facts).oom, Verdict::Unavailable(_)), "nothing is counted either");
 }
 
 /// Each cause is distinguished from the others, which give the same error codes.
@@ -112,8 +136,8 @@ fn the_reason_is_named() {
 fn a_host_without_types_is_told_so_in_one_line() {
     let lines = plan(&recorded("debian-6.1-no-btf")).summary();
     let text: Vec<_> = lines.iter().map(|line| (line.lacking, line.text.as_str())).collect();
-    let expected = "cpu: unavailable, cgroups: degraded (files, new ones by walking the trees), births: unavailable: \
-                    the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
+    let expected = "cpu: unavailable, cgroups: degraded (files, new ones by walking the trees), births: unavailable, \
+                    oom: degraded (counts in cgroup files): the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
                     (os error 2): use a kernel with CONFIG_DEBUG_INFO_BTF, and let the file be read";
     assert_eq!(text, [(true, expected)]);
 }
@@ -125,7 +149,7 @@ fn each_recorded_host_is_told_in_words_once_a_cause() {
         let Some(host) = name.strip_suffix(".json") else { continue };
         let planned = plan(&recorded(host));
         let lines = planned.summary();
-        for probe in ["cpu: ", "cgroups: ", "births: "] {
+        for probe in ["cpu: ", "cgroups: ", "births: ", "oom: "] {
             assert!(lines.iter().any(|line| line.text.contains(probe)), "{host}: {probe}{lines:?}");
         }
         assert!(lines.iter().all(|line| !line.text.contains(['{', '\n'])), "{host}: {lines:?}");

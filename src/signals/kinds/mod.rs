@@ -15,6 +15,7 @@ use crate::evidence::{SignalEvidence, SignalKind, Source};
 use crate::kernel::Instant;
 
 pub use cpu::usable_cores;
+pub use oom_kill::{Found, found};
 pub use slow_birth::{BirthHistory, Slow};
 
 /// One kind of signal.
@@ -34,6 +35,9 @@ pub trait Kind: Debug + Sync {
 
     /// Fills in what is known of the window.
     fn fill(&self, _whisper: &mut Whisper, _seen: &Seen<'_>) {}
+
+    /// It happened again while it is said: what the evidence before has to be in the new one's.
+    fn again(&self, _before: &SignalEvidence, _now: &mut SignalEvidence) {}
 
     /// The number it is about, to compare two of one kind.
     fn size(&self, numbers: &SignalEvidence) -> f64;

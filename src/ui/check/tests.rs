@@ -46,6 +46,9 @@ runtime      containerd: /run/containerd/x
       -> boot with lockdown=integrity or none if that may be
     a birth is noticed late, and what was done until then is missing: lockdown=confidentiality keeps BPF from reading kernel memory
       -> boot with lockdown=integrity or none if that may be
+~ oom        degraded     counts in cgroup files
+    OOM kills are only counted, seconds later: not who was killed, at which limit, and who asked for the memory: lockdown=confidentiality keeps BPF from reading kernel memory
+      -> boot with lockdown=integrity or none if that may be
 ✗ kubernetes unavailable
     no kubeconfig and no service account
       -> nothing, unless this is a Kubernetes node: then set KUBECONFIG or run in a pod
