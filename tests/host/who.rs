@@ -82,7 +82,8 @@ fn a_name_that_is_cut_within_a_character_is_shown() {
 #[test]
 fn a_machine_is_found_by_its_unit_and_by_its_name() {
     let unit = format!("machine-kg\\x2dwho\\x2d{}.scope", std::process::id());
-    let scope = Cgroup::new("who-machine").child(&unit);
+    let parent = Cgroup::new("who-machine");
+    let scope = parent.child(&unit);
     for called in [unit, format!("kg-who-{}", std::process::id())] {
         let told = answer(&[&called]);
         assert_eq!(told["workloads"][0]["cgroup"], scope.path(), "{called}: {told}");
