@@ -139,7 +139,8 @@ impl TopArgs {
 /// Nothing to read, no agent, no recording, or a terminal that cannot be written to.
 pub async fn run(args: TopArgs, shutdown: impl Future<Output = ()>) -> Result<()> {
     let plain = args.once || args.output == Format::Json;
-    if !plain && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    let on_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    if !plain && !on_terminal {
         bail!(
             "top shows itself on a terminal, and this is none: --once shows one interval, --output json all of them"
         );

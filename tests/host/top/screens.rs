@@ -130,7 +130,7 @@ fn keys_sort_filter_and_freeze() {
     assert!(screen(&view, 80, 24)[23].starts_with("filter: RECORDED"));
     assert_eq!(press(&mut view, &[KeyCode::Char('q'), KeyCode::Backspace, KeyCode::Enter]), Asked::Nothing);
     let names: Vec<_> = view.rows().iter().map(|row| row.cgroup.to_string()).collect();
-    assert_eq!(names, [recorded.throttled.clone()]);
+    assert_eq!(names, std::slice::from_ref(&recorded.throttled));
     typed(&mut view, "/\u{202e}");
     assert!(!screen(&view, 80, 24).concat().chars().any(is_hidden), "what is typed is shown as it is");
     press(&mut view, &[KeyCode::Esc]);
