@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kernel_gossip::signals::SignalKind;
 use serde_json::Value;
 
 use super::agent::{agent, configuration, number, whisper_of};
@@ -34,7 +35,10 @@ fn kill(group: &Group) -> i32 {
 fn a_kill_is_told_at_once_with_its_numbers_and_each_is_counted() {
     let both = both("oomtold");
     both.group.limit(16 * MIB);
-    let config = configuration("agent: {interval: 60s}\n");
+    // No window may be shorter than two intervals.
+    let windows: Vec<_> =
+        SignalKind::windowed().map(|kind| format!("{}: {{window: 2m}}", kind.as_str())).collect();
+    let config = configuration(&format!("agent: {{interval: 60s}}\nsignals: {{{}}}\n", windows.join(", ")));
     let mut agent = Running::start(&mut agent(&["--config", &config.path().to_string_lossy()]));
     agent.says("watching");
     let start = Instant::now();

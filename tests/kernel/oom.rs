@@ -79,8 +79,10 @@ fn hit(kill: &Kill, group: &Group, limit: u64) {
     match &kill.limit {
         Limit::Cgroup { path, used, max, with_swap: false } => {
             assert_eq!((path.as_deref(), *max), (Some(&*group.path()), limit), "{kill:?}");
-            // A page at a time, so that it is full to the page; unless a limit was lowered.
-            assert!(*used >= *max || *max - *used < 8 * 4096, "{kill:?}");
+            // A page at a time, so that it is full to the page. On an emulated CPU it takes the kernel so long to choose whom to
+            // kill that memory of those who ended before comes back meanwhile.
+            let less = if emulated() { max / 16 } else { 8 * 4096 };
+            assert!(*used + less > *max, "{kill:?}");
         }
         other => panic!("{other:?}: {kill:?}"),
     }

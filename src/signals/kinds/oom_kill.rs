@@ -8,7 +8,7 @@ use crate::advice::{self, Evidence, NodeFacts, Recommendation};
 use crate::attribution::{Workload, WorkloadKind};
 use crate::evidence::{MemoryNumbers, Severity, SignalEvidence};
 use crate::kernel::oom::{Asker, Kill, Limit, Victim};
-use crate::plain::bytes;
+use crate::plain::{bytes, clipped, made_plain};
 use crate::signals::rules::{ENABLED, HOLD, Key, REPEAT, Section};
 use crate::signals::whisper::Whisper;
 
@@ -28,6 +28,8 @@ static SECTION: Section = Section {
 pub const OWN: &str = "own";
 pub const POD: &str = "pod";
 pub const NODE: &str = "node";
+/// A headline has 128 characters in an object.
+const PATH_MAX: usize = 80;
 /// What ended with the victim.
 const CONTAINER: &str = "container";
 const PROCESS: &str = "process";
@@ -78,8 +80,9 @@ pub fn found(found: &Found<'_>) -> (Severity, SignalEvidence) {
     (severity, SignalEvidence { memory: Some(numbers), ..SignalEvidence::default() })
 }
 
+/// A process may call itself what it likes.
 fn process(comm: &str, pid: u32) -> String {
-    format!("{comm} ({pid})")
+    format!("{} ({pid})", made_plain(comm))
 }
 
 fn limit_word(limit: &Limit, who: &Workload, limit_of: Option<&Workload>) -> Option<String> {
@@ -89,7 +92,7 @@ fn limit_word(limit: &Limit, who: &Workload, limit_of: Option<&Workload>) -> Opt
         Limit::Cgroup { path, .. } => match limit_of {
             Some(of) if of.cgroup == who.cgroup => Some(OWN.to_owned()),
             Some(of) if of.kind == WorkloadKind::Pod => Some(POD.to_owned()),
-            _ => path.clone(),
+            _ => path.as_deref().map(|path| made_plain(path).into_owned()),
         },
     }
 }
@@ -105,7 +108,7 @@ fn asked_by(by: &Asker, who: &Workload, whose: Option<&Workload>) -> String {
         _ if whose.namespace.is_some() && whose.namespace != who.namespace => {
             write!(text, " of a pod in another namespace")
         }
-        _ => write!(text, " of {}", whose.label()),
+        _ => write!(text, " of {}", made_plain(&whose.label())),
     };
     text
 }
@@ -141,7 +144,7 @@ impl Kind for OomKill {
             }
             (Some(OWN), _) => format!("OOM kill at its limit{limit}"),
             (Some(POD), _) => format!("OOM kill at its pod's limit{limit}"),
-            (Some(path), _) => format!("OOM kill at the limit of {path}{limit}"),
+            (Some(path), _) => format!("OOM kill at the limit of {}{limit}", clipped(path, PATH_MAX)),
             (None, Some(peak)) => format!("OOM kill at {}", bytes(peak)),
             (None, None) => "OOM kill".to_owned(),
         }

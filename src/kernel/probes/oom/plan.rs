@@ -10,7 +10,7 @@ use super::{LOSSES, OomProbe};
 use crate::kernel::facts::Facts;
 use crate::kernel::probe::{Kind, LoadError, ObjectStorage};
 use crate::kernel::rehearsal::Rehearsal;
-use crate::kernel::verdict::{Shortfall, Verdict};
+use crate::kernel::verdict::Verdict;
 use crate::kernel::{Hierarchy, Hook, Loss, refusal};
 
 /// How kills are learnt of.
@@ -103,7 +103,7 @@ fn plan(facts: &Facts) -> Verdict<OomHook> {
     // Its cgroups are told of by another tree of v1, or it is that of v2 itself.
     let counted = trees.v1_memory.is_some() || (trees.unified.is_some() && trees.cpu == Hierarchy::Unified);
     if !counted {
-        return Verdict::Unavailable(Shortfall { ..refusal });
+        return Verdict::Unavailable(refusal);
     }
     let lost = "OOM kills are only counted, seconds later: not who was killed, at which limit, and who asked for the memory";
     Verdict::Degraded { hook: OomHook::Counts, how: vec![refusal.loses(lost)] }

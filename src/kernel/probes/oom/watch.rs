@@ -133,12 +133,11 @@ impl<'obj> Watch<'obj> {
             }
             out.extend(self.group.take().map(|(told, _)| told.kill));
             match next.same {
-                Some(_) => self.group = Some((Told { ..next }, now)),
+                Some(_) => {
+                    let last_ns = next.kill.at_ns;
+                    self.group = Some((next, last_ns));
+                }
                 None => out.push(next.kill),
-            }
-            // The last victim's time is the kernel's, not that of reading.
-            if let Some((told, last_ns)) = &mut self.group {
-                *last_ns = told.kill.at_ns;
             }
         }
         *self.arrived.borrow_mut() = arrived;
