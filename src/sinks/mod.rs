@@ -1,14 +1,12 @@
 //! Where it goes: OTLP, Prometheus, a terminal. The names of all of it are in [`names`].
 
 pub mod birth_text;
-pub mod culprits;
 pub mod event;
-pub mod ledger;
 mod lock;
 pub mod names;
 pub mod otlp;
-pub mod points;
 pub mod prometheus;
+pub mod series;
 pub mod telemetry;
 pub mod terminal;
 #[doc(hidden)]
@@ -24,10 +22,11 @@ use crate::attribution::Attributed;
 use crate::birth::Certificate;
 use crate::kernel::Instant;
 use crate::signals::Whisper;
-use ledger::Ledger;
 use lock::lock;
 use otlp::{OtlpConfig, OtlpError, OtlpSink, Unsent};
 use prometheus::{PrometheusError, PrometheusSink};
+use series::ledger::Ledger;
+pub use series::{ledger, points};
 use telemetry::{Loss, SelfStats};
 
 /// Where to publish.
