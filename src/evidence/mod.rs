@@ -9,6 +9,7 @@ mod birth;
 mod cpu;
 mod field;
 mod history;
+mod io;
 mod memory;
 mod network;
 mod words;
@@ -20,6 +21,7 @@ pub use birth::BirthNumbers;
 pub use cpu::CpuNumbers;
 pub use field::{Field, Resource, Type, Value, Wrong};
 pub use history::HistoryPoint;
+pub use io::IoNumbers;
 pub use memory::MemoryNumbers;
 pub use network::NetworkNumbers;
 pub(crate) use words::kinds;
@@ -36,6 +38,8 @@ pub struct SignalEvidence {
     pub cpu: Option<CpuNumbers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryNumbers>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoNumbers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkNumbers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +112,7 @@ macro_rules! resources {
         }
     };
 }
-resources!(cpu: CpuNumbers, memory: MemoryNumbers, network: NetworkNumbers, birth: BirthNumbers);
+resources!(cpu: CpuNumbers, memory: MemoryNumbers, io: IoNumbers, network: NetworkNumbers, birth: BirthNumbers);
 
 impl SignalEvidence {
     /// The CPU numbers; all unknown where there are none.

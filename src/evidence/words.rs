@@ -11,6 +11,7 @@ macro_rules! kinds {
             oom_kill::OomKill,
             cpu_throttle::CpuThrottle,
             memory_pressure::MemoryPressure,
+            io_pressure::IoPressure,
             cpu_contention::CpuContention,
             network_issue::NetworkIssue,
             slow_birth::SlowBirth,

@@ -1,15 +1,13 @@
 //! Where it goes: OTLP, Prometheus, a terminal, a live view. The names of all of it are in [`names`].
 
 pub mod birth_text;
-pub mod culprits;
 pub mod event;
 pub mod frames;
-pub mod ledger;
 mod lock;
 pub mod names;
 pub mod otlp;
-pub mod points;
 pub mod prometheus;
+pub mod series;
 pub mod telemetry;
 pub mod terminal;
 #[doc(hidden)]
@@ -26,10 +24,11 @@ use crate::birth::{Certificate, UnderWay};
 use crate::kernel::Instant;
 use crate::signals::Whisper;
 use frames::Frames;
-use ledger::Ledger;
 use lock::lock;
 use otlp::{OtlpConfig, OtlpError, OtlpSink, Unsent};
 use prometheus::{PrometheusError, PrometheusSink};
+use series::ledger::Ledger;
+pub use series::{ledger, points};
 use telemetry::{Loss, SelfStats};
 
 /// Where to publish.

@@ -5,13 +5,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
 
 use procfs::process::Process;
 
 use super::cgroup::remove;
+use super::pressure::Oracle;
 use super::process::Running;
 
 /// What it may hold, bytes, and, under a limit of v1, what it reads again and again.
@@ -85,26 +83,8 @@ impl Squeezed {
 
     /// Notes what the kernel counts, every 50 ms until [`Oracle::stop`].
     pub fn oracle(&self) -> Oracle {
-        let file = self.counts.join("memory.pressure");
-        let (stop, stopped) = channel::<()>();
-        let notes = std::thread::spawn(move || {
-            let mut notes = Vec::new();
-            while stopped.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-                let text = fs::read_to_string(&file).expect("memory.pressure");
-                notes.push((now.as_secs_f64(), some(&text)));
-            }
-            notes
-        });
-        Oracle { stop, notes }
+        Oracle::start(self.counts.join("memory.pressure"), "some")
     }
-}
-
-/// The time in which some task waited so far, seconds.
-fn some(text: &str) -> f64 {
-    let line = text.lines().find(|line| line.starts_with("some ")).expect("some");
-    let total: f64 = line.rsplit_once("total=").expect("a total").1.parse().expect("a number");
-    total / 1e6
 }
 
 impl Drop for Squeezed {
@@ -115,26 +95,4 @@ impl Drop for Squeezed {
             }
         }
     }
-}
-
-/// What the kernel counted, moment by moment.
-pub struct Oracle {
-    stop: Sender<()>,
-    notes: JoinHandle<Vec<(f64, f64)>>,
-}
-
-impl Oracle {
-    /// The notes: Unix time and pressure so far, seconds.
-    pub fn stop(self) -> Vec<(f64, f64)> {
-        drop(self.stop);
-        self.notes.join().expect("noted")
-    }
-}
-
-/// The least and the greatest share, percent, of any window of so many seconds that ends in these moments.
-pub fn shares(notes: &[(f64, f64)], window: f64, ends: std::ops::RangeInclusive<f64>) -> (f64, f64) {
-    let at = |time: f64| notes[notes.partition_point(|(noted, _)| *noted < time).min(notes.len() - 1)].1;
-    let all = notes.iter().filter(|(time, _)| ends.contains(time));
-    let shares = all.map(|(end, total)| (total - at(end - window)) / window * 100.0);
-    shares.fold((f64::INFINITY, 0.0), |(least, most), share| (share.min(least), share.max(most)))
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::bed::cgroup::Cgroup;
-use crate::bed::memory::{Squeezed, shares};
+use crate::bed::memory::Squeezed;
+use crate::bed::pressure::{Oracle, Reading, shares};
 use crate::bed::process::{Line, Running, without_capabilities};
 use crate::bed::{self, http, kernel_gossip, until};
 use kernel_gossip::sinks::names;
@@ -112,27 +113,51 @@ fn a_group_that_waits_for_memory_is_told_with_the_kernels_count() {
     let mut agent = Running::start(&mut agent(&["--config", &config.path().to_string_lossy()]));
     let oracle = squeezed.oracle();
     squeezed.read();
-    let first = whisper_of(&mut agent, squeezed.path(), "memory_pressure");
+    let numbers = ["kernel_gossip.memory.pressure.percent", "kernel_gossip.memory.pressure.full_percent"];
+    let said = as_the_kernel_counts(&mut agent, squeezed.path(), "memory_pressure", numbers[0], oracle);
+    assert!(number(&said, numbers[1]) <= number(&said, numbers[0]), "{said:#}");
+    let path = squeezed.path().to_owned();
+    drop(squeezed);
+    assert_eq!(until_resolved(&mut agent, &path)["kernel_gossip.whisper.signal"], "memory_pressure");
+}
+
+/// The same of `io.pressure`, and of the time in which nothing of the group went on.
+#[test]
+fn a_group_that_stands_still_for_io_is_told_with_the_kernels_count() {
+    let Some(mut reading) = Reading::new("reading") else {
+        println!("this kernel counts no pressure of groups");
+        return;
+    };
+    let config = configuration("signals: {io_pressure: {repeat: 2s}}\n");
+    let mut agent = Running::start(&mut agent(&["--config", &config.path().to_string_lossy()]));
+    let oracle = reading.oracle();
+    reading.read();
+    let numbers = ["kernel_gossip.io.pressure.percent", "kernel_gossip.io.pressure.full_percent"];
+    let said = as_the_kernel_counts(&mut agent, reading.path(), "io_pressure", numbers[1], oracle);
+    assert!(number(&said, numbers[1]) <= number(&said, numbers[0]), "{said:#}");
+    let path = reading.path().to_owned();
+    drop(reading);
+    assert_eq!(until_resolved(&mut agent, &path)["kernel_gossip.whisper.signal"], "io_pressure");
+}
+
+/// A whisper of a whole window in which it waited, whose share in percent is the one of the pressure file.
+fn as_the_kernel_counts(agent: &mut Running, path: &str, signal: &str, share: &str, oracle: Oracle) -> Value {
+    let first = whisper_of(agent, path, signal);
     assert_eq!(first["kernel_gossip.whisper.transition"], "started", "{first:#}");
     let said = loop {
-        let said = whisper_of(&mut agent, squeezed.path(), "memory_pressure");
+        let said = whisper_of(agent, path, signal);
         // A whole window, and what its oldest reading had missed.
         if said["kernel_gossip.whisper.transition"] == "repeated" && seconds(&said) - seconds(&first) > 20.0 {
             break said;
         }
     };
     let (notes, window) = (oracle.stop(), number(&said, "kernel_gossip.whisper.window"));
-    let (percent, full) = (
-        number(&said, "kernel_gossip.memory.pressure.percent"),
-        number(&said, "kernel_gossip.memory.pressure.full_percent"),
-    );
+    let percent = number(&said, share);
     // The agent's count is as old as the kernel's averaging, 2 s, or its own reading of the file, 5 s, at most.
     let (least, most) = shares(&notes, window, seconds(&said) - 7.0..=seconds(&said) + 0.5);
-    println!("agent {percent:.1} %, full {full:.1} %; memory.pressure {least:.1} to {most:.1} %");
-    assert!(least - 1.0 <= percent && percent <= most + 1.0 && full <= percent, "{least} {most} {said:#}");
-    let path = squeezed.path().to_owned();
-    drop(squeezed);
-    assert_eq!(until_resolved(&mut agent, &path)["kernel_gossip.whisper.signal"], "memory_pressure");
+    println!("{share} {percent:.1} %; the pressure file {least:.1} to {most:.1} %");
+    assert!(least - 1.0 <= percent && percent <= most + 1.0, "{least} {most} {said:#}");
+    said
 }
 
 /// When it was said, seconds since 1970.

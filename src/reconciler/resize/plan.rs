@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{ANNOTATION, ANNOTATION_BEFORE, ANNOTATION_RESIZE, ClusterState, ResizeOptions};
 use crate::advice::{Kind, Recommendation};
-use crate::api::{ResourceStep, SignalKind, Source};
+use crate::api::{ResourceStep, Source};
 use crate::quantity::{from_milli, milli, to_milli};
 use crate::reconciler::lookup::nodes::allocatable_cpu;
 use crate::reconciler::report::Evidence;
@@ -80,7 +80,7 @@ pub fn annotation(object: &impl ResourceExt) -> Option<&String> {
 /// # Errors
 /// Why it gets none: [`No::Silent`] where remediation is not meant, [`No::Refused`] where it is and must not be.
 pub fn plan(e: &Evidence, r: &Recommendation, s: &ClusterState, o: &ResizeOptions) -> Result<Plan, No> {
-    if e.source != Source::Kernel || e.kind != SignalKind::CpuThrottle || !e.active {
+    if e.source != Source::Kernel || !e.kind.kind().wants_a_higher_limit() || !e.active {
         return Err(No::Silent("not an active throttle the kernel reports"));
     }
     if s.pod.uid().as_deref() != Some(&e.pod.uid) {

@@ -19,7 +19,7 @@ use super::follow::{Progress, progress};
 use super::plan::{Cpu, No, Plan, annotated, annotation, plan};
 use super::step::{self, Bar, Helped, Next};
 use super::{Candidate, ClusterState, Mode, ResizeMetrics, ResizeOptions, Update};
-use crate::api::{FIELD_MANAGER, Remediation, RemediationState, SignalKind, Source};
+use crate::api::{FIELD_MANAGER, Remediation, RemediationState, Source};
 use crate::quantity::from_milli;
 use crate::reconciler::faults::{Fault, one_line};
 use crate::reconciler::report::Evidence;
@@ -111,7 +111,7 @@ pub async fn run(
 }
 
 fn concerns(e: &Evidence, o: &ResizeOptions) -> bool {
-    o.mode != Mode::Off && e.source == Source::Kernel && e.kind == SignalKind::CpuThrottle
+    o.mode != Mode::Off && e.source == Source::Kernel && e.kind.kind().wants_a_higher_limit()
 }
 
 fn newer(mine: Option<&Remediation>, standing: Option<&Remediation>) -> bool {

@@ -78,6 +78,10 @@ impl Kind for CpuThrottle {
         Some(format!("{who} was refused the CPU by its own limit for {percent:.0} %"))
     }
 
+    fn wants_a_higher_limit(&self) -> bool {
+        true
+    }
+
     fn advise(&self, evidence: &Evidence, node: NodeFacts) -> Recommendation {
         advice::cpu::throttled(evidence, node)
     }

@@ -65,6 +65,11 @@ pub trait Kind: Debug + Sync {
         false
     }
 
+    /// A higher CPU limit settles it: remediation may set one.
+    fn wants_a_higher_limit(&self) -> bool {
+        false
+    }
+
     /// What to do about it.
     fn advise(&self, evidence: &Evidence, _node: NodeFacts) -> Recommendation {
         Recommendation::none(format!("nothing in the pod's resources settles {}.", evidence.kind.as_str()))

@@ -27,10 +27,10 @@ use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
 use crate::signals::{Severity, Whisper};
 use crate::sinks::event::{AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes};
-use crate::sinks::ledger::Account;
 use crate::sinks::names::metric::Kind;
 use crate::sinks::names::{self, resource};
-use crate::sinks::points::{self, SOURCES, Source, Value};
+use crate::sinks::series::ledger::Account;
+use crate::sinks::series::points::{self, SOURCES, Source, Value};
 
 /// The largest request sent, encoded and before compression: a quarter of what gRPC servers take by
 /// default.

@@ -25,8 +25,8 @@ pub use sender::Outcomes;
 use sender::{Health, Sender};
 use transport::Receiver;
 
-use super::ledger::Ledger;
 use super::lock;
+use super::series::ledger::Ledger;
 use crate::birth::Certificate;
 use crate::kernel::Instant;
 use crate::signals::Whisper;

@@ -16,10 +16,10 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bounds;
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
-use crate::sinks::ledger::{Account, Ledger};
 use crate::sinks::lock;
 use crate::sinks::names::metric::{self, Kind, Metric, prometheus_name};
-use crate::sinks::points::{self, SOURCES, Value};
+use crate::sinks::series::ledger::{Account, Ledger};
+use crate::sinks::series::points::{self, SOURCES, Value};
 use crate::sinks::telemetry::{SELF_SOURCES, SelfStats};
 
 /// Upper bounds of the buckets shown, as powers of two of a second: 61 µs to 1 s, every second one of the
@@ -212,7 +212,7 @@ mod tests {
     use crate::api::BirthOutcome;
     use crate::attribution::{Workload, WorkloadKind};
     use crate::signals::{Severity, SignalKind, Transition, Whisper};
-    use crate::sinks::culprits::NAMED;
+    use crate::sinks::series::culprits::NAMED;
     use crate::sinks::testdata::{birth, container, moment, reading, unit, whisper};
 
     fn text(ledger: Ledger) -> String {

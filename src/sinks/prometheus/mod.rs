@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 pub use exposition::{BOUNDS, registry};
 
 use super::frames::Frames;
-use super::ledger::Ledger;
+use super::series::ledger::Ledger;
 use super::telemetry::{Loss, SelfStats};
 use crate::listen;
 use text::Format;

@@ -19,7 +19,7 @@ use super::lock;
 use super::names::metric::{self, Metric};
 use super::otlp::queue::{Lane, LaneSize};
 use super::otlp::{OtlpSink, Outcomes};
-use super::points::Value;
+use super::series::points::Value;
 use crate::api::BirthOutcome;
 use crate::attribution::{Attributed, AttributionLosses};
 use crate::birth::{Certificate, Phase};

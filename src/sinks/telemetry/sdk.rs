@@ -20,7 +20,7 @@ use crate::sinks::lock;
 use crate::sinks::names::metric::Kind;
 use crate::sinks::names::{self, resource};
 use crate::sinks::otlp::OtlpSink;
-use crate::sinks::points::Value;
+use crate::sinks::series::points::Value;
 
 /// Starts to send the agent's own telemetry at the sink's interval; what the sink does becomes part of it.
 /// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are honoured. Shutting the provider down sends the last numbers; it

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::VerticalAutoscaler;
 use super::*;
-use crate::api::{CpuNumbers, Severity, SignalEvidence};
+use crate::api::{CpuNumbers, Severity, SignalEvidence, SignalKind};
 use crate::reconciler::report::PodFacts;
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {

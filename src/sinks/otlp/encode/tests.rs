@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernel::hist::BUCKETS;
 use crate::signals::{SignalKind, Transition};
-use crate::sinks::culprits::NAMED;
-use crate::sinks::ledger::Ledger;
 use crate::sinks::names::metric;
+use crate::sinks::series::culprits::NAMED;
+use crate::sinks::series::ledger::Ledger;
 use crate::sinks::testdata;
 
 /// The accounts of containers `0..n` after a minute; the first has neighbours.

@@ -178,8 +178,8 @@ impl Culprits {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testdata::{container, second};
     use super::*;
+    use crate::sinks::testdata::{container, second};
 
     fn moment(s: u64) -> Moment {
         Moment { mono: second(s), before: second(1000 + s - 1), decay: 0.9 }

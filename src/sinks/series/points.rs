@@ -2,10 +2,10 @@
 //! under which name. OTLP and Prometheus are both written from it.
 
 use super::ledger::Account;
-use super::names::metric::{self, Metric};
 use crate::attribution::WorkloadKind;
 use crate::bounds;
 use crate::kernel::{CpuCounters, Log2Histogram, Pressure};
+use crate::sinks::names::metric::{self, Metric};
 
 /// The value of a point.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,6 @@
-use super::super::testdata::{container, moment, reading, second, whisper};
 use super::*;
 use crate::signals::Transition;
+use crate::sinks::testdata::{container, moment, reading, second, whisper};
 
 fn exported(ledger: &mut Ledger) -> Vec<String> {
     let mut pods = Vec::new();
