@@ -12,6 +12,7 @@ macro_rules! kinds {
             cpu_throttle::CpuThrottle,
             memory_pressure::MemoryPressure,
             cpu_contention::CpuContention,
+            packet_drop::PacketDrop,
             network_issue::NetworkIssue,
             slow_birth::SlowBirth,
         }

@@ -10,9 +10,10 @@ use tempfile::NamedTempFile;
 skeleton!(cpu, "cpu");
 skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
+skeleton!(drops, "drops");
 
 /// An option of the kernel, and the fields that are there only with it.
-const OPTIONS: [(&str, &[&str]); 4] = [
+const OPTIONS: [(&str, &[&str]); 5] = [
     ("CONFIG_SCHEDSTATS", &["rq_sched_info"]),
     ("CONFIG_SCHED_INFO", &["rq_sched_info", "last_queued", "run_delay", "pcount"]),
     (
@@ -31,6 +32,7 @@ const OPTIONS: [(&str, &[&str]); 4] = [
             "period",
         ],
     ),
+    ("CONFIG_IPV6", &["ipv6_statistics", "ip6_ptr"]),
     ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME"]),
 ];
 
@@ -67,5 +69,6 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, cpu::CpuSkelBuilder::default());
         loads_without!(option, types, cgroups::CgroupsSkelBuilder::default());
         loads_without!(option, types, birth::BirthSkelBuilder::default());
+        loads_without!(option, types, drops::DropsSkelBuilder::default());
     }
 }

@@ -13,6 +13,7 @@ pub mod grafana;
 pub mod http;
 pub mod measure;
 pub mod memory;
+pub mod net;
 pub mod process;
 pub mod prometheus;
 pub mod receiver;

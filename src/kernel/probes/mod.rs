@@ -3,6 +3,7 @@
 
 pub mod cgroups;
 pub mod cpu;
+pub mod drops;
 pub mod recorder;
 
 use super::{Kind, Loss};
@@ -15,6 +16,7 @@ macro_rules! probes {
             cpu: $crate::kernel::probes::cpu::Cpu,
             cgroups: $crate::kernel::probes::cgroups::Cgroups,
             births: $crate::kernel::probes::recorder::Births,
+            drops: $crate::kernel::probes::drops::Drops,
         }
     };
 }

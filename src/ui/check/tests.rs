@@ -46,6 +46,9 @@ runtime      containerd: /run/containerd/x
       -> boot with lockdown=integrity or none if that may be
     a birth is noticed late, and what was done until then is missing: lockdown=confidentiality keeps BPF from reading kernel memory
       -> boot with lockdown=integrity or none if that may be
+✗ drops      unavailable
+    lockdown=confidentiality keeps BPF from reading kernel memory
+      -> boot with lockdown=integrity or none if that may be
 ✗ kubernetes unavailable
     no kubeconfig and no service account
       -> nothing, unless this is a Kubernetes node: then set KUBECONFIG or run in a pod
