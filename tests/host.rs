@@ -7,6 +7,7 @@ mod host {
     mod check;
     mod compatibility;
     mod dashboards;
+    mod drops;
     mod hostile;
     mod ingest;
     mod oom;

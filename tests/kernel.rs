@@ -10,6 +10,7 @@ mod kernel {
     mod cgroups;
     mod check;
     mod cpu;
+    mod drops;
     mod helpers;
     mod measured;
     mod oom;

@@ -5,6 +5,7 @@ mod case;
 mod command;
 pub mod cpu;
 pub mod memory;
+pub mod network;
 
 use std::fmt;
 

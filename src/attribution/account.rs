@@ -1,7 +1,7 @@
 //! The sums: cumulative numbers of cgroups made into cumulative numbers of workloads, that never go
 //! down though cgroups come and go beneath them.
 
-use crate::kernel::{CgroupStat, Counter, CpuCounters, Hierarchy, Pressure};
+use crate::kernel::{CgroupStat, Counter, CpuCounters, Hierarchy, NetworkCounters, Pressure};
 
 use super::tree::Hierarchies;
 
@@ -61,6 +61,8 @@ pub struct Account {
     published_neighbour: u64,
     /// What this reading adds to the stalls' wall time, and to that in full.
     stall: Option<(u64, u64)>,
+    /// Its packets; `None` while it has no network namespace to itself and lost none.
+    pub network: Option<NetworkCounters>,
     /// What the kernel keeps for the workload's own cgroup, by hierarchy, and in which reading it said so.
     stats: [(CgroupStat, u64); Hierarchies::COUNT],
 }

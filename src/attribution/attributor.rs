@@ -9,6 +9,7 @@ use tracing::warn;
 use super::account::{self, Account, CgroupAccount};
 use super::bundle::Bundles;
 use super::known::{Answer, Known};
+use super::network::Networks;
 use super::paths::{self, UnknownShapes};
 use super::pods::PodIndex;
 use super::tree::{KeyId, Memory, NodeId, Tree};
@@ -53,6 +54,7 @@ pub struct Attributor {
     blame: HashMap<(NodeId, NodeId), u64>,
     /// The counters of this reading, the slots of one cgroup added up.
     booking: Vec<(KeyId, CpuCounters)>,
+    networks: Networks,
     reading: u64,
     unknown: UnknownShapes,
     unresolved: Unresolved,
@@ -104,6 +106,7 @@ impl Attributor {
             pairs: HashMap::default(),
             blame: HashMap::default(),
             booking: Vec::new(),
+            networks: Networks::default(),
             reading: 0,
             unknown: UnknownShapes::default(),
             unresolved: Unresolved::default(),
@@ -125,6 +128,7 @@ impl Attributor {
         self.unresolved.begin(now);
         self.book_cpu(reading);
         self.book_stats(reading);
+        self.book_network(reading);
         self.book_blame(reading);
         self.publish(reading, pods);
         self.forget(now);
@@ -338,6 +342,22 @@ impl Attributor {
         }
     }
 
+    /// A pod's network is the pod's: its containers share it.
+    fn book_network(&mut self, reading: &Reading) {
+        let (tree, workloads) = (&self.tree, &self.workloads);
+        let grown = self.networks.book(reading, |cgroup| {
+            let anchor = tree.node(tree.node_of(tree.key(cgroup)?)).anchor;
+            Some(workloads.get(anchor)?.as_deref()?.pod.unwrap_or(anchor))
+        });
+        for grown in grown {
+            if let Some(entry) = self.workloads[grown.owner].as_deref_mut() {
+                if let Some(account) = entry.account.as_deref_mut() {
+                    grown.add_to(account.network.get_or_insert_default());
+                }
+            }
+        }
+    }
+
     fn book_blame(&mut self, reading: &Reading) {
         for blame in &reading.blame {
             let [victim, culprit] = [blame.victim, blame.culprit].map(|cgroup| {
@@ -411,6 +431,7 @@ impl Attributor {
                 cpu: numbers.publish_cpu(),
                 stat: if last { numbers.last_stat() } else { numbers.stat(self.reading) },
                 quota_cores: quota(&self.tree, &self.quotas, id),
+                network: numbers.network,
                 last,
             });
             if last {

@@ -9,6 +9,7 @@ mod attributor;
 pub mod bundle;
 pub mod images;
 mod known;
+mod network;
 pub mod paths;
 pub mod pods;
 pub mod processes;

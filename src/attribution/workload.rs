@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::kernel::{CgroupStat, CpuCounters, Instant, Lost, ProgramCost};
+use crate::kernel::{CgroupStat, CpuCounters, Instant, Lost, NetworkCounters, ProgramCost};
 
 /// What the root cgroup is called. Not `/`, which tells nobody anything.
 pub const ROOT: &str = "the root cgroup (kernel threads, processes of no service)";
@@ -103,6 +103,8 @@ pub struct Sample {
     pub stat: CgroupStat,
     /// The quota that binds: the smallest of its own and its ancestors' (cores), `None` if unlimited.
     pub quota_cores: Option<f64>,
+    /// Packets, of a pod where it is one; `None`: it has no network of its own, and lost nothing that is known.
+    pub network: Option<NetworkCounters>,
     /// The workload is gone; this is its last sample.
     pub last: bool,
 }

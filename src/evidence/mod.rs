@@ -127,6 +127,12 @@ impl SignalEvidence {
         contended(cpu.contended_seconds, cpu.wait_neighbour_seconds, self.window_seconds?)
     }
 
+    /// The network numbers; all unknown where there are none.
+    pub fn network(&self) -> &NetworkNumbers {
+        static NONE: std::sync::LazyLock<NetworkNumbers> = std::sync::LazyLock::new(NetworkNumbers::default);
+        self.network.as_ref().unwrap_or(&NONE)
+    }
+
     /// The memory numbers; all unknown where there are none.
     pub fn memory(&self) -> &MemoryNumbers {
         static NONE: std::sync::LazyLock<MemoryNumbers> = std::sync::LazyLock::new(MemoryNumbers::default);

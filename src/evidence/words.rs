@@ -13,6 +13,7 @@ macro_rules! kinds {
             memory_pressure::MemoryPressure,
             io_pressure::IoPressure,
             cpu_contention::CpuContention,
+            packet_drop::PacketDrop,
             network_issue::NetworkIssue,
             slow_birth::SlowBirth,
         }

@@ -181,6 +181,9 @@ impl<'obj> Driver<'obj> {
         r.cpu.clear();
         r.blame.clear();
         r.stats.clear();
+        r.namespaces.clear();
+        r.drops.clear();
+        r.members.clear();
         r.programs.clear();
         r.losses.clear();
         probes.each_mut().for_each(|probe| probe.find(r));

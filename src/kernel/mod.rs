@@ -22,6 +22,7 @@ pub mod cost;
 pub(crate) mod counters;
 mod cpus;
 pub mod driver;
+pub mod drops;
 pub mod facts;
 pub mod hist;
 pub mod hook;
@@ -38,6 +39,7 @@ mod shared;
 pub mod verdict;
 
 pub use counters::Counter;
+pub use drops::{DropReason, Dropped, DropsByReason, NetworkCounters, PacketCounters};
 pub use hist::Log2Histogram;
 pub use hook::Hook;
 pub use loss::{Loss, Lost};

@@ -11,9 +11,10 @@ skeleton!(cpu, "cpu");
 skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
 skeleton!(oom, "oom");
+skeleton!(drops, "drops");
 
 /// An option of the kernel, and the fields that are there only with it.
-const OPTIONS: [(&str, &[&str]); 4] = [
+const OPTIONS: [(&str, &[&str]); 5] = [
     ("CONFIG_SCHEDSTATS", &["rq_sched_info"]),
     ("CONFIG_SCHED_INFO", &["rq_sched_info", "last_queued", "run_delay", "pcount"]),
     (
@@ -32,6 +33,7 @@ const OPTIONS: [(&str, &[&str]); 4] = [
             "period",
         ],
     ),
+    ("CONFIG_IPV6", &["ipv6_statistics", "ip6_ptr"]),
     ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME"]),
 ];
 
@@ -69,5 +71,6 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, cgroups::CgroupsSkelBuilder::default());
         loads_without!(option, types, birth::BirthSkelBuilder::default());
         loads_without!(option, types, oom::OomSkelBuilder::default());
+        loads_without!(option, types, drops::DropsSkelBuilder::default());
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
 use super::counters::counters;
+use super::drops::{DropReason, PacketCounters};
 use super::loss::Lost;
 
 /// Which cgroup tree an id belongs to. In cgroup v1 every controller has a tree and ids of its own,
@@ -132,6 +133,33 @@ pub struct StatReading {
     pub stat: CgroupStat,
 }
 
+/// A network namespace, by its cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceReading {
+    pub namespace: u64,
+    /// Drops left out: a packet's owner is not always the namespace that drops it.
+    pub counters: PacketCounters,
+}
+
+/// Packets dropped for one reason, cumulative. Of the same there may be several, which add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropReading {
+    /// Where they were dropped.
+    pub namespace: u64,
+    /// The namespace sent them; else they were for it.
+    pub out: bool,
+    /// They are not in what the namespace counts as sent.
+    pub uncounted: bool,
+    /// The other namespace that sent them (true) or that they were for, of packets on their way through.
+    pub other: Option<(u64, bool)>,
+    /// Of the socket that sent them or that they were for, in the unified tree.
+    pub cgroup: Option<CgroupKey>,
+    pub reason: DropReason,
+    /// The reason says that they were lost. Before 6.6 too many places give none: what has none is told, and not judged.
+    pub a_loss: bool,
+    pub packets: u64,
+}
+
 /// A change in the set of cgroups, in the order it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupChange {
@@ -161,6 +189,10 @@ pub struct Reading {
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,
     pub stats: Vec<StatReading>,
+    pub namespaces: Vec<NamespaceReading>,
+    pub drops: Vec<DropReading>,
+    /// Namespaces and cgroups with tasks in them; nothing in most readings.
+    pub members: Vec<(u64, CgroupKey)>,
     /// What was lost so far; of one reason there may be several, which add up.
     pub losses: Vec<Lost>,
     /// Blame that has no name, ns: it did not fit its table, or the history no longer has it.

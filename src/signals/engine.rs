@@ -151,7 +151,7 @@ impl Engine {
         }
         for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
             let Some(tracked) = self.tracked.get_mut(sample.who.cgroup.as_str()) else { continue };
-            tracked.step(&self.rules, &self.lengths, &self.window_of, attributed, sample, out);
+            tracked.step(&self.rules, &self.lengths, &self.window_of, attributed, sample, probe, out);
             if sample.last {
                 tracked.end(at, out);
                 self.tracked.remove(sample.who.cgroup.as_str());
@@ -301,6 +301,7 @@ impl Tracked {
         window_of: &[usize],
         attributed: &Attributed,
         sample: &Sample,
+        probe: bool,
         out: &mut Vec<Whisper>,
     ) {
         let at = attributed.at;
@@ -317,8 +318,9 @@ impl Tracked {
 
         let mut transitions = [None; KINDS];
         for (i, kind) in windowed() {
-            let judgement =
-                growths[window_of[kind as usize]].as_ref().and_then(|g| judge(&rules[kind], kind, g));
+            let heard = sample.who.kind != WorkloadKind::Pod || !probe || kind.kind().of_pods();
+            let growth = growths[window_of[kind as usize]].as_ref().filter(|_| heard);
+            let judgement = growth.and_then(|g| judge(&rules[kind], kind, g));
             transitions[i] = self.signals[i].step(&rules[kind], at, judgement);
         }
 
@@ -424,11 +426,11 @@ impl Signal {
 }
 
 /// Whether a sample is one to whisper about. A pod's own cgroup runs no tasks, so it has a word only
-/// where cpu.stat is all there is; nobody set a limit on the root.
+/// where cpu.stat is all there is, and of its network; nobody set a limit on the root.
 fn judged(sample: &Sample, probe: bool) -> bool {
     match sample.who.kind {
         WorkloadKind::Container | WorkloadKind::Sandbox | WorkloadKind::Unit | WorkloadKind::Cgroup => true,
-        WorkloadKind::Pod => !probe,
+        WorkloadKind::Pod => !probe || sample.network.is_some(),
         WorkloadKind::Root => false,
     }
 }

@@ -11,7 +11,10 @@ use super::culprits::{Culprits, SLOTS};
 use super::whisper::Neighbour;
 use crate::attribution::{Sample, Workload};
 use crate::kernel::counters::counters;
-use crate::kernel::{Counter, CpuCounters, Instant, Log2Histogram, Pressure};
+use crate::kernel::{
+    Counter, CpuCounters, Dropped, DropsByReason, Instant, Log2Histogram, NetworkCounters, PacketCounters,
+    Pressure,
+};
 
 counters! {
     /// What a window keeps of one sample: [`CpuCounters`] without the histograms, ns and counts.
@@ -114,6 +117,8 @@ pub struct Growth {
     /// A whole window is known: only then can it be called quiet.
     pub complete: bool,
     pub counters: Counters,
+    /// Packets of its own network; `None`: unknown, or it has none.
+    pub packets: Option<PacketCounters>,
     /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
     pub usable_cores: Option<f64>,
     /// What the kernel adds up over the cgroup and all below it is other workloads': [`Workload::contains_others`].
@@ -131,6 +136,8 @@ pub struct Window {
     kept: usize,
     /// The stall histogram at each slot; nothing until the first stall, which most never see.
     stalls: Option<Box<[Log2Histogram; SLOTS]>>,
+    /// Packets at each slot; nothing until the first ones, which most never have: a container's are its pod's.
+    network: Option<Box<[NetworkCounters; SLOTS]>>,
     culprits: Culprits,
     /// Neighbour wait since the newest kept sample, ns: what a newly seen culprit can have had at most.
     fresh_neighbour: u64,
@@ -171,12 +178,14 @@ impl Window {
         if self.kept > 0 && now.since(&self.samples[self.newest].1).is_none() {
             self.kept = 0;
         }
-        let growth = self.growth(length, at, now);
+        let growth = self
+            .growth(length, at, now)
+            .map(|growth| Growth { packets: self.packets(growth.slot, sample.network.as_ref()), ..growth });
         // Two fewer intervals than slots: the kept samples then always span more than one window.
         let spacing = length / (SLOTS as u32 - 2);
         let age = at.mono_ns.saturating_sub(self.samples[self.newest].0.mono_ns);
         if self.kept == 0 || age >= nanos(spacing) {
-            self.keep(at, now, stalls);
+            self.keep(at, now, stalls, sample.network.as_ref());
         }
         growth
     }
@@ -195,13 +204,20 @@ impl Window {
             basis_seconds,
             complete,
             counters,
+            packets: None,
             usable_cores: None,
             of_others: false,
             slot,
         })
     }
 
-    fn keep(&mut self, at: Instant, now: &Counters, stalls: Option<&Log2Histogram>) {
+    fn keep(
+        &mut self,
+        at: Instant,
+        now: &Counters,
+        stalls: Option<&Log2Histogram>,
+        network: Option<&NetworkCounters>,
+    ) {
         if self.kept > 0 {
             self.newest = (self.newest + 1) % SLOTS;
         }
@@ -216,6 +232,22 @@ impl Window {
             }
             _ => {}
         }
+        match (network, &mut self.network) {
+            (Some(network), Some(kept)) => kept[self.newest] = *network,
+            (Some(network), none) => none.insert(Box::default())[self.newest] = *network,
+            (None, _) => {}
+        }
+    }
+
+    /// The packets dropped in the window, the most for one reason first, given those dropped by now.
+    pub fn drops(&self, growth: &Growth, now: &DropsByReason) -> Vec<Dropped> {
+        self.network.as_ref().map_or_else(Vec::new, |kept| now.since(&kept[growth.slot].drops))
+    }
+
+    /// Packets since a slot. (What is not known then is not now.)
+    fn packets(&self, slot: usize, now: Option<&NetworkCounters>) -> Option<PacketCounters> {
+        let then = self.network.as_ref()?[slot].packets?;
+        now?.packets?.since(&then)
     }
 
     /// The stalls of the window by length, given the newest histogram.

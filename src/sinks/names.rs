@@ -38,6 +38,10 @@ pub mod attribute {
     pub const TAKEN_BY: &str = "kernel_gossip.cpu.taken.by";
     /// `cpu`, `memory`, `io`.
     pub const PRESSURE_RESOURCE: &str = "kernel_gossip.pressure.resource";
+    /// The kernel's name for it, or `LISTEN_OVERFLOW`, `OTHER`.
+    pub const DROP_REASON: &str = "kernel_gossip.network.drop.reason";
+    /// `sent`, `received`.
+    pub const DIRECTION: &str = "kernel_gossip.network.direction";
     /// Who ran, as [`crate::attribution::Workload::label`] has it; `other` for all but the greatest.
     pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
     pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";

@@ -114,7 +114,14 @@ pub fn stat(s: u64) -> CgroupStat {
 }
 
 pub fn sample(who: &Arc<Workload>, s: u64) -> Sample {
-    Sample { who: who.clone(), cpu: Some(counters(s)), stat: stat(s), quota_cores: Some(0.5), last: false }
+    Sample {
+        who: who.clone(),
+        cpu: Some(counters(s)),
+        stat: stat(s),
+        quota_cores: Some(0.5),
+        network: None,
+        last: false,
+    }
 }
 
 /// A reading `s` seconds after the boot: each workload since then, each blamed by the first for its waits.

@@ -14,6 +14,7 @@ pub mod http;
 pub mod hungry;
 pub mod measure;
 pub mod memory;
+pub mod net;
 pub mod pressure;
 pub mod process;
 pub mod prometheus;

@@ -37,6 +37,7 @@ fn node() -> Attributed {
             cpu: Some(CpuCounters::default()),
             stat: CgroupStat::default(),
             quota_cores: Some(0.2),
+            network: None,
             last: false,
         })
         .collect();

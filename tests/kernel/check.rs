@@ -63,6 +63,7 @@ fn facts_are_those_of_this_kernel() {
     for iterator in [&facts.trials.iter_cgroup, &facts.trials.rstat_flush] {
         assert_eq!(iterator.works(), kernel >= KernelVersion::new(6, 1, 0), "{iterator:?}");
     }
+    assert_eq!(planned.drops.hook().is_some(), kernel >= KernelVersion::new(6, 1, 0), "{planned:?}");
     let mount = facts.cgroups.cpu_mount().expect("the tree of the cpu controller");
     assert!(mount.join("cgroup.procs").exists(), "{}", mount.display());
     for (_, tree) in facts.cgroups.iter() {
@@ -84,6 +85,9 @@ fn the_programs_that_will_run_are_loaded() {
     let mut expected = vec!["OOM kills", "births", "cgroup tracepoints", "cpu"];
     if planned.cgroups.hook().is_some_and(|hook| hook.iterator) {
         expected.push("cgroup iterator");
+    }
+    if planned.drops.hook().is_some() {
+        expected.push("drops");
     }
     expected.sort_unstable();
     let programs = programs(&HERE);

@@ -36,6 +36,8 @@ pub struct Btf {
     pub mark_victim_task: bool,
     /// `task_io_accounting.rchar` (CONFIG_TASK_XACCT): bytes read and written.
     pub io_accounting: bool,
+    /// The tracepoint kfree_skb tells why (5.17, c504e5c2f964 "net: skb: introduce kfree_skb_reason()").
+    pub drop_reasons: bool,
 }
 
 impl Btf {
@@ -73,6 +75,7 @@ impl Btf {
                 .all(tracepoint),
             mark_victim_task: field("trace_event_raw_mark_victim", "uid"),
             io_accounting: field("task_io_accounting", "rchar"),
+            drop_reasons: field("trace_event_raw_kfree_skb", "reason"),
         }
     }
 }

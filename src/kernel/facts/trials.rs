@@ -57,7 +57,7 @@ pub struct Trials {
     pub raw_tracepoint: Trial,
     /// A tracepoint by way of perf and tracefs. Not used by any probe.
     pub tracepoint: Trial,
-    /// An iterator over cgroups, run over the tree that has the cpu controller. Not used by any probe.
+    /// An iterator over cgroups, run over the tree that has the cpu controller.
     pub iter_cgroup: Trial,
     /// The same as a program that may sleep, which asks the kernel to sum up the cgroups' CPU time.
     pub rstat_flush: Trial,
@@ -87,7 +87,7 @@ impl Trials {
             tp_btf: one("tp_btf"),
             raw_tracepoint: one("raw_tracepoint"),
             tracepoint: told("tracepoint"),
-            iter_cgroup: told("iter_cgroup"),
+            iter_cgroup: one("iter_cgroup"),
             rstat_flush: one("rstat_flush"),
             iter_task: one("iter_task"),
             read_kernel: one("read_kernel"),

@@ -63,6 +63,12 @@ fn what_runs_on_each_recorded_host() {
             "debian-6.12-lockdown-confidentiality" => assert_eq!(births, Some((Entry::Bare, false))),
             _ => assert_eq!(births, cgroups.1.map(|_| (Entry::TpBtf, true)), "{host}"),
         }
+        // The recordings are older than the fact; the kernels from 6.1 on have it.
+        let mut facts = recorded(host);
+        facts.btf.drop_reasons = facts.btf.error.is_none() && !host.contains("5.10");
+        let drops = super::plan(&facts).drops.hook().map(|drops| drops.hierarchy);
+        let reads = facts.trials.read_kernel.works() && facts.trials.iter_cgroup.works();
+        assert_eq!(drops, cpu.filter(|_| reads && !host.contains("5.10")).map(|cpu| cpu.3), "{host}");
         assert!(plan.runs(), "{host}");
     }
     let mut named: Vec<_> = expected.iter().map(|(host, ..)| format!("{host}.json")).collect();
@@ -112,6 +118,15 @@ fn kills_are_seen_or_at_least_counted() {
     assert!(matches!(plan(&facts).oom, Verdict::Unavailable(_)), "nothing is counted either");
 }
 
+/// Packets are not counted where the kernel says of none why it was dropped, or namespaces cannot be found.
+#[test]
+fn drops_need_reasons_and_an_iterator() {
+    let new = plan(&recorded("debian-newest-v2"));
+    shortfall(&new.drops, "does not say why a packet is dropped");
+    let old = plan(&recorded("debian-5.10-v2"));
+    assert!(shortfall(&old.drops, "no iterator over cgroups").what_to_do.contains("6.1"));
+}
+
 /// Each cause is distinguished from the others, which give the same error codes.
 #[test]
 fn the_reason_is_named() {
@@ -137,7 +152,7 @@ fn a_host_without_types_is_told_so_in_one_line() {
     let lines = plan(&recorded("debian-6.1-no-btf")).summary();
     let text: Vec<_> = lines.iter().map(|line| (line.lacking, line.text.as_str())).collect();
     let expected = "cpu: unavailable, cgroups: degraded (files, new ones by walking the trees), births: unavailable, \
-                    oom: degraded (counts in cgroup files): the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
+                    oom: degraded (counts in cgroup files), drops: unavailable: the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
                     (os error 2): use a kernel with CONFIG_DEBUG_INFO_BTF, and let the file be read";
     assert_eq!(text, [(true, expected)]);
 }

@@ -3,6 +3,7 @@
 
 pub mod cgroups;
 pub mod cpu;
+pub mod drops;
 pub mod oom;
 pub mod recorder;
 
@@ -17,6 +18,7 @@ macro_rules! probes {
             cgroups: $crate::kernel::probes::cgroups::Cgroups,
             births: $crate::kernel::probes::recorder::Births,
             oom: $crate::kernel::probes::oom::Oom,
+            drops: $crate::kernel::probes::drops::Drops,
         }
     };
 }

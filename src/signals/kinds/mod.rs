@@ -70,6 +70,11 @@ pub trait Kind: Debug + Sync {
         false
     }
 
+    /// It is of pods as a whole, though their containers speak for themselves; and its advice too.
+    fn of_pods(&self) -> bool {
+        false
+    }
+
     /// What to do about it.
     fn advise(&self, evidence: &Evidence, _node: NodeFacts) -> Recommendation {
         Recommendation::none(format!("nothing in the pod's resources settles {}.", evidence.kind.as_str()))
@@ -131,7 +136,7 @@ pub fn recommend(evidence: &Evidence, node: NodeFacts) -> Recommendation {
             "reported by others; only what the kernel of its node says is advised on.",
         );
     }
-    if evidence.container.is_empty() {
+    if evidence.container.is_empty() && !evidence.kind.kind().of_pods() {
         return Recommendation::none("the numbers are about the pod as a whole, not about one container.");
     }
     evidence.kind.kind().advise(evidence, node)

@@ -140,7 +140,10 @@ impl Kind for OomKill {
         match (memory.oom_limit.as_deref(), memory.oom_peak_bytes) {
             (Some(NODE), _) => "OOM kill: the node had no memory".to_owned(),
             (Some(_), _) if memory.oom_lowered_by.is_some() => {
-                format!("OOM kill: its limit was lowered to {}", bytes(memory.limit_bytes.unwrap_or_default()))
+                format!(
+                    "OOM kill: its limit was lowered to {}",
+                    bytes(memory.limit_bytes.unwrap_or_default())
+                )
             }
             (Some(OWN), _) => format!("OOM kill at its limit{limit}"),
             (Some(POD), _) => format!("OOM kill at its pod's limit{limit}"),
@@ -176,7 +179,9 @@ impl Kind for OomKill {
         let victims = memory.oom_victims.as_ref()?;
         let why = match memory.oom_limit.as_deref()? {
             NODE => "the node had no memory".to_owned(),
-            _ if memory.oom_lowered_by.is_some() => "its memory limit was lowered below what it held".to_owned(),
+            _ if memory.oom_lowered_by.is_some() => {
+                "its memory limit was lowered below what it held".to_owned()
+            }
             OWN => "it reached its memory limit".to_owned(),
             POD => "its pod reached its memory limit".to_owned(),
             path => format!("{path} reached its memory limit"),
@@ -220,14 +225,26 @@ mod tests {
     fn kill(victims: Vec<Victim>, limit: Limit, lowered: bool) -> Kill {
         let asker = Asker { tgid: 9, comm: "curl".into(), place: Place::default(), kernel: false, lowered };
         let kills = victims.len() as u64;
-        Kill { at_ns: 1, place: Place::default(), group: kills > 1, kills, victims, limit, asker: Some(asker) }
+        Kill {
+            at_ns: 1,
+            place: Place::default(),
+            group: kills > 1,
+            kills,
+            victims,
+            limit,
+            asker: Some(asker),
+        }
     }
 
     fn at(max: u64) -> Limit {
         Limit::Cgroup { path: Some("/above".into()), used: max, max, with_swap: false }
     }
 
-    fn said(kill: &Kill, who: &Arc<Workload>, limit: Option<Arc<Workload>>) -> (Severity, String, SignalEvidence) {
+    fn said(
+        kill: &Kill,
+        who: &Arc<Workload>,
+        limit: Option<Arc<Workload>>,
+    ) -> (Severity, String, SignalEvidence) {
         let (severity, evidence) = found(&Found { kill, who, limit, asker: Some(who.clone()) });
         let of = testdata::whisper(who, SignalKind::OomKill, Transition::Started, 0);
         let whisper = Whisper { evidence, ..of };
@@ -263,7 +280,10 @@ mod tests {
         assert!(severity == Severity::Warning && text.ends_with("its container lives on"), "{text}");
         let group = kill(vec![victim(5, 3, Some(false)), victim(6, 60, Some(true))], at(64 * MIB), false);
         let (severity, text, evidence) = said(&group, &who, Some(who.clone()));
-        assert!(severity == Severity::Critical && text.contains("java (6), java (5) held 60.0 MiB"), "{text}");
+        assert!(
+            severity == Severity::Critical && text.contains("java (6), java (5) held 60.0 MiB"),
+            "{text}"
+        );
         assert_eq!((evidence.memory().oom_kills, evidence.memory().oom_uid), (Some(2), Some(1000)));
     }
 

@@ -197,6 +197,20 @@ pub static PRESSURE_FULL_TIME: Metric = metric(
     "Time in which every task waited for the resource (PSI)",
     &[attribute::PRESSURE_RESOURCE],
 );
+pub static NETWORK_PACKETS: Metric = metric(
+    "kernel_gossip.network.packets",
+    "{packet}",
+    Kind::Counter,
+    "IP packets sent and received by a pod with a network of its own, those dropped among them",
+    &[],
+);
+pub static NETWORK_DROPPED: Metric = metric(
+    "kernel_gossip.network.dropped",
+    "{packet}",
+    Kind::Counter,
+    "Packets that the kernel dropped, by its reason and direction",
+    &[attribute::DROP_REASON, attribute::DIRECTION],
+);
 pub static WHISPER_ACTIVE: Metric = metric(
     "kernel_gossip.whisper.active",
     "{whisper}",
@@ -206,7 +220,7 @@ pub static WHISPER_ACTIVE: Metric = metric(
 );
 
 /// About workloads, each with its own Resource.
-pub static WORKLOAD: [&Metric; 17] = [
+pub static WORKLOAD: [&Metric; 19] = [
     &CPU_RUN_TIME,
     &CPU_TAKEN_TIME,
     &CPU_WAIT_TIME,
@@ -223,6 +237,8 @@ pub static WORKLOAD: [&Metric; 17] = [
     &CPU_NEIGHBOUR_TIME,
     &PRESSURE_SOME_TIME,
     &PRESSURE_FULL_TIME,
+    &NETWORK_PACKETS,
+    &NETWORK_DROPPED,
     &WHISPER_ACTIVE,
 ];
 

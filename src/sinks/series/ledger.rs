@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::culprits::{Culprits, Moment, Rest, Share};
 use crate::attribution::{Attributed, Sample, Workload, WorkloadKind};
-use crate::kernel::{CgroupStat, CpuCounters, Instant};
+use crate::kernel::{CgroupStat, CpuCounters, Instant, NetworkCounters};
 use crate::signals::{Severity, SignalKind, Whisper};
 
 /// A workload that is gone is published for this long, ns, so that a scrape a minute sees its end.
@@ -29,6 +29,7 @@ pub struct Account {
     pub cpu: Option<CpuCounters>,
     pub stat: CgroupStat,
     pub quota_cores: Option<f64>,
+    pub network: Option<NetworkCounters>,
     /// The sample's moment, ns since the Unix epoch.
     pub at: u64,
     /// The workload was first seen; for one that was there before the agent, the agent's start.
@@ -132,6 +133,7 @@ impl Ledger {
         account.cpu = sample.cpu;
         account.stat = sample.stat;
         account.quota_cores = sample.quota_cores;
+        account.network = sample.network;
         account.at = at.unix_ns;
         let used = sample.cpu.map(|cpu| cpu.run).max(sample.stat.cpu_usage);
         entry.works |= used >= Some(SANDBOX_WORKS);
@@ -227,6 +229,7 @@ impl Entry {
             cpu: None,
             stat: CgroupStat::default(),
             quota_cores: None,
+            network: None,
             at: at.unix_ns,
             first_seen: if was_there { started.unix_ns } else { before.unix_ns },
             probe_since: if was_there { started.unix_ns } else { before.unix_ns },

@@ -65,6 +65,8 @@ pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
     Source { metric: &metric::CPU_NEIGHBOUR_TIME, points: neighbours },
     Source { metric: &metric::PRESSURE_SOME_TIME, points: |a, emit| pressure(a, emit, |p| Some(p.some)) },
     Source { metric: &metric::PRESSURE_FULL_TIME, points: |a, emit| pressure(a, emit, |p| p.full) },
+    Source { metric: &metric::NETWORK_PACKETS, points: packets },
+    Source { metric: &metric::NETWORK_DROPPED, points: dropped },
     Source { metric: &metric::WHISPER_ACTIVE, points: whispers },
 ];
 
@@ -138,6 +140,20 @@ fn pressure(a: &Account, emit: Emit<'_>, ns: fn(&Pressure) -> Option<u64>) {
         if let Some(ns) = pressure.as_ref().and_then(ns) {
             emit(&[resource], Value::Time(ns), a.stat_since);
         }
+    }
+}
+
+fn packets(a: &Account, emit: Emit<'_>) {
+    if let Some(packets) = a.network.and_then(|network| network.packets) {
+        emit(&[], Value::Count(packets.packets), a.probe_since);
+    }
+}
+
+fn dropped(a: &Account, emit: Emit<'_>) {
+    let Some(network) = &a.network else { return };
+    for dropped in network.drops.iter() {
+        let direction = if dropped.out { "sent" } else { "received" };
+        emit(&[dropped.reason.name(), direction], Value::Count(dropped.packets), a.probe_since);
     }
 }
 

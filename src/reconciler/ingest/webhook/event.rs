@@ -202,6 +202,7 @@ pub fn parse(body: &[u8], now: Timestamp) -> Result<Event, Refusal> {
                     check::percent,
                 )?,
                 reason: b.reason.as_deref().map(|r| bounds::sentence(r, REASON_MAX).into_owned()),
+                ..NetworkNumbers::default()
             };
             if network == NetworkNumbers::default() {
                 let why = "or drop_percentage, retransmit_percentage, reason: one of them is needed";

@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+/* Packets that the kernel threw away, by network namespace and the kernel's reason, and what each namespace sent and received.
+ *
+ * Hooks: the tracepoint kfree_skb, which fires where a packet ends unused (the end of one that was read is consume_skb), and
+ * an iterator over cgroups, run by userspace once in a while. A packet that arrives whole
+ * costs nothing; one that is dropped 0.33 µs (20,000 behind a bridge, the dearest way), a walk 0.63 µs a cgroup.
+ *
+ * The iterator finds the namespaces: the tasks of each cgroup have one. An iterator over tasks would be shorter, but it
+ * shows those of the reader's PID namespace alone, and the agent's pod has one of its own. */
+#include "vmlinux.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "net.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define PACKET_HOST 0
+#define PACKET_OUTGOING 4
+#define CLOSED 7 /* TCP_CLOSE */
+#define REASONS 256 /* a power of two */
+#define NAMESPACES 1024
+#define ADDRESSES 8192
+#define DROPS 8192
+#define COUNTERS 8
+#define MIBS 8 /* a power of two */
+
+/* Who lost packets, and why. */
+struct drop_key {
+	__u64 space; /* cookie of the network namespace in which it was dropped; 0: unknown */
+	__u64 other; /* of the one that sent it or that it was for, if that is another; 0: unknown */
+	__u64 cgroup; /* of the socket, in the unified tree; 0: unknown */
+	__u32 reason;
+	__u8 out; /* `space` sent it; else it was for it */
+	__u8 other_out; /* `other` sent it; else it was for it */
+	__u8 early; /* of those that `space` sent: in OUTPUT, before it had a device */
+	__u8 pad;
+};
+
+/* A network namespace at the last walk. */
+struct space {
+	__u64 cookie;
+	__u64 counters[COUNTERS]; /* as `wanted` says */
+};
+
+/* A task of this cgroup is in this namespace. */
+struct member {
+	__u64 cookie;
+	__u64 cgroup; /* in the tree that was walked */
+};
+
+struct wanted {
+	__u32 mib; /* see MIB_ in net.h */
+	__u32 index;
+};
+
+const volatile __u8 ignored[REASONS]; /* reasons of the kernel's core that are no loss */
+const volatile __u32 unspecified; /* SKB_DROP_REASON_NOT_SPECIFIED */
+const volatile __u32 no_socket; /* SKB_DROP_REASON_NO_SOCKET */
+const volatile __u32 cpus; /* possible ones */
+const volatile struct wanted wanted[COUNTERS];
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DROPS);
+	__type(key, struct drop_key);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+/* IP address -> the namespace that has it; those of v4 as ::ffff:a.b.c.d. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ADDRESSES);
+	__type(key, struct address);
+	__type(value, __u64);
+} addresses SEC(".maps");
+
+/* Cookie -> the walk that saw it last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, NAMESPACES * 2);
+	__type(key, __u64);
+	__type(value, __u32);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, NAMESPACES);
+	__type(key, __u32);
+	__type(value, struct space);
+} spaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* cgroups */
+	__type(key, __u32);
+	__type(value, struct member);
+} members SEC(".maps");
+
+/* Where a CPU's copy of a per-CPU variable is, told by a variable of our own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} anchor SEC(".maps");
+
+__u32 walk; /* the number of this one; userspace counts it up */
+__u32 found_spaces; /* by it */
+__u32 found_members;
+__u64 not_losses; /* packets and parts of them that ended without being lost */
+__u64 drops_lost; /* packets for which the table had no room */
+volatile __u64 scratch; /* what was a pointer is a number once it is read back */
+
+/* The namespace at the other end of a virtual cable; NULL: it is none. */
+static __always_inline struct net *peer_of(struct net_device *dev)
+{
+	const char *name = BPF_CORE_READ(dev, rtnl_link_ops, kind);
+	struct net_device *peer = NULL;
+	char kind[8] = {};
+	bool veth, netkit;
+
+	if (!name)
+		return NULL;
+	bpf_probe_read_kernel_str(kind, sizeof(kind), name);
+	veth = kind[0] == 'v' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'h' && !kind[4];
+	netkit = kind[0] == 'n' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'k' && kind[4] == 'i';
+	if (!veth && !netkit)
+		return NULL;
+	bpf_probe_read_kernel(&peer, sizeof(peer), (void *)dev + net_device_priv());
+	return peer ? BPF_CORE_READ(peer, nd_net.net) : NULL;
+}
+
+/* Whose address this is; `at`: where in the network header. */
+static __always_inline __u64 owner_of(void *header, bool v6, __u32 at4, __u32 at6)
+{
+	struct address address = {};
+	__u64 *cookie;
+
+	if (v6) {
+		bpf_probe_read_kernel(&address, sizeof(address), header + at6);
+	} else {
+		address.words[2] = bpf_htonl(0xffff);
+		bpf_probe_read_kernel(&address.words[3], sizeof(__u32), header + at4);
+	}
+	cookie = bpf_map_lookup_elem(&addresses, &address);
+	return cookie ? *cookie : 0;
+}
+
+/* A segment with RST: that nobody waits for it is no loss. */
+static __always_inline bool is_reset(struct sk_buff *skb, void *header, bool v6)
+{
+	__u16 transport = BPF_CORE_READ(skb, transport_header), network = BPF_CORE_READ(skb, network_header);
+	__u8 protocol = 0, flags = 0;
+
+	bpf_probe_read_kernel(&protocol, 1, header + (v6 ? 6 : 9));
+	if (protocol != 6 || transport == 0xffff || transport <= network)
+		return false;
+	bpf_probe_read_kernel(&flags, 1, header + (transport - network) + 13);
+	return flags & 4;
+}
+
+static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct sock *rx_sk)
+{
+	struct net_device *dev = BPF_CORE_READ(skb, dev);
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+	struct drop_key key = {};
+	__u16 protocol = BPF_CORE_READ(skb, protocol), network;
+	bool v6 = protocol == bpf_htons(ETH_P_IPV6), of_socket;
+	__u8 type = BPF_CORE_READ_BITFIELD_PROBED(skb, pkt_type), state = 0;
+	__u32 iif = BPF_CORE_READ(skb, skb_iif), ifindex = 0;
+	struct net *net = NULL, *peer;
+	void *header;
+	__u64 *count, one = 1, by;
+
+	if ((!v6 && protocol != bpf_htons(ETH_P_IP)) || (type != PACKET_HOST && type != PACKET_OUTGOING))
+		return 0;
+	if (reason < REASONS && ignored[reason & (REASONS - 1)])
+		goto no_loss;
+	network = BPF_CORE_READ(skb, network_header);
+	header = (void *)BPF_CORE_READ(skb, head) + network;
+	if (reason == no_socket && is_reset(skb, header, v6))
+		goto no_loss;
+	if (!sk)
+		sk = rx_sk;
+	of_socket = sk != NULL;
+	if (sk) {
+		__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+		if (family != 2 && family != 10) /* AF_INET, AF_INET6: others, as AF_PACKET, are copies */
+			goto no_loss;
+		state = BPF_CORE_READ(sk, __sk_common.skc_state);
+		/* Before 6.2 what a TCP socket had when it was closed is told with no reason (a QUEUE_PURGE since). */
+		if (reason == unspecified && state == CLOSED && !dev && BPF_CORE_READ(sk, sk_protocol) == 6)
+			goto no_loss;
+		net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
+		key.out = !rx_sk && !iif;
+		key.early = key.out && !dev;
+	} else if (dev) {
+		ifindex = BPF_CORE_READ(dev, ifindex);
+		net = BPF_CORE_READ(dev, nd_net.net);
+		key.out = !iif;
+	} else {
+		unsigned long dst = BPF_CORE_READ(skb, _skb_refdst) & ~1UL;
+
+		net = dst ? BPF_CORE_READ((struct dst_entry *)dst, dev, nd_net.net) : NULL;
+		key.out = 1;
+	}
+	if (net)
+		key.space = BPF_CORE_READ(net, net_cookie);
+	if (!of_socket) {
+		/* On its way through the host it is of whoever is at the other end, or has one of the addresses. A bridge keeps no
+		 * port: behind one the address is all there is. Which of the two namespaces it is given to, userspace decides, as
+		 * that depends on who is in them. */
+		peer = dev ? peer_of(dev) : NULL;
+		if (peer && peer != net) {
+			key.other = BPF_CORE_READ(peer, net_cookie);
+			key.other_out = iif == ifindex;
+		} else if ((by = owner_of(header, v6, 12, 8)) && by != key.space) {
+			key.other = by;
+			key.other_out = 1;
+		} else if ((by = owner_of(header, v6, 16, 24)) && by != key.space) {
+			key.other = by;
+		}
+	} else if (state != 6 && state != 12) {
+		/* The others are no full sockets: TIME_WAIT and NEW_SYN_RECV. */
+		key.cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	}
+	key.reason = reason;
+	count = bpf_map_lookup_elem(&drops, &key);
+	if (count) {
+		__sync_fetch_and_add(count, 1);
+		return 0;
+	}
+	if (!bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
+		return 0;
+	/* Another CPU was first, or there is no room. */
+	count = bpf_map_lookup_elem(&drops, &key);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		__sync_fetch_and_add(&drops_lost, 1);
+	return 0;
+no_loss:
+	__sync_fetch_and_add(&not_losses, 1);
+	return 0;
+}
+
+#define ON_DROP(suffix, hook)                                                            \
+	SEC("?" hook "/kfree_skb")                                                       \
+	int kfree_skb_##suffix(__u64 *ctx)                                               \
+	{                                                                                \
+		struct sock *rx_sk = NULL;                                               \
+                                                                                         \
+		if (bpf_core_field_exists(struct trace_event_raw_kfree_skb___rx, rx_sk)) \
+			rx_sk = (struct sock *)ctx[3];                                   \
+		return on_drop((struct sk_buff *)ctx[0], ctx[2], rx_sk);                 \
+	}
+
+ON_DROP(btf, "tp_btf")
+ON_DROP(raw, "raw_tp")
+
+/* The sums of a namespace's counters. */
+struct summing {
+	__u64 base;
+	__u64 mibs[MIBS];
+	__u64 sums[COUNTERS];
+};
+
+static int add_cpu(__u32 cpu, struct summing *sum)
+{
+	__u32 zero = 0;
+	void *own = bpf_map_lookup_percpu_elem(&anchor, &zero, cpu);
+	__u64 offset, mib, value;
+	int i;
+
+	if (!own)
+		return 1;
+	scratch = (__u64)own;
+	offset = scratch - sum->base;
+	for (i = 0; i < COUNTERS; i++) {
+		mib = sum->mibs[wanted[i].mib & (MIBS - 1)];
+		if (!mib)
+			continue;
+		value = 0;
+		bpf_probe_read_kernel(&value, sizeof(value), (void *)(mib + offset + 8 * (__u64)wanted[i].index));
+		sum->sums[i] += value;
+	}
+	return 0;
+}
+
+static __always_inline void read_counters(struct net *net, struct space *space)
+{
+	struct summing sum = {};
+	int i;
+
+	scratch = (__u64)&anchor;
+	sum.base = (__u64)BPF_CORE_READ((struct bpf_array *)scratch, pptrs[0]);
+	sum.mibs[MIB_IP] = (__u64)BPF_CORE_READ(net, mib.ip_statistics);
+	if (bpf_core_field_exists(net->mib.ipv6_statistics))
+		sum.mibs[MIB_IP6] = (__u64)BPF_CORE_READ(net, mib.ipv6_statistics);
+	sum.mibs[MIB_TCP] = (__u64)BPF_CORE_READ(net, mib.tcp_statistics);
+	sum.mibs[MIB_LINUX] = (__u64)BPF_CORE_READ(net, mib.net_statistics);
+	bpf_loop(cpus, add_cpu, &sum, 0);
+	for (i = 0; i < COUNTERS; i++)
+		space->counters[i] = sum.sums[i];
+}
+
+/* The addresses of the first devices of a namespace, the first few of each. */
+static __always_inline void read_addresses(struct net *net, __u64 cookie)
+{
+	__u64 head = (__u64)net + bpf_core_field_offset(struct net, dev_base_head);
+	__u64 at = (__u64)BPF_CORE_READ(net, dev_base_head.next), next6, head6;
+	struct address address;
+	struct net_device *dev;
+	struct in_ifaddr *v4;
+	struct inet6_dev *in6;
+	struct in_device *in4;
+	int i, j;
+
+	for (i = 0; i < 8 && at && at != head; i++) {
+		dev = (void *)(at - bpf_core_field_offset(struct net_device, dev_list));
+		if (BPF_CORE_READ(dev, flags) & 8) /* IFF_LOOPBACK */
+			goto next;
+		in4 = BPF_CORE_READ(dev, ip_ptr);
+		v4 = in4 ? BPF_CORE_READ(in4, ifa_list) : NULL;
+		for (j = 0; j < 4 && v4; j++) {
+			address = (struct address){ { 0, 0, bpf_htonl(0xffff), BPF_CORE_READ(v4, ifa_local) } };
+			bpf_map_update_elem(&addresses, &address, &cookie, BPF_ANY);
+			v4 = BPF_CORE_READ(v4, ifa_next);
+		}
+		if (!bpf_core_field_exists(dev->ip6_ptr)) /* no CONFIG_IPV6 */
+			goto next;
+		in6 = BPF_CORE_READ(dev, ip6_ptr);
+		if (!in6)
+			goto next;
+		head6 = (__u64)in6 + bpf_core_field_offset(struct inet6_dev, addr_list);
+		next6 = (__u64)BPF_CORE_READ(in6, addr_list.next);
+		for (j = 0; j < 4 && next6 && next6 != head6; j++) {
+			struct inet6_ifaddr *v6 = (void *)(next6 - bpf_core_field_offset(struct inet6_ifaddr, if_list));
+
+			bpf_core_read(&address, sizeof(address), &v6->addr);
+			/* Each link has its fe80::/10: they name nobody. */
+			if ((bpf_ntohl(address.words[0]) & 0xffc00000) != 0xfe800000)
+				bpf_map_update_elem(&addresses, &address, &cookie, BPF_ANY);
+			next6 = (__u64)BPF_CORE_READ(v6, if_list.next);
+		}
+	next:
+		at = (__u64)BPF_CORE_READ(dev, dev_list.next);
+	}
+}
+
+/* Once for each namespace in a walk. */
+static __always_inline void meet(struct net *net, __u64 cookie)
+{
+	__u32 *last = bpf_map_lookup_elem(&seen, &cookie), now = walk, at = found_spaces;
+	struct space *space;
+
+	if (last && *last == now)
+		return;
+	bpf_map_update_elem(&seen, &cookie, &now, BPF_ANY);
+	found_spaces = at + 1;
+	space = bpf_map_lookup_elem(&spaces, &at);
+	if (!space)
+		return;
+	space->cookie = cookie;
+	read_counters(net, space);
+	read_addresses(net, cookie);
+}
+
+SEC("?iter/cgroup")
+int find_spaces(struct bpf_iter__cgroup *ctx)
+{
+	struct cgroup *cgrp = ctx->cgroup, *self;
+	struct task_struct *task = NULL;
+	struct cgrp_cset_link *link;
+	struct member *member;
+	struct css_set *set;
+	struct net *net = NULL;
+	__u64 at, head, task_at, cookie;
+	__u32 key;
+	int i, j;
+
+	if (!cgrp)
+		return 0;
+	self = BPF_CORE_READ(cgrp, self.cgroup); /* itself, as a number */
+	head = (__u64)self + bpf_core_field_offset(struct cgroup, cset_links);
+	at = (__u64)BPF_CORE_READ(self, cset_links.next);
+	for (i = 0; i < 8 && at && at != head && !net; i++) {
+		link = (void *)(at - bpf_core_field_offset(struct cgrp_cset_link, cset_link));
+		set = BPF_CORE_READ(link, cset);
+		task_at = (__u64)BPF_CORE_READ(set, tasks.next);
+		/* The first may be on its way out, and have no namespaces any more. */
+		for (j = 0; j < 4 && !net; j++) {
+			if (!task_at || task_at == (__u64)set + bpf_core_field_offset(struct css_set, tasks))
+				break;
+			task = (void *)(task_at - bpf_core_field_offset(struct task_struct, cg_list));
+			net = BPF_CORE_READ(task, nsproxy, net_ns);
+			task_at = (__u64)BPF_CORE_READ(task, cg_list.next);
+		}
+		at = (__u64)BPF_CORE_READ(link, cset_link.next);
+	}
+	if (!net)
+		return 0;
+	cookie = BPF_CORE_READ(net, net_cookie);
+	if (!cookie)
+		return 0;
+	key = found_members;
+	found_members = key + 1;
+	member = bpf_map_lookup_elem(&members, &key);
+	if (member) {
+		member->cookie = cookie;
+		member->cgroup = BPF_CORE_READ(self, kn, id);
+	}
+	meet(net, cookie);
+	return 0;
+}

@@ -1,0 +1,375 @@
+//! Dropped packets against the counters of iptables and of the namespaces' own files.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+
+use procfs::KernelVersion;
+
+use crate::bed::cgroup::{Version, cpu_tree};
+use crate::bed::net::{Netns, Nets, send};
+use crate::bed::until;
+use kernel_gossip::kernel::probe::{ObjectStorage, Probe};
+use kernel_gossip::kernel::probes::drops::{DropProbe, DropsOptions};
+use kernel_gossip::kernel::{
+    CgroupKey, DropReading, Hierarchy, Hook, Instant, NamespaceReading, PacketCounters, Reading, clock,
+};
+
+const PACKETS: u32 = 2000;
+
+/// This kernel tells why a packet is dropped, and has an iterator over cgroups.
+fn tells() -> bool {
+    let tells = KernelVersion::current().expect("version") >= KernelVersion::new(6, 1, 0);
+    if !tells {
+        println!("a kernel that gives no reasons");
+    }
+    tells
+}
+
+fn options() -> DropsOptions {
+    let hierarchy = match cpu_tree().version {
+        Version::V1 => Hierarchy::V1Cpu,
+        Version::V2 => Hierarchy::Unified,
+    };
+    let root = cpu_tree().mount.clone();
+    DropsOptions { hook: Hook::TpBtf, root, hierarchy, judge_unspecified: true, max_cgroups: 1024 }
+}
+
+struct Reader<'obj> {
+    probe: DropProbe<'obj>,
+    reading: Reading,
+    now: u64,
+}
+
+impl<'obj> Reader<'obj> {
+    fn new(storage: &'obj mut ObjectStorage, options: DropsOptions) -> Self {
+        let probe = DropProbe::load(&mut storage.0, options).unwrap_or_else(|e| panic!("{e}"));
+        let mut reader = Reader { probe, reading: Reading::default(), now: clock::now() };
+        reader.read();
+        reader
+    }
+
+    /// A reading that walks.
+    fn read(&mut self) {
+        self.now += 30_000_000_000;
+        self.reading = Reading { at: Instant { mono_ns: self.now, unix_ns: 0 }, ..Reading::default() };
+        self.probe.read(&mut self.reading);
+    }
+
+    fn space(&self, of: &Netns) -> NamespaceReading {
+        let cookie = of.cookie();
+        let found = self.reading.namespaces.iter().find(|n| n.namespace == cookie);
+        *found.unwrap_or_else(|| panic!("{} is not among {:?}", of.name, self.reading.namespaces))
+    }
+
+    fn packets(&self, of: &Netns) -> PacketCounters {
+        self.space(of).counters
+    }
+
+    /// Packets dropped in a namespace that it does not count as sent.
+    fn uncounted(&self, of: &Netns) -> u64 {
+        let cookie = of.cookie();
+        let these = self.reading.drops.iter().filter(|d| d.namespace == cookie && d.uncounted);
+        these.map(|d| d.packets).sum()
+    }
+
+    /// Reason, direction and number of the packets of this namespace that were dropped in it, or in that of the host.
+    fn drops(&self, of: &Netns, host: &Netns) -> Vec<(&'static str, bool, u64)> {
+        let (cookie, host) = (of.cookie(), host.cookie());
+        let mut all: Vec<(&'static str, bool, u64)> = Vec::new();
+        for DropReading { namespace, out, other, reason, packets, .. } in &self.reading.drops {
+            let out = match other {
+                Some((other, out)) if *namespace == host && *other == cookie => *out,
+                _ if *namespace == cookie && cookie != host => *out,
+                None if *namespace == cookie => *out,
+                _ => continue,
+            };
+            match all.iter_mut().find(|known| (known.0, known.1) == (reason.name(), out)) {
+                Some(known) => known.2 += packets,
+                None => all.push((reason.name(), out, *packets)),
+            }
+        }
+        all
+    }
+}
+
+/// A socket in a namespace that takes what comes, and room for all of it.
+fn receiver(of: &Netns, port: u16) -> UdpSocket {
+    of.inside(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", port)).expect("a socket");
+        let size: libc::c_int = 16 << 20;
+        // SAFETY: the size of the value that is pointed to.
+        let result = unsafe {
+            libc::setsockopt(
+                std::os::fd::AsRawFd::as_raw_fd(&socket),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const size).cast(),
+                size_of_val(&size) as u32,
+            )
+        };
+        assert_eq!(result, 0);
+        socket
+    })
+}
+
+/// One in twenty of a pod's packets is dropped in each place on its way in turn: the namespace, the direction, the reason
+/// and the number are those of the rule, the share is 5 %, and the pod's interfaces say nothing.
+fn five_percent(bridged: bool) {
+    if !tells() {
+        return;
+    }
+    let nets = Nets::new(bridged);
+    let _receiver = receiver(&nets.b, 7000);
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let to = format!("{}:7000", nets.address_b);
+    assert_eq!(send(&nets.a, &to, 10), 0);
+    let idle = Netns::new("idle");
+    for (name, place, chain, victim, out) in [
+        ("OUTPUT of the sender", &nets.a, "OUTPUT", &nets.a, true),
+        ("FORWARD of the host", &nets.host, "FORWARD", &nets.a, true),
+        ("INPUT of the receiver", &nets.b, "INPUT", &nets.b, false),
+    ] {
+        let drop = format!("{chain} -p udp -m statistic --mode nth --every 20 --packet 0 -j DROP");
+        place.iptables(&format!("-A {drop}"));
+        reader.read();
+        let (before, drops_before) = (reader.packets(victim), reader.drops(victim, &nets.host));
+        let by_rule = |reader: &Reader<'_>, of: &Netns| {
+            let all = reader.drops(of, &nets.host);
+            all.iter().filter(|d| d.0 == "NETFILTER_DROP").map(|d| d.2).sum::<u64>()
+        };
+        let others = [&nets.a, &nets.b, &nets.host, &idle].map(|n| (n, by_rule(&reader, n)));
+        let (quiet, uncounted) = (victim.interface_drops(), reader.uncounted(victim));
+        send(&nets.a, &to, PACKETS);
+        reader.read();
+        let (after, drops) = (reader.packets(victim), reader.drops(victim, &nets.host));
+        let dropped = place.taken(chain, "DROP");
+        let of_rule = dropped as f64 / f64::from(PACKETS) * 100.0;
+        assert!((4.5..=6.0).contains(&of_rule), "{name}: {}", place.iptables("-nvxL"));
+        let count = |drops: &[(&str, bool, u64)]| {
+            drops.iter().find(|d| (d.0, d.1) == ("NETFILTER_DROP", out)).map_or(0, |d| d.2)
+        };
+        assert_eq!(count(&drops) - count(&drops_before), dropped, "{name}: {drops:?}");
+        // Before 6.7 what OUTPUT drops is not in what the namespace counts.
+        let lacking = reader.uncounted(victim) - uncounted;
+        let packets = after.packets - before.packets + lacking;
+        let share = dropped as f64 / packets as f64 * 100.0;
+        assert!(
+            (share - of_rule).abs() < 0.5,
+            "{name}: {share:.2} % of {packets}, the rule's {of_rule:.2} %"
+        );
+        println!("{name}: {share:.2} %, {dropped} packets");
+        for (other, before) in others {
+            if !std::ptr::eq(other, victim) {
+                assert_eq!(by_rule(&reader, other), before, "{name}: {}", other.name);
+            }
+        }
+        assert_eq!(victim.interface_drops(), quiet, "{name}: invisible to the usual metrics");
+        assert_eq!(victim.cookie(), reader.space(victim).namespace);
+        place.iptables(&format!("-D {drop}"));
+    }
+    assert_eq!(reader.probe.losses(), Default::default());
+}
+
+#[test]
+fn five_percent_of_a_pods_packets_in_each_place() {
+    five_percent(false);
+}
+
+/// A bridge's port is not on the way of a routed packet any more: the address says whose it is.
+#[test]
+fn five_percent_behind_a_bridge() {
+    five_percent(true);
+}
+
+/// What the pod's own files say it received and sent is what is read, to the packet.
+#[test]
+fn packets_are_those_of_the_namespaces_own_files() {
+    if !tells() {
+        return;
+    }
+    let nets = Nets::new(false);
+    let _receiver = receiver(&nets.b, 7000);
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    send(&nets.a, &format!("{}:7000", nets.address_b), PACKETS);
+    for pod in [&nets.a, &nets.b, &nets.host] {
+        let read = until("a moment without packets", || {
+            let before = pod.packets();
+            reader.read();
+            let after = pod.packets();
+            (before == after).then_some((reader.packets(pod).packets, after))
+        });
+        assert_eq!(read.0, read.1, "{}", pod.name);
+        assert!(read.1 >= u64::from(PACKETS));
+    }
+}
+
+/// The cgroups with tasks in a namespace are told.
+#[test]
+fn a_namespace_is_told_with_its_cgroup() {
+    if !tells() {
+        return;
+    }
+    let pod = Netns::new("pod");
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let key = CgroupKey { hierarchy: options().hierarchy, id: pod.cgroup.id() };
+    let cookie = pod.cookie();
+    assert!(reader.reading.members.contains(&(cookie, key)), "{:?}", reader.reading.members);
+    // One that begins later is found when cgroups were made.
+    let late = Netns::new("late");
+    reader.read();
+    assert!(reader.reading.members.iter().any(|(space, _)| *space == late.cookie()));
+    // One that is gone is not told for long.
+    drop(pod);
+    until("its end", || {
+        reader.read();
+        (!reader.reading.namespaces.iter().any(|n| n.namespace == cookie)).then_some(())
+    });
+}
+
+/// A full socket buffer, a port without socket and a full listening queue, each as the namespace counts it.
+#[test]
+fn buffers_and_queues_that_overflow_are_named() {
+    if !tells() {
+        return;
+    }
+    let nets = Nets::new(false);
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+
+    let small = nets.b.inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:7000").expect("a socket");
+        let size: libc::c_int = 2048;
+        // SAFETY: the size of the value that is pointed to.
+        let result = unsafe {
+            libc::setsockopt(
+                std::os::fd::AsRawFd::as_raw_fd(&socket),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUF,
+                (&raw const size).cast(),
+                size_of_val(&size) as u32,
+            )
+        };
+        assert_eq!(result, 0);
+        socket
+    });
+    send(&nets.a, &format!("{}:7000", nets.address_b), 500);
+    let full = until("drops", || Some(nets.b.counter("Udp", "RcvbufErrors")).filter(|n| *n > 0));
+    drop(small);
+    send(&nets.a, &format!("{}:7999", nets.address_b), 50);
+    let closed = nets.b.counter("Udp", "NoPorts");
+    reader.read();
+    let drops = reader.drops(&nets.b, &nets.host);
+    let of = |reason: &str| drops.iter().filter(|d| d.0 == reason && !d.1).map(|d| d.2).sum::<u64>();
+    assert_eq!(of("SOCKET_RCVBUFF"), full, "{drops:?}");
+    assert_eq!(of("NO_SOCKET"), closed, "{drops:?}");
+
+    let listener = nets.b.inside(|| {
+        let listener = TcpListener::bind("0.0.0.0:7001").expect("a socket");
+        // SAFETY: a descriptor that is open; takes no pointer.
+        assert_eq!(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 1) }, 0);
+        listener
+    });
+    let before = reader.packets(&nets.b).listen_overflows;
+    nets.a.inside(|| {
+        let to = format!("{}:7001", nets.address_b).parse().expect("an address");
+        for _ in 0..8 {
+            let _ = TcpStream::connect_timeout(&to, std::time::Duration::from_millis(200));
+        }
+    });
+    reader.read();
+    let overflows = reader.packets(&nets.b).listen_overflows - before;
+    drop(listener);
+    assert!(overflows > 0);
+    // More may come until it is read: the client's side sends again.
+    let counted = nets.b.counter("TcpExt", "ListenOverflows");
+    assert!(overflows <= counted && overflows >= 5, "{overflows} of {counted}");
+}
+
+/// What ends without being lost is not counted: sockets that are closed with something in them, TCP that is, and the
+/// multicast that each new interface sends.
+#[test]
+fn what_is_no_loss_is_not_counted() {
+    if !tells() {
+        return;
+    }
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let nets = Nets::new(false);
+    let listener = nets.b.inside(|| TcpListener::bind("0.0.0.0:7001").expect("a socket"));
+    let server = std::thread::spawn(move || {
+        for stream in listener.incoming().take(50) {
+            let mut stream = stream.expect("a connection");
+            stream.write_all(&[b'x'; 30_000]).expect("to write");
+            // Read to the end by every second client alone.
+            let _ = stream.read(&mut [0; 10]);
+        }
+    });
+    nets.a.inside(|| {
+        for i in 0..50 {
+            let mut stream = TcpStream::connect(format!("{}:7001", nets.address_b)).expect("a connection");
+            let mut all = vec![0; 30_000];
+            let much = if i % 2 == 0 { all.len() } else { 100 };
+            stream.read_exact(&mut all[..much]).expect("to read");
+        }
+    });
+    server.join().expect("the server");
+    nets.a.inside(|| {
+        for _ in 0..50 {
+            let (one, other) = UnixDatagram::pair().expect("a pair");
+            one.send(b"unread").expect("to send");
+            drop((one, other));
+        }
+    });
+    reader.read();
+    for pod in [&nets.a, &nets.b] {
+        let drops = reader.drops(pod, &nets.host);
+        assert!(drops.iter().all(|d| d.0 == "NO_SOCKET"), "{}: {drops:?}", pod.name);
+        // A client that closes with data unread answers what still comes with a reset: one each, at most a few.
+        let counted: u64 = drops.iter().map(|d| d.2).sum();
+        assert!(counted <= 75, "{}: {drops:?}", pod.name);
+    }
+}
+
+/// Processes on the host's own network are told by their sockets' cgroup, never by the namespace.
+#[test]
+fn a_process_on_the_hosts_network_is_told_by_its_cgroup() {
+    if !tells() {
+        return;
+    }
+    // Sockets have the cgroup of the unified tree, on a hybrid host too.
+    let unified = procfs::process::Process::myself().and_then(|me| me.mountinfo()).expect("mounts").0;
+    let Some(unified) =
+        unified.iter().find(|mount| mount.fs_type == "cgroup2").map(|m| m.mount_point.clone())
+    else {
+        println!("no v2 tree");
+        return;
+    };
+    let dir = unified.join(format!("kg-test-host-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("a group");
+    let id = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&dir).expect("the group"));
+    let nets = Nets::new(false);
+    nets.host.iptables("-A OUTPUT -p udp --dport 7000 -j DROP");
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; for i in 1 2 3 4 5 6 7; do echo x > /dev/udp/{}/7000; done; true",
+        dir.display(),
+        nets.address_a
+    );
+    let net = format!("--net=/run/netns/{}", nets.host.name);
+    let status = std::process::Command::new("nsenter").args([&net, "bash", "-c", &script]).output();
+    assert!(status.expect("nsenter").status.success());
+    reader.read();
+    let cookie = nets.host.cookie();
+    let of_host: Vec<_> = reader.reading.drops.iter().filter(|d| d.namespace == cookie).copied().collect();
+    std::fs::remove_dir(&dir).expect("removed");
+    let own = Some(CgroupKey { hierarchy: Hierarchy::Unified, id });
+    let dropped: Vec<_> = of_host.iter().filter(|d| d.cgroup == own).collect();
+    assert_eq!(dropped.len(), 1, "{of_host:?}");
+    assert_eq!((dropped[0].packets, dropped[0].out, dropped[0].reason.name()), (7, true, "NETFILTER_DROP"));
+    assert_eq!(nets.host.taken("OUTPUT", "DROP"), 7);
+}
