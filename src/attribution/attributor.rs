@@ -350,10 +350,10 @@ impl Attributor {
             Some(workloads.get(anchor)?.as_deref()?.pod.unwrap_or(anchor))
         });
         for grown in grown {
-            if let Some(entry) = self.workloads[grown.owner].as_deref_mut() {
-                if let Some(account) = entry.account.as_deref_mut() {
-                    grown.add_to(account.network.get_or_insert_default());
-                }
+            if let Some(entry) = self.workloads[grown.owner].as_deref_mut()
+                && let Some(account) = entry.account.as_deref_mut()
+            {
+                grown.add_to(account.network.get_or_insert_default());
             }
         }
     }

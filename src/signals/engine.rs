@@ -149,9 +149,11 @@ impl Engine {
         for blame in &attributed.blame {
             self.blame(blame);
         }
+        let (rules, lengths, window_of) = (&self.rules, &self.lengths, &self.window_of);
+        let round = Round { rules, lengths, window_of, attributed, probe };
         for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
             let Some(tracked) = self.tracked.get_mut(sample.who.cgroup.as_str()) else { continue };
-            tracked.step(&self.rules, &self.lengths, &self.window_of, attributed, sample, probe, out);
+            tracked.step(&round, sample, out);
             if sample.last {
                 tracked.end(at, out);
                 self.tracked.remove(sample.who.cgroup.as_str());
@@ -264,6 +266,16 @@ impl Engine {
     }
 }
 
+/// What is the same for every workload of a reading.
+struct Round<'a> {
+    rules: &'a Rules,
+    lengths: &'a [Duration],
+    window_of: &'a [usize],
+    attributed: &'a Attributed,
+    /// The CPU probe runs.
+    probe: bool,
+}
+
 impl Happened {
     fn say(&mut self, transition: Transition, at: Instant, out: &mut Vec<Whisper>) {
         self.said_ns = at.mono_ns;
@@ -294,16 +306,8 @@ impl Tracked {
         }
     }
 
-    fn step(
-        &mut self,
-        rules: &Rules,
-        lengths: &[Duration],
-        window_of: &[usize],
-        attributed: &Attributed,
-        sample: &Sample,
-        probe: bool,
-        out: &mut Vec<Whisper>,
-    ) {
+    fn step(&mut self, round: &Round<'_>, sample: &Sample, out: &mut Vec<Whisper>) {
+        let Round { rules, lengths, window_of, attributed, probe } = *round;
         let at = attributed.at;
         let now = Counters::of(sample);
         let usable_cores = usable_cores(attributed.cpus, sample);
