@@ -11,7 +11,9 @@ use crate::api::{
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use crate::birth::{Certificate, Phase, Process};
 use crate::evidence::{SignalEvidence, Type, Value};
-use crate::kernel::{CgroupStat, CpuCounters, Instant, Pressure, ProgramCost};
+use crate::kernel::{
+    CgroupStat, CpuCounters, DropReason, Instant, NetworkCounters, PacketCounters, Pressure, ProgramCost,
+};
 use crate::signals::{HistoryPoint, Neighbour, Severity, SignalKind, Transition, Whisper};
 
 /// A number of seconds as ns.
@@ -248,4 +250,11 @@ pub fn birth(outcome: Option<BirthOutcome>, restart: bool) -> Certificate {
         nth: 0,
         restart,
     }
+}
+
+/// A pod that lost packets, each way.
+pub fn network() -> NetworkCounters {
+    let mut network = NetworkCounters { packets: Some(PacketCounters::default()), ..Default::default() };
+    [true, false].into_iter().for_each(|out| network.drops.count(DropReason::LISTEN_OVERFLOW, out, 1));
+    network
 }

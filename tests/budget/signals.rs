@@ -106,6 +106,7 @@ fn a_full_node_takes_little_memory_and_a_reading_no_allocation() {
     let per_pair = 256 * (WORKLOADS * CULPRITS) as i64;
     println!("{WORKLOADS} quiet workloads, {} pairs: {:.1} MiB", WORKLOADS * CULPRITS, mib(quiet));
     println!("all throttled: {:.1} MiB", mib(quiet + loud + growth + later));
-    assert!(quiet - per_pair < 4 << 20, "{} bytes", quiet);
+    // 4.3 KiB a workload, for 16 samples of 15 counters and 6 signals.
+    assert!(quiet - per_pair < 9 << 19, "{} bytes", quiet);
     assert!(quiet + loud + growth + later < 24 << 20);
 }

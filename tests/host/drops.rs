@@ -104,12 +104,12 @@ fn a_pod_that_loses_packets_is_told_with_the_share_of_the_rule() {
         assert_eq!(said["kernel_gossip.network.dropped.reason"], "NETFILTER_DROP", "{said:#}");
         assert_eq!(quiet, 0, "the usual metrics");
         let metrics = metrics.expect("metrics");
-        let series = metrics.lines().find(|line| line.starts_with("kernel_gossip_network_dropped_total{"));
-        let series = series.unwrap_or_else(|| panic!("no drops in {metrics}"));
-        assert!(
-            series.contains("NETFILTER_DROP") && series.contains("sent") && series.contains(UID_A),
-            "{series}"
-        );
+        // What else is on this machine may have drops too.
+        let told_of = |line: &&str| {
+            line.starts_with("kernel_gossip_network_dropped_total{")
+                && ["NETFILTER_DROP", "sent", UID_A].iter().all(|part| line.contains(part))
+        };
+        assert!(metrics.lines().any(|line| told_of(&line)), "{metrics}");
         told
     });
     assert!(pods.iter().all(|uid| uid == UID_A), "{pods:?}");

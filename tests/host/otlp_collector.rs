@@ -149,6 +149,7 @@ fn metrics_and_whispers_arrive_under_their_names() {
     let all = [testdata::container("shop", "web", "app"), testdata::container("batch", "noisy", "burner")];
     let mut reading = testdata::reading(&all, 10);
     reading.at = now();
+    reading.samples[0].network = Some(testdata::network());
     agent.sinks.publish(&reading);
     agent.sinks.stats().reading_took(Duration::from_millis(1));
     agent.sinks.stats().birth(&testdata::birth(Some(BirthOutcome::Complete), false));

@@ -13,7 +13,6 @@ use clap::Parser;
 use generator::registry::{self, Attribute, File, Group, Type, all_metrics};
 use kernel_gossip::api::BirthOutcome;
 use kernel_gossip::attribution::WorkloadKind;
-use kernel_gossip::kernel::{DropReason, NetworkCounters, PacketCounters};
 use kernel_gossip::signals::{Severity, SignalKind, Transition};
 use kernel_gossip::sinks::event::{birth_attributes, resource_attributes, whisper_attributes};
 use kernel_gossip::sinks::ledger::Ledger;
@@ -181,13 +180,6 @@ async fn agent_metrics() -> Vec<proto::Metric> {
     metrics
 }
 
-/// A pod that lost packets, each way.
-fn a_network() -> NetworkCounters {
-    let mut network = NetworkCounters { packets: Some(PacketCounters::default()), ..Default::default() };
-    [true, false].into_iter().for_each(|out| network.drops.count(DropReason::LISTEN_OVERFLOW, out, 1));
-    network
-}
-
 /// The registry describes what leaves the agent: every metric, attribute and value of an enumeration, no
 /// more and no less.
 #[tokio::test(flavor = "multi_thread")]
@@ -206,7 +198,7 @@ async fn the_registry_has_exactly_what_is_emitted() {
         let mut who = kernel_gossip::attribution::Workload::clone(&all[1]);
         (who.kind, who.cgroup) = (kind, format!("/{kind:?}"));
         let mut sample = testdata::sample(&Arc::new(who), 10);
-        sample.network = (kind == WorkloadKind::Pod).then(a_network);
+        sample.network = (kind == WorkloadKind::Pod).then(testdata::network);
         reading.samples.push(sample);
     }
     ledger.observe(&reading);

@@ -223,7 +223,7 @@ fn a_cgroup_that_is_made_is_told_at_once() {
         tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
     let plan = plan(&facts);
     assert!(plan.births.hook().is_some_and(|hook| hook.triggered), "{:?}", plan.births);
-    let options = DriverOptions { cpu: None, ..DriverOptions::of(&facts, &plan, 1024) };
+    let options = DriverOptions { cpu: None, oom: None, ..DriverOptions::of(&facts, &plan, 1024) };
     let mut storage = Storage::default();
     let mut driver = Driver::start(&mut storage, options);
     let mut records = Vec::new();
@@ -281,7 +281,7 @@ fn cgroups_are_told_of_without_a_recorder() {
         tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
     let of_plan = DriverOptions::of(&facts, &plan(&facts), 1024);
     let no_room = of_plan.births.clone().map(|births| RecorderOptions { ring_bytes: 0, ..births });
-    let options = DriverOptions { cpu: None, births: no_room, ..of_plan };
+    let options = DriverOptions { cpu: None, oom: None, births: no_room, ..of_plan };
     let mut storage = Storage::default();
     let mut driver = Driver::start(&mut storage, options);
     assert!(driver.recorder().is_none() && driver.fds().count() == 1);
