@@ -1,5 +1,5 @@
 //! `kernel-gossip top`: which workloads lose time, to what, and who is to blame, live. One type, the
-//! [`Frame`](crate::sinks::frames::Frame), is shown, written as JSON, recorded, and read again.
+//! [`Frame`], is shown, written as JSON, recorded, and read again.
 
 pub mod draw;
 pub mod palette;

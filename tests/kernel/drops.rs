@@ -327,9 +327,10 @@ fn what_is_no_loss_is_not_counted() {
     reader.read();
     for pod in [&nets.a, &nets.b] {
         let drops = reader.drops(pod, &nets.host);
-        // One packet without a reason was seen under the newest kernel, once in two runs: far below what is said of.
-        let known = |d: &&(_, _, _)| d.0 == "NO_SOCKET" || (d.0 == "NOT_SPECIFIED" && d.2 <= 2);
-        assert!(drops.iter().all(|d| known(&d)), "{}: {drops:?}", pod.name);
+        // A segment that comes as its connection ends may be one that the kernel does drop: a TCP_FLAGS here, a NOT_SPECIFIED under
+        // the newest kernel, one each in two of nine runs. What sockets still had would be some 25 of one reason.
+        let odd: u64 = drops.iter().filter(|d| d.0 != "NO_SOCKET").map(|d| d.2).sum();
+        assert!(odd <= 3, "{}: {drops:?}", pod.name);
         // A client that closes with data unread answers what still comes with a reset: one each, at most a few.
         let counted: u64 = drops.iter().map(|d| d.2).sum();
         assert!(counted <= 75, "{}: {drops:?}", pod.name);
