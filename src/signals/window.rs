@@ -77,8 +77,10 @@ impl Counters {
         };
         let pressure = |now: Option<Pressure>, then: Option<Pressure>| match (now, then) {
             (Some(now), Some(then)) => {
-                let full = grown(now.full, then.full)?;
-                now.some.checked_sub(then.some).map(|some| Some(Pressure { some, full }))
+                let some = now.some.checked_sub(then.some)?;
+                // The kernel adds up the two a moment apart: by microseconds `full` may be ahead.
+                let full = grown(now.full, then.full)?.map(|full| full.min(some));
+                Some(Some(Pressure { some, full }))
             }
             _ => Some(None),
         };

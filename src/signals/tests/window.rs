@@ -101,6 +101,17 @@ fn the_probe_coming_or_going_starts_the_window_anew_but_an_unreadable_file_does_
     assert_eq!(Counters { usage: Some(4), ..probe }.since(&probe), None);
 }
 
+/// As seen on a disk: 6.755198 s of `full`, and 6.755197 of `some`.
+#[test]
+fn not_all_of_it_waited_longer_than_some() {
+    let io = |some, full| Counters {
+        io_pressure: Some(crate::kernel::Pressure { some, full: Some(full) }),
+        ..Default::default()
+    };
+    let grown = io(6_755_197_000, 6_755_198_000).since(&io(0, 0)).and_then(|grown| grown.io_pressure);
+    assert_eq!(grown.map(|grown| (grown.some, grown.full)), Some((6_755_197_000, Some(6_755_197_000))));
+}
+
 #[test]
 fn the_stalls_of_the_window_are_told_by_length() {
     let who = container("/a");
