@@ -196,8 +196,9 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 		if (family != 2 && family != 10) /* AF_INET, AF_INET6: others, as AF_PACKET, are copies */
 			goto no_loss;
 		state = BPF_CORE_READ(sk, __sk_common.skc_state);
-		/* Before 6.2 what a TCP socket had when it was closed is told with no reason (a QUEUE_PURGE since). */
-		if (reason == unspecified && state == CLOSED && !dev && BPF_CORE_READ(sk, sk_protocol) == 6)
+		/* What a TCP socket still had when it was closed is told with no reason: all of it before 6.2 (a QUEUE_PURGE since), and
+		 * what had come out of order since then too (there the tree it was in has overwritten `dev`). */
+		if (reason == unspecified && state == CLOSED && BPF_CORE_READ(sk, sk_protocol) == 6)
 			goto no_loss;
 		net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 		key.out = !rx_sk && !iif;
