@@ -2,8 +2,9 @@
 
 use std::process::{Command, Output};
 
-use kernel_gossip::kernel::facts::Facts;
+use kernel_gossip::kernel::facts::{Facts, Trial};
 use kernel_gossip::kernel::plan::Plan;
+use kernel_gossip::kernel::rehearsal::Rehearsal;
 
 use crate::bed::cgroup::Cgroup;
 use crate::bed::kernel_gossip;
@@ -123,4 +124,36 @@ fn a_shape_it_does_not_know_is_shown() {
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     let shapes = report["unknown_cgroup_shapes"].as_array().expect("a list");
     assert!(shapes.iter().any(|shape| shape == group.path().as_str()), "{shapes:?}");
+}
+
+/// Of a probe as it is checked with so many files: is `tp_btf` allowed to a small program, what keeps the probe from loading
+/// (`None`: it is not even planned), and what to do about it.
+fn births_with(files: u32) -> (Trial, Option<(Option<String>, Option<String>)>) {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
+    command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    let out = command.output().expect("prlimit");
+    let mut report: serde_json::Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
+    let facts: Facts = serde_json::from_value(report["facts"].take()).expect("facts");
+    let all: Vec<Rehearsal> = serde_json::from_value(report["programs"].take()).expect("programs");
+    let births = all.into_iter().find(|p| p.probe == "births").map(|p| (p.error, p.what_to_do));
+    (facts.trials.tp_btf, births)
+}
+
+/// What small programs of each kind are allowed, the real ones may still not get: one file too few for the last of them.
+#[test]
+fn a_program_that_does_not_load_is_named_with_its_errno() {
+    let loads = |files| births_with(files).1.is_some_and(|(error, _)| error.is_none());
+    let (mut too_few, mut enough) = (24, 152);
+    assert!(!loads(too_few) && loads(enough));
+    while enough - too_few > 1 {
+        let between = too_few.midpoint(enough);
+        *(if loads(between) { &mut enough } else { &mut too_few }) = between;
+    }
+    let (trial, births) = births_with(too_few);
+    assert_eq!(trial, Trial::Works);
+    let Some((Some(error), Some(what_to_do))) = births else { panic!("{too_few} files: {births:?}") };
+    assert!(error.contains("(os error 24)"), "{too_few} files: {error}"); // EMFILE
+    assert!(what_to_do.contains("more files"), "{what_to_do}");
 }

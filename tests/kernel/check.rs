@@ -11,13 +11,6 @@ use kernel_gossip::kernel::plan::{Plan, plan};
 use kernel_gossip::kernel::rehearsal::Rehearsal;
 use procfs::KernelVersion;
 
-/// One of these numbers of files is enough for a trial of one program, and not for a probe and its maps; which one depends on
-/// how many programs this kernel gets, and on what the test was started with. (A probe needs over ten for its maps alone, so
-/// that no step of four misses it.)
-fn numbers_of_files() -> impl Iterator<Item = u32> {
-    (24..=96).step_by(4)
-}
-
 fn check(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kernel-gossip"));
     command.arg("check").args(arguments).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
@@ -95,25 +88,14 @@ fn the_programs_that_will_run_are_loaded() {
     assert!(programs.values().all(|outcome| *outcome == (None, None)), "{programs:?}");
 }
 
-/// What small programs of each kind are allowed, the real ones may still not get.
+/// Where hardly a file may be opened, it says so: a library that opened one late panicked before kernel 6.4.
 #[test]
-fn a_program_that_does_not_load_is_named_with_its_errno() {
-    let mut seen = Vec::new();
-    let named = numbers_of_files().any(|files| {
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
-        command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
-        let out = command.output().expect("prlimit");
-        let (facts, _) = report(&out);
-        // With too few for the trials as well, births are not planned.
-        let (error, what_to_do) = programs(&out).remove("births").unwrap_or_default();
-        seen.push((files, facts.trials.tp_btf.clone(), error.clone(), what_to_do.clone()));
-        // EMFILE. (With fewer the library that loads them says that it cannot even ask what the kernel knows.)
-        let too_many = error.as_deref().is_some_and(|error| error.contains("(os error 24)"));
-        let what_to_do = what_to_do.as_deref().unwrap_or_default();
-        facts.trials.tp_btf == Trial::Works && too_many && what_to_do.contains("more files")
-    });
-    assert!(named, "{seen:#?}");
+fn with_few_files_it_reports_all_the_same() {
+    let mut few = Command::new("prlimit");
+    few.args(["--nofile=32:32", env!("CARGO_BIN_EXE_kernel-gossip"), "check", "--output", "json"]);
+    let out = few.env_remove("KUBECONFIG").env("HOME", "/nonexistent").output().expect("prlimit");
+    report(&out);
+    assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{out:?}");
 }
 
 #[test]
