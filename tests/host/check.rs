@@ -126,9 +126,9 @@ fn a_shape_it_does_not_know_is_shown() {
     assert!(shapes.iter().any(|shape| shape == group.path().as_str()), "{shapes:?}");
 }
 
-/// Of a probe as it is checked with so many files: is `tp_btf` allowed to a small program, what keeps the probe from loading
-/// (`None`: it is not even planned), and what to do about it.
-fn births_with(files: u32) -> (Trial, Option<(Option<String>, Option<String>)>) {
+/// What is said with so many files of `tp_btf`, as a small program tries it, and of the probe of births; `None`: that is not even
+/// planned.
+fn births_with(files: u32) -> (Trial, Option<Rehearsal>) {
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_kernel-gossip"));
     command.args(["check", "--output", "json"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent");
@@ -137,14 +137,13 @@ fn births_with(files: u32) -> (Trial, Option<(Option<String>, Option<String>)>) 
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
     let facts: Facts = serde_json::from_value(report["facts"].take()).expect("facts");
     let all: Vec<Rehearsal> = serde_json::from_value(report["programs"].take()).expect("programs");
-    let births = all.into_iter().find(|p| p.probe == "births").map(|p| (p.error, p.what_to_do));
-    (facts.trials.tp_btf, births)
+    (facts.trials.tp_btf, all.into_iter().find(|program| program.probe == "births"))
 }
 
 /// What small programs of each kind are allowed, the real ones may still not get: one file too few for the last of them.
 #[test]
 fn a_program_that_does_not_load_is_named_with_its_errno() {
-    let loads = |files| births_with(files).1.is_some_and(|(error, _)| error.is_none());
+    let loads = |files| births_with(files).1.is_some_and(|births| births.error.is_none());
     let (mut too_few, mut enough) = (24, 152);
     assert!(!loads(too_few) && loads(enough));
     while enough - too_few > 1 {
@@ -153,7 +152,8 @@ fn a_program_that_does_not_load_is_named_with_its_errno() {
     }
     let (trial, births) = births_with(too_few);
     assert_eq!(trial, Trial::Works);
-    let Some((Some(error), Some(what_to_do))) = births else { panic!("{too_few} files: {births:?}") };
-    assert!(error.contains("(os error 24)"), "{too_few} files: {error}"); // EMFILE
-    assert!(what_to_do.contains("more files"), "{what_to_do}");
+    let births = births.unwrap_or_else(|| panic!("not planned with {too_few} files"));
+    let error = births.error.as_deref().unwrap_or_default();
+    assert!(error.contains("(os error 24)"), "{too_few} files: {births:?}"); // EMFILE
+    assert!(births.what_to_do.is_some_and(|text| text.contains("more files")), "{error}");
 }
