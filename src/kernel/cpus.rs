@@ -1,4 +1,4 @@
-//! How many CPUs the machine runs on now.
+//! How many CPUs the machine runs on now, and how many it could have.
 
 use std::time::Duration;
 
@@ -50,8 +50,21 @@ fn number(list: &str) -> Option<u32> {
     })
 }
 
+/// The highest possible CPU's number and one: what the programs know a CPU by, which is more than their count where numbers
+/// are left out.
+///
+/// # Errors
+/// When nobody tells how many there are.
+pub(super) fn possible() -> Result<u32, libbpf_rs::Error> {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    match cpus_of(&list) {
+        Some(cpus) => Ok(cpus),
+        None => libbpf_rs::num_possible_cpus().map(|n| n as u32),
+    }
+}
+
 /// The highest number and one, of a list as in `/sys/devices/system/cpu/possible` (`0-3,8-11`); `None` if it is not one.
-pub(super) fn cpus_of(list: &str) -> Option<u32> {
+fn cpus_of(list: &str) -> Option<u32> {
     ranges(list).try_fold(0u32, |most, range| Some(most.max(range?.1.checked_add(1)?)))
 }
 

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-use libbpf_rs::OpenObject;
+use libbpf_rs::{Iter, Link, OpenObject};
 
 use super::facts::Facts;
 use super::rehearsal::Rehearsal;
@@ -83,4 +84,14 @@ pub trait Probe {
     fn fd(&self) -> Option<RawFd> {
         None
     }
+}
+
+/// Runs an iterator that writes nothing to its file: one read is one walk of all there is.
+///
+/// # Errors
+/// When the run failed.
+pub(super) fn walk(iterator: &Link) -> io::Result<()> {
+    let written = Iter::new(iterator).map_err(io::Error::other)?.read(&mut [0; 64])?;
+    debug_assert_eq!(written, 0);
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `io_pressure`: it stood still because every task of it that was not asleep waited for I/O, by the kernel's own count (PSI).
 
-use super::{Kind, Seen, percent, with_percent};
+use super::{Kind, Seen, at_most_all, with_percent};
 use crate::evidence::{IoNumbers, SignalEvidence};
 use crate::signals::hysteresis::Judgement;
 use crate::signals::rules::{Key, Rule, Section, WINDOWED};
@@ -66,11 +66,6 @@ impl Kind for IoPressure {
 
 fn full(numbers: &SignalEvidence) -> Option<f64> {
     numbers.io.as_ref()?.pressure_full_percent
-}
-
-/// The kernel adds up pressure every 2 s or when it is read: a window may have some of the time before it.
-fn at_most_all(ns: u64, seconds: f64) -> f64 {
-    percent(ns, seconds).min(100.0)
 }
 
 #[cfg(test)]

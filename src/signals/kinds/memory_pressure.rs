@@ -1,7 +1,7 @@
 //! `memory_pressure`: its tasks waited for memory, by the kernel's own count (PSI): for pages to be freed, or for pages to be
 //! read back that had just been dropped.
 
-use super::{Kind, Seen, percent, with_percent};
+use super::{Kind, Seen, at_most_all, with_percent};
 use crate::advice::{self, Evidence, NodeFacts, Recommendation};
 use crate::evidence::{MemoryNumbers, SignalEvidence};
 use crate::signals::hysteresis::Judgement;
@@ -70,11 +70,6 @@ impl Kind for MemoryPressure {
     fn advise(&self, evidence: &Evidence, node: NodeFacts) -> Recommendation {
         advice::memory::short(evidence, node)
     }
-}
-
-/// The kernel adds up pressure every 2 s or when it is read: a window may have some of the time before it.
-fn at_most_all(ns: u64, seconds: f64) -> f64 {
-    percent(ns, seconds).min(100.0)
 }
 
 #[cfg(test)]

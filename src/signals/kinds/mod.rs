@@ -147,6 +147,12 @@ fn percent(ns: u64, seconds: f64) -> f64 {
     ns as f64 / 1e9 / seconds * 100.0
 }
 
+/// The same of pressure, at most all of it. The kernel adds pressure up every 2 s or when it is read: a window may have some of the
+/// time before it.
+fn at_most_all(ns: u64, seconds: f64) -> f64 {
+    percent(ns, seconds).min(100.0)
+}
+
 /// `words 80 %`, or the words alone where the number is not known.
 fn with_percent(words: &str, percent: Option<f64>) -> String {
     match percent {

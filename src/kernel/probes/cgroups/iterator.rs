@@ -1,16 +1,17 @@
 //! Numbers of all cgroups of the v2 tree by one run of a BPF iterator.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, Iter, IterOpts, Link, OpenObject};
+use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, IterOpts, Link, OpenObject};
 
 use super::skel::types::cgroup_stat;
 use super::skel::{CgroupsSkel, CgroupsSkelBuilder};
+use crate::kernel::probe::walk;
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{CgroupKey, CgroupStat, Hierarchy, Pressure, StatReading};
 
@@ -67,9 +68,7 @@ impl<'obj> Iterator<'obj> {
             return Err(io::Error::other("the BPF object has no data section"));
         };
         data.visited = 0;
-        // It writes nothing to this file: one read is one walk of the whole tree.
-        let written = Iter::new(&self.link).map_err(io::Error::other)?.read(&mut [0; 64])?;
-        debug_assert_eq!(written, 0);
+        walk(&self.link)?;
         // SAFETY: a whole, aligned u32 of a mapping that lives as long as `self`; volatile since BPF wrote it.
         let visited = unsafe { (&raw const data.visited).read_volatile() } as usize;
         for i in 0..visited.min(self.stats.len()) {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, OpenObject, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
-use crate::kernel::cpus::cpus_of;
-use crate::kernel::probe::Probe;
+use crate::kernel::cpus;
+use crate::kernel::probe::{Probe, walk};
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Lost, ProgramCost, Reading};
 use crate::kernel::{clock, cost};
@@ -133,7 +133,7 @@ impl<'obj> CpuProbe<'obj> {
         if options.max_cgroups > MAX_CGROUPS {
             return Err(CpuError::TooManyCgroups(options.max_cgroups));
         }
-        let room = Room::of(options.max_cgroups, possible_cpus()?);
+        let room = Room::of(options.max_cgroups, cpus::possible().map_err(bpf("count the CPUs"))?);
         let mut open = CpuSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         for (map, entries) in [
             (&mut open.maps.cpus, room.cpus),
@@ -208,8 +208,7 @@ impl<'obj> CpuProbe<'obj> {
     fn prime(&self) {
         let run = || {
             let link = self.skel.progs.prime.attach().map_err(std::io::Error::other)?;
-            let mut iter = Iter::new(&link).map_err(std::io::Error::other)?;
-            std::io::Read::read(&mut iter, &mut [0; 64])
+            walk(&link)
         };
         if let Err(error) = run() {
             debug!("cpu probe: who is on a CPU already is not known: {error}");
@@ -235,15 +234,5 @@ impl<'obj> CpuProbe<'obj> {
         for (program, name) in self.programs().into_iter().zip(&self.names) {
             out.extend(cost::of(program, name));
         }
-    }
-}
-
-/// The highest possible CPU's number and one: what the programs know a CPU by, which is more than their count where numbers
-/// are left out.
-fn possible_cpus() -> Result<u32, CpuError> {
-    let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    match cpus_of(&list) {
-        Some(cpus) => Ok(cpus),
-        None => libbpf_rs::num_possible_cpus().map(|n| n as u32).map_err(bpf("count the CPUs")),
     }
 }

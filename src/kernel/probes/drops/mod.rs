@@ -8,7 +8,7 @@ mod names;
 mod plan;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
@@ -18,14 +18,14 @@ use std::time::Duration;
 use foldhash::HashMap;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, Iter, IterOpts, Link, MapCore, OpenObject, ProgramMut};
+use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, IterOpts, Link, MapCore, OpenObject, ProgramMut};
 
 pub use losses::DropLosses;
 pub use plan::{Drops, DropsHook};
 
 use crate::kernel::clock::Every;
-use crate::kernel::cpus::cpus_of;
-use crate::kernel::probe::Probe;
+use crate::kernel::cpus;
+use crate::kernel::probe::{Probe, walk};
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{
     CgroupChange, CgroupKey, DropReading, DropReason, Hierarchy, Hook, Lost, NamespaceReading,
@@ -140,7 +140,7 @@ impl<'obj> DropProbe<'obj> {
         let names = Names::of(&btf).ok_or(DropsError::Names)?;
         drop(btf);
         let root = File::open(&options.root)?;
-        let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+        let cpus = cpus::possible().map_err(bpf("count the CPUs"))?;
         let mut open = DropsSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             for reason in &names.no_loss {
@@ -150,7 +150,7 @@ impl<'obj> DropProbe<'obj> {
             }
             rodata.unspecified = names.unspecified;
             rodata.no_socket = names.no_socket;
-            rodata.cpus = cpus_of(&possible).unwrap_or(1);
+            rodata.cpus = cpus;
             for (to, wanted) in rodata.wanted.iter_mut().zip(names.wanted) {
                 (to.mib, to.index) = (wanted.mib, wanted.index);
             }
@@ -171,7 +171,7 @@ impl<'obj> DropProbe<'obj> {
             .attach_iter_with_opts(IterOpts::Cgroup(iterator))
             .map_err(bpf("make an iterator over cgroups"))?;
         // The first walk says whose the addresses are.
-        run(&walker)?;
+        walk(&walker)?;
         let program = program(&skel, options.hook);
         let name = cost::name(program);
         let tracepoint = program.attach().map_err(bpf("attach to the tracepoint kfree_skb"))?;
@@ -231,7 +231,7 @@ impl<'obj> DropProbe<'obj> {
         self.walk += 1;
         let Some(data) = self.skel.maps.bss_data.as_deref_mut() else { return };
         (data.walk, data.found_spaces, data.found_members) = (self.walk, 0, 0);
-        if run(&self.walker).is_err() {
+        if walk(&self.walker).is_err() {
             return; // EINTR or the like: the next one finds them
         }
         // SAFETY: whole, aligned u32s of a mapping that lives as long as `self`; volatile since BPF wrote them.
@@ -325,9 +325,4 @@ fn program<'a, 'obj>(skel: &'a DropsSkel<'obj>, hook: Hook) -> &'a ProgramMut<'o
         Hook::TpBtf => &skel.progs.kfree_skb_btf,
         Hook::RawTracepoint => &skel.progs.kfree_skb_raw,
     }
-}
-
-/// One walk of the whole tree: it writes nothing to this file.
-fn run(walker: &Link) -> io::Result<()> {
-    Iter::new(walker).map_err(io::Error::other)?.read(&mut [0; 64]).map(drop)
 }
