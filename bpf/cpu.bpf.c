@@ -37,15 +37,18 @@ static __always_inline void switched_out(struct how how, struct cpu_state *c, st
 	}
 	if (ran)
 		remember(c, cpu, c->slot, c->start, now);
+	if (c->ran_into)
+		p->run_stalled += since(stall_end(how, p, cfs_rq, c->ran_into, now), c->start);
 	if (!runnable(how, prev, preempt))
 		return;
 	open = stalled_since(how, cfs_rq, now);
 	if (open) {
 		p->stall_since = open;
-		p->run_stalled += since(now, later(open, c->start));
+		if (open != c->ran_into)
+			p->run_stalled += since(now, later(open, c->start));
 		limit(how, c, p, now);
 	}
-	note_wait(how, c, p, prev, cfs_rq, open ? open : now, now);
+	note_wait(how, c, p, prev, cfs_rq, open, now);
 }
 
 /* What a task waited on a queue that it has just left, for a CPU or for another queue. The kernel has added it to the
@@ -109,8 +112,8 @@ static __always_inline void missed_switch(struct how how, struct cpu_state *c, _
 	wait = waited_before(how, c, rq, prev);
 	if (!wait || wait > since_when)
 		return;
-	settle_stall(how, c, p, cpu, c->pair, cfs_rq, since_when - wait, since_when);
-	charge_wait(how, c, p, cpu, c->pair, prev, cfs_rq, since_when - wait, since_when, since_when);
+	settle_stall(how, c, p, cpu, c->pair, cfs_rq, since_when - wait, since_when, 0, since_when);
+	charge_wait(how, c, p, cpu, c->pair, prev, cfs_rq, since_when - wait, since_when, 0);
 }
 
 static __always_inline int on_switch(struct how how, bool preempt, struct task_struct *prev, struct task_struct *next)
@@ -120,7 +123,7 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 	__u64 now = FIELD(how, rq, clock), task_clock = FIELD(how, rq, clock_task);
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
-	__u64 cgroup, queued, open, looked;
+	__u64 cgroup, queued, open, looked, idled = now;
 	struct pair *p = NULL;
 	__u32 ran;
 
@@ -141,9 +144,12 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 		if (p)
 			switched_out(how, c, p, cpu, rq, prev, preempt, now, task_clock);
 	}
-	if (c->idling)
-		c->idle += since(now, c->start);
+	if (c->idling) {
+		idled = c->start;
+		c->idle += since(now, idled);
+	}
 	c->idling = 0;
+	c->ran_into = 0;
 	c->start = now;
 	c->start_task = task_clock;
 
@@ -175,15 +181,15 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 	}
 	p->switches++;
 	looked = p->looked;
-	settle_stall(how, c, p, cpu, c->pair, cfs_rq, queued, now);
+	open = stalled_since(how, cfs_rq, now);
+	c->ran_into = open;
+	settle_stall(how, c, p, cpu, c->pair, cfs_rq, queued, idled, open, now);
 	if (c->counted != c->slot) {
 		leave(how, c, now);
 		enter(how, c, p, c->slot, looked, now);
 	}
-	if (queued < now) {
-		open = stalled_since(how, cfs_rq, now);
-		charge_wait(how, c, p, cpu, c->pair, next, cfs_rq, queued, now, open ? open : now);
-	}
+	if (queued < now)
+		charge_wait(how, c, p, cpu, c->pair, next, cfs_rq, queued, now, open);
 	return 0;
 }
 
@@ -215,11 +221,11 @@ static __always_inline int on_migrate(struct how how, struct task_struct *task)
 	p = pair_at(pair);
 	if (pair == NONE || !p)
 		return 0;
-	settle_stall(how, c, p, cpu, pair, cfs_rq, now - waited, now);
 	open = stalled_since(how, cfs_rq, now);
+	settle_stall(how, c, p, cpu, pair, cfs_rq, now - waited, c->idling ? c->start : now, open, now);
 	if (open == now && p->stall_since) /* before 6.6 */
 		open = p->stall_since;
-	charge_wait(how, c, p, cpu, pair, task, cfs_rq, now - waited, now, open ? open : now);
+	charge_wait(how, c, p, cpu, pair, task, cfs_rq, now - waited, now, open);
 	return 0;
 }
 

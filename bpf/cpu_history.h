@@ -263,7 +263,7 @@ __noinline int walk_spell(__u32 cpu, __u32 pair, __u32 place, __u64 to)
 {
 	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
 	struct pair *p = pair_at(pair);
-	__u64 from, part, length, own = 0, own_in;
+	__u64 from, whole, part, length, own = 0, own_in;
 	struct spell *s;
 	__u32 k;
 
@@ -274,6 +274,7 @@ __noinline int walk_spell(__u32 cpu, __u32 pair, __u32 place, __u64 to)
 	if (s->end <= from) /* older ones ended earlier still; so did an empty one */
 		return 1;
 	length = s->end - s->start;
+	whole = overlap(s->start, s->end, from, to);
 	part = told_part(c, p, pair, later(s->start, from), earlier(s->end, to), to);
 	if (!part || !length)
 		return 0;
@@ -281,8 +282,8 @@ __noinline int walk_spell(__u32 cpu, __u32 pair, __u32 place, __u64 to)
 		if (s->owner[k] == p->slot)
 			own = s->ns[k];
 	}
-	/* Where the wait begins within it, the cgroup's own runs lie before. */
-	own_in = earlier(in_part(own, part, length), since(c->ask_own, c->told_own));
+	/* Its own runs lie outside its stalls, and before a wait that begins within the spell. */
+	own_in = earlier(earlier(in_part(own, whole, length), part), since(c->ask_own, c->told_own));
 	c->told_own += own_in;
 	part = since(part, own_in);
 	length = since(length, own);
@@ -324,7 +325,10 @@ __noinline int walk(__u32 cpu, __u32 pair, __u64 to)
 		run = &c->runs[(c->runs_made - i) & (RUNS - 1)];
 		if (run->end <= from) /* older ones ended earlier still; so did an empty one */
 			return 0;
-		part = told_part(c, p, pair, later(run->start, from), earlier(run->end, to), to);
+		if (run->slot == p->slot) /* not in a stall, and the eldest of those are known less well than the runs */
+			part = overlap(run->start, run->end, from, to);
+		else
+			part = told_part(c, p, pair, later(run->start, from), earlier(run->end, to), to);
 		if (part)
 			told(c, cpu, pair, p->slot, run->slot, part);
 	}

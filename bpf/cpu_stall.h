@@ -233,19 +233,56 @@ static __always_inline __u64 stalled_in_all(struct how how, struct pair *p, stru
 	return p->stall_sum + since(throttle_clock(how, cfs_rq), p->clock_seen) + since(now, open);
 }
 
-/* Takes note of a stall that ended since the last look. queued: when the task at hand became runnable,
- * for a stall nobody was switched out into. */
-static __always_inline void settle_stall(struct how how, struct cpu_state *c, struct pair *p, __u32 cpu, __u32 pair,
-					 struct cfs_rq *cfs_rq, __u64 queued, __u64 now)
+/* How long the CPU has been idle, idling in progress with it. */
+static __always_inline __u64 idle_in_all(struct cpu_state *c, __u64 now)
 {
-	__u64 clock = throttle_clock(how, cfs_rq), length, start, looked = p->looked;
+	return c->idle + (c->idling ? since(now, c->start) : 0);
+}
+
+/* How long the CPU has been idle while the queue was not throttled; stalled: whether it is now. */
+static __always_inline __u64 idle_unstalled(struct cpu_state *c, struct pair *p, bool stalled, __u64 now)
+{
+	return (stalled ? p->idle_looked : idle_in_all(c, now)) - p->idle_stalled;
+}
+
+/* Until when the stall went on that was in progress, since `open`, at the last look; now if it still does. */
+static __always_inline __u64 stall_end(struct how how, struct pair *p, struct cfs_rq *cfs_rq, __u64 open, __u64 now)
+{
+	if (stalled_since(how, cfs_rq, now) == open)
+		return now;
+	return earlier(open + since(throttle_clock(how, cfs_rq), p->clock_seen), now);
+}
+
+/* Takes note of a stall that ended since the last look. queued: when the task at hand became runnable,
+ * for a stall nobody was switched out into. idled: since when the CPU is or was idle until now; now if it was not.
+ * open: when the stall in progress began, 0 if there is none.
+ *
+ * A CPU that has a task which may run is idle only for the moment it takes to see that. So what it was idle since the last look
+ * it was during the stall, but for what followed that. (Or while nothing of the cgroup was runnable, which no wait is.) */
+static __always_inline void settle_stall(struct how how, struct cpu_state *c, struct pair *p, __u32 cpu, __u32 pair,
+					 struct cfs_rq *cfs_rq, __u64 queued, __u64 idled, __u64 open, __u64 now)
+{
+	__u64 clock = throttle_clock(how, cfs_rq), length, start, looked = p->looked, all = idle_in_all(c, now), idle;
 
 	p->looked = now;
+	idle = since(all, p->idle_looked);
+	if (!open)
+		p->idle_looked = all;
+	if (p->queue != (__u64)cfs_rq || clock < p->clock_seen) { /* made anew, with a clock of its own */
+		p->queue = (__u64)cfs_rq;
+		p->stall_since = 0;
+		if (looked)
+			p->clock_seen = 0;
+	}
 	if (clock == p->clock_seen)
 		return;
-	/* It goes back where the queue was made anew: the controller was taken away and given back. */
 	length = since(clock, p->clock_seen);
-	start = p->stall_since ? p->stall_since : queued;
+	if (p->stall_since) {
+		start = p->stall_since;
+		idle = since(idle, overlap(idled, now, start + length, now));
+	} else {
+		start = queued;
+	}
 	p->stall_since = 0;
 	p->clock_seen = clock;
 	if (length > now - start) {
@@ -258,6 +295,10 @@ static __always_inline void settle_stall(struct how how, struct cpu_state *c, st
 	}
 	if (!length)
 		return;
+	idle = earlier(idle, length);
+	p->idle_stalled += idle;
+	if (open) /* what is left is of the next one */
+		p->idle_looked += idle;
 	stall_ended(cpu, pair, start, start + length);
 	if (how.cas)
 		join_late(cpu, pair, start, start + length);

@@ -11,7 +11,7 @@
 #include "cpu_state.h"
 #include "hist.h"
 
-/* prev is switched out and stays runnable. open: since when its queue is throttled, now if it is not. */
+/* prev is switched out and stays runnable. open: since when its queue is throttled, 0 if it is not. */
 static __always_inline void note_wait(struct how how, struct cpu_state *c, struct pair *p, struct task_struct *task,
 				      struct cfs_rq *cfs_rq, __u64 open, __u64 now)
 {
@@ -23,8 +23,8 @@ static __always_inline void note_wait(struct how how, struct cpu_state *c, struc
 	mark->task = (__u64)task;
 	mark->when = now;
 	mark->run = p->run - p->run_stalled;
-	mark->stalled = stalled_in_all(how, p, cfs_rq, open, now);
-	mark->idle = c->idle;
+	mark->stalled = stalled_in_all(how, p, cfs_rq, open ? open : now, now);
+	mark->idle = idle_unstalled(c, p, open, now);
 	mark->pair = c->pair;
 	mark->barred = is_realtime(how, task) && budget_is_used_up(how, task, FIELD(how, cfs_rq, rq));
 }
@@ -73,16 +73,19 @@ static __always_inline void join_wait(struct pair *p, __u64 from, __u64 now, __u
 	p->waited_stalled = p->stall_sum;
 }
 
-/* Splits the wait [from, to) of a task on this CPU. open: start of a stall still in progress, to if there is none;
+/* Splits the wait [from, to) of a task on this CPU. open: start of a stall still in progress, 0 if there is none;
  * since 6.18 (e1fad12dcb66, "sched/fair: Switch to task based throttle model") a task may be switched in during one. */
 static __always_inline void charge_wait(struct how how, struct cpu_state *c, struct pair *p, __u32 cpu, __u32 pair,
 					struct task_struct *task, struct cfs_rq *cfs_rq, __u64 from, __u64 to, __u64 open)
 {
 	__u64 wait = to - from, throttle = 0, own, neighbour, idle, left;
+	bool stalled = open;
 	struct run *last = last_run(c);
 	__u32 key;
 	struct mark *mark;
 
+	if (!open)
+		open = to;
 	p->wait += wait;
 	p->waits[hist_bucket(wait) & (HIST_BUCKETS - 1)]++;
 	c->ask_stalls = !is_realtime(how, task);
@@ -113,17 +116,15 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 			return;
 		}
 		own = since(p->run - p->run_stalled, mark->run);
-		idle = c->idle - mark->idle;
 		/* What is in progress, where the wait ends by a move. */
-		if (c->idling)
-			idle += since(to, c->start);
-		else if (c->pair == pair)
+		if (!c->idling && c->pair == pair)
 			own += since(to, c->start);
+		/* On its way to the task. */
+		idle = since(idle_unstalled(c, p, stalled, to), mark->idle);
 		own = earlier(own, wait);
 		if (c->ask_stalls)
 			throttle = earlier(since(stalled_in_all(how, p, cfs_rq, open, to), mark->stalled), wait - own);
-		/* It may be idle while the queue is throttled, and after that on its way to the task. */
-		neighbour = earlier(wait - own - throttle, since(wait, own + idle));
+		neighbour = since(wait, own + throttle + idle);
 		if (neighbour) {
 			c->ask_most = neighbour;
 			c->ask_own = own;

@@ -211,6 +211,7 @@ int BPF_PROG(trace_switch, bool preempt, struct task_struct *prev, struct task_s
 		return 0;
 	event->task = (__u64)next;
 	event->pid = next->pid;
+	event->delay = BPF_CORE_READ(next, sched_info.run_delay);
 	event->cgroup = cgroup;
 	event->queued = BPF_CORE_READ(next, sched_info.last_queued);
 	event->policy = BPF_CORE_READ(next, policy);
@@ -281,6 +282,7 @@ int BPF_PROG(trace_move, struct task_struct *task, int to)
 	event->pid = task->pid;
 	event->cgroup = cgroup;
 	event->to = to;
+	event->delay = BPF_CORE_READ(task, sched_info.run_delay);
 	event->policy = BPF_CORE_READ(task, policy);
 	submit(event);
 	return 0;

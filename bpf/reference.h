@@ -26,6 +26,7 @@ struct ref_event {
 	__u64 queued; /* since when it has been runnable; 0: not said. Of a look: the time throttled, up to the last unthrottle */
 	__u64 prev; /* who is switched out. Of a look: when the stall in progress began, 0 if there is none */
 	__u64 arrived; /* when that one was switched in */
+	__u64 delay; /* what task has waited in all, a wait that ends now left out (of a move: with it) */
 	__u32 pid;
 	__u32 prev_pid;
 	__u16 cpu;

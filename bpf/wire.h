@@ -45,16 +45,19 @@ struct spell {
 struct pair {
 	__u64 run;
 	__u64 switches;
-	__u64 wait;
-	__u64 clock_seen; /* the kernel's throttle clock at the last look */
-	__u64 looked; /* when that was */
-	__u64 stall_since; /* switch-out that saw the queue throttled; 0: none */
+	__u64 queue; /* its run queue at the last look: another one where the controller was taken away and given back */
+	__u64 clock_seen; /* that queue's throttle clock then */
+	__u64 looked; /* when it was */
+	__u64 idle_looked; /* how long the CPU had been idle then; in a stall, when that began */
 	__u32 slot;
 	__u32 tracked; /* whether any CPU runs the cgroup is kept track of */
 	__u64 taken; /* of run: what interrupts and the hypervisor took */
 
+	__u64 wait;
 	__u64 stolen; /* of taken: what the hypervisor took */
 	__u64 run_stalled; /* of run: while it was throttled, on the way out of the kernel */
+	__u64 idle_stalled; /* the CPU was idle, of stall_sum */
+	__u64 stall_since; /* switch-out that saw the queue throttled; 0: none */
 	__u64 throttle;
 	__u64 neighbour;
 	__u64 own;
@@ -129,7 +132,9 @@ struct cpu_state {
 	struct known last; /* the last cgroup looked up: often the next one again, after idling */
 	__u32 runs_made; /* the newest is the one before, modulo RUNS */
 	__u32 heads[TIERS]; /* of the spells, the newest of each tier */
-	__u32 pad2[7];
+	__u32 pad2;
+	__u64 ran_into; /* the stall in progress when the run in progress began: since when; 0: none */
+	__u32 pad4[4];
 	/* A gap between two runs of a cgroup that is still to be joined to its others. */
 	__u64 gap_start;
 	__u64 gap_end;

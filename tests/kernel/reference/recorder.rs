@@ -164,11 +164,12 @@ fn event(bytes: &[u8]) -> Option<Event> {
                 next: task,
                 cgroup,
                 queued: e.queued,
+                delay: e.delay,
                 realtime,
             }
         }
         2 => What::Wake { task, cgroup, queued: e.queued, spent, realtime },
-        3 => What::Move { task, cgroup, to: e.to },
+        3 => What::Move { task, cgroup, to: e.to, delay: e.delay },
         4 => What::Look { cgroup, clock: e.queued, since: e.prev, fresh },
         5 => What::Throttle { cgroup },
         6 => What::Unthrottle { cgroup },

@@ -38,6 +38,8 @@ pub enum What {
         cgroup: u64,
         /// Since when it has been runnable; 0: the kernel does not say.
         queued: u64,
+        /// What it had waited before this, as the kernel counts.
+        delay: u64,
         /// Its policy is FIFO, RR or DEADLINE.
         realtime: bool,
     },
@@ -53,6 +55,8 @@ pub enum What {
         task: Task,
         cgroup: u64,
         to: u16,
+        /// What it has waited, with this, as the kernel counts.
+        delay: u64,
     },
     /// The throttle clock of a cgroup's queue.
     Look {
@@ -203,7 +207,13 @@ struct Walk {
     opens: HashMap<u64, Open>,
     /// The cgroup each task was last seen in, and whether it is a real-time task.
     known: HashMap<u64, (u64, bool)>,
+    /// What each task has waited, as the kernel counts, up to its last switch-in or move.
+    delays: HashMap<u64, u64>,
     queues: HashMap<(u64, u16), Queue>,
+    /// Queues that had been throttled before a task of the cgroup was first seen in them: when that was, and for how long.
+    pasts: HashMap<(u64, u16), (u64, u64)>,
+    /// When a task of the cgroup was first switched in, or moved away, there.
+    first: HashMap<(u64, u16), u64>,
     gaps: HashMap<u16, Vec<Span>>,
     figures: Figures,
 }
@@ -221,16 +231,25 @@ impl Walk {
     fn event(&mut self, event: &Event) {
         let Event { at, cpu, what } = *event;
         match what {
-            What::Switch { prev, arrived, runnable, spent, next, cgroup, queued, realtime } => {
+            What::Switch { prev, arrived, runnable, spent, next, cgroup, queued, delay, realtime } => {
                 self.switched_out(at, cpu, prev, arrived, runnable, spent);
+                self.delays
+                    .insert(next.address, delay + if queued == 0 { 0 } else { at.saturating_sub(queued) });
                 self.switched_in(at, cpu, next, cgroup, queued, realtime);
             }
             What::Wake { task, cgroup, queued, spent, realtime } => {
                 self.known.insert(task.address, (cgroup, realtime));
                 self.queue_up(task, Open { since: queued, cpu, cgroup, realtime, spent, moved: false });
             }
-            What::Move { task, cgroup, to } => {
-                if let Some(open) = self.opens.remove(&task.address) {
+            What::Move { task, cgroup, to, delay } => {
+                let before = self.delays.insert(task.address, delay);
+                self.first.entry((cgroup, cpu)).or_insert(at);
+                if let Some(mut open) = self.opens.remove(&task.address) {
+                    // It came by a move: when it was on this queue is known by how long it waited there. Until then it was on
+                    // its way, for nanoseconds here and for milliseconds on an emulated CPU, which is no wait.
+                    if let Some(before) = before.filter(|_| open.moved) {
+                        open.since = at - delay.saturating_sub(before).min(at - open.since);
+                    }
                     self.wait(task.pid, Open { cgroup, ..open }, at, false);
                     self.queue_up(task, Open { since: at, cpu: to, cgroup, moved: true, ..open });
                 }
@@ -288,6 +307,7 @@ impl Walk {
             return;
         }
         self.known.insert(next.address, (cgroup, realtime));
+        self.first.entry((cgroup, cpu)).or_insert(at);
         let open = self.opens.remove(&next.address);
         let seen = open.filter(|open| open.cpu == cpu);
         if let Some(open) = seen.filter(|open| queued != 0 && !open.moved) {
@@ -343,7 +363,14 @@ impl Walk {
         let queue = self.queues.entry((cgroup, cpu)).or_default();
         let before = *queue;
         *queue = Queue { seen: true, clock, since, ..before };
-        if fresh || !before.seen || clock <= before.clock {
+        if fresh || !before.seen {
+            if clock > 0 {
+                self.pasts.insert((cgroup, cpu), (at, clock));
+                self.slack(cgroup).stall += clock;
+            }
+            return;
+        }
+        if clock <= before.clock {
             return;
         }
         let length = clock - before.clock;
@@ -381,16 +408,22 @@ impl Walk {
         for of in runs.values_mut() {
             of.sort_by_key(|run| run.span);
         }
-        for spans in self.figures.stalls.values_mut() {
-            spans.sort();
-        }
+        self.leave_out_others_stalls();
         let nothing = Vec::new();
         let mut kept_off: BTreeMap<(u64, u16), Vec<Span>> = BTreeMap::new();
         for wait in &self.figures.waits {
             let runs = runs.get(&wait.cpu).map_or(&[][..], |runs| within(runs, wait.span));
             let stalls = self.figures.stalls.get(&(wait.cgroup, wait.cpu)).unwrap_or(&nothing);
             let gaps = self.gaps.get(&wait.cpu).unwrap_or(&nothing);
-            let part = split(wait, runs, stalls, gaps);
+            let mut part = split(wait, runs, stalls, gaps);
+            // Of what the queue was throttled before it was first seen nobody knows when.
+            if let Some(&(seen, clock)) = self.pasts.get(&(wait.cgroup, wait.cpu)) {
+                part.slack.split += clock.min(seen.saturating_sub(wait.span.from));
+            }
+            // Nor does one who sees switches and moves alone of a stall before the first of them.
+            let first = self.first.get(&(wait.cgroup, wait.cpu)).copied().unwrap_or(u64::MAX);
+            let unseen = stalls.iter().take_while(|stall| stall.from < first);
+            part.slack.split += unseen.map(|stall| stall.and(wait.span).length()).sum::<u64>();
             if !wait.spent {
                 let stalls = if wait.realtime { &nothing } else { stalls };
                 kept_off.entry((wait.cgroup, wait.cpu)).or_default().extend(without(wait.span, stalls));
@@ -407,8 +440,11 @@ impl Walk {
             self.figures.of.entry(cgroup).or_default().waited +=
                 union(spans).into_iter().map(of).sum::<u64>();
         }
-        for (&(cgroup, _), spans) in &self.figures.stalls {
+        for (&(cgroup, cpu), spans) in &self.figures.stalls {
             let terms = self.figures.of.entry(cgroup).or_default();
+            let first = self.first.get(&(cgroup, cpu)).copied().unwrap_or(u64::MAX);
+            let unseen = spans.iter().take_while(|stall| stall.from < first);
+            terms.slack.stall += unseen.map(|stall| stall.length()).sum::<u64>();
             terms.stalls += spans.len() as u64;
             terms.stall_sum += spans.iter().map(|span| span.length()).sum::<u64>();
         }
@@ -422,6 +458,32 @@ impl Walk {
             terms.stall_full = terms.stall_wall - common(&stalls, &runs);
         }
         self.figures
+    }
+}
+
+impl Walk {
+    /// The kernel's clock of a queue runs for the groups below it too. A stall is the cgroup's if one of its own tasks waited.
+    fn leave_out_others_stalls(&mut self) {
+        let mut waits: HashMap<(u64, u16), Vec<Span>> = HashMap::new();
+        for wait in &self.figures.waits {
+            waits.entry((wait.cgroup, wait.cpu)).or_default().push(wait.span);
+        }
+        let mut left = Vec::new();
+        for (queue, spans) in &mut self.figures.stalls {
+            let waits = union(waits.remove(queue).unwrap_or_default());
+            spans.sort();
+            spans.retain(|stall| common(&[*stall], &waits) > 0);
+            // Nor has it a part in what is left of one when its last task has gone to another queue.
+            for stall in spans {
+                let last = waits.partition_point(|wait| wait.from < stall.to);
+                let over = waits[..last].last().map_or(stall.to, |wait| wait.to);
+                left.push((queue.0, stall.to.saturating_sub(over)));
+            }
+        }
+        for (cgroup, ns) in left {
+            self.slack(cgroup).stall += ns;
+        }
+        self.figures.stalls.retain(|_, spans| !spans.is_empty());
     }
 }
 

@@ -18,7 +18,17 @@ fn wake(at: u64, task: Task, cgroup: u64) -> Event {
 fn switch(at: u64, out: (Task, u64, bool), come: (Task, u64, u64)) -> Event {
     let (prev, arrived, runnable) = out;
     let (next, cgroup, queued) = come;
-    let what = What::Switch { prev, arrived, runnable, spent: false, next, cgroup, queued, realtime: false };
+    let what = What::Switch {
+        prev,
+        arrived,
+        runnable,
+        spent: false,
+        next,
+        cgroup,
+        queued,
+        delay: 0,
+        realtime: false,
+    };
     Event { at, cpu: 0, what }
 }
 
@@ -76,6 +86,46 @@ fn while_it_is_stopped_nobody_keeps_it_off() {
     assert_eq!((a.stall_sum, a.stall_wall, a.stall_full, a.stalls), (300, 300, 300, 1));
 }
 
+/// A's queue is throttled for the groups below it, while no task of its own waits: that is not its stall.
+#[test]
+fn the_stalls_of_groups_below_are_not_its_own() {
+    let one = task(1);
+    let figures = figures(
+        &[
+            look(100, 0, 0),
+            wake(100, one, A),
+            switch(100, (IDLE, 0, true), (one, A, 100)),
+            switch(150, (one, 100, false), (IDLE, 0, 0)),
+            look(200, 0, 200),
+            look(500, 300, 0),
+            wake(600, one, A),
+            switch(700, (IDLE, 500, true), (one, A, 600)),
+            switch(800, (one, 700, false), (IDLE, 0, 0)),
+        ],
+        Exactly::Clocks,
+    );
+    let a = figures.of(A);
+    assert_eq!((a.wait, a.throttle, a.unattributed), (100, 0, 100));
+    assert_eq!((a.stall_sum, a.stall_wall, a.stall_full, a.stalls), (0, 0, 0, 0));
+}
+
+/// What a queue was throttled before it was seen may be part of a wait, or not.
+#[test]
+fn a_clock_that_ran_before_leaves_room() {
+    let one = task(1);
+    let figures = figures(
+        &[
+            look(500, 300, 0),
+            switch(500, (IDLE, 0, true), (one, A, 100)),
+            switch(600, (one, 500, false), (IDLE, 0, 0)),
+        ],
+        Exactly::Clocks,
+    );
+    let a = figures.of(A);
+    assert_eq!((a.wait, a.throttle, a.stall_sum), (400, 0, 0));
+    assert_eq!((a.slack.split, a.slack.stall), (300, 300));
+}
+
 /// The same by moments, throttled before anything waits there.
 #[test]
 fn a_stall_begins_with_who_is_stopped() {
@@ -115,7 +165,7 @@ fn a_move_ends_a_wait() {
             wake(90, other, B),
             switch(100, (IDLE, 0, true), (other, B, 90)),
             wake(110, one, A),
-            Event { at: 160, cpu: 0, what: What::Move { task: one, cgroup: A, to: 1 } },
+            Event { at: 160, cpu: 0, what: What::Move { task: one, cgroup: A, to: 1, delay: 50 } },
             come,
             switch(200, (other, 100, false), (IDLE, 0, 0)),
         ],
@@ -123,6 +173,47 @@ fn a_move_ends_a_wait() {
     );
     let a = figures.of(A);
     assert_eq!((a.wait, a.waits, a.neighbour, a.unattributed), (59, 2, 50, 9));
+}
+
+/// Moved and moved again: between two queues, 160 to 170 and 190 to 200, it waits on neither.
+#[test]
+fn on_its_way_it_does_not_wait() {
+    let [one, other] = [task(1), task(3)];
+    let moved = |at, cpu, to, delay| Event { at, cpu, what: What::Move { task: one, cgroup: A, to, delay } };
+    let figures = figures(
+        &[
+            wake(90, other, B),
+            switch(100, (IDLE, 0, true), (other, B, 90)),
+            wake(110, one, A),
+            moved(160, 0, 1, 50),
+            moved(190, 1, 0, 70),
+            switch(250, (other, 100, false), (one, A, 200)),
+            switch(300, (one, 250, false), (IDLE, 0, 0)),
+        ],
+        Exactly::Clocks,
+    );
+    let a = figures.of(A);
+    assert_eq!((a.wait, a.waits, a.neighbour, a.unattributed), (120, 3, 100, 20));
+}
+
+/// A queue that is throttled before anything of the cgroup ran there: who sees switches and moves alone may not know of it.
+#[test]
+fn a_stall_before_the_first_run_leaves_room() {
+    let one = task(1);
+    let figures = figures(
+        &[
+            look(50, 0, 0),
+            wake(100, one, A),
+            look(100, 0, 100),
+            look(400, 300, 0),
+            switch(410, (IDLE, 0, true), (one, A, 100)),
+            switch(500, (one, 410, false), (IDLE, 0, 0)),
+        ],
+        Exactly::Clocks,
+    );
+    let a = figures.of(A);
+    assert_eq!((a.wait, a.throttle, a.stall_sum), (310, 300, 300));
+    assert_eq!((a.slack.split, a.slack.stall), (300, 300));
 }
 
 /// Nobody saw B come: the kernel knows when it did, and who sees switches alone may be wrong by that much.
