@@ -494,9 +494,10 @@ impl Sampler {
         let births = self.births.as_ref();
         self.sinks.read(|| births.map_or_else(Vec::new, Watcher::under_way));
         let stats = self.sinks.stats();
-        let SignalLosses { untracked_samples, untracked_blame } = self.engine.losses();
+        let SignalLosses { untracked_samples, untracked_blame, impossible_numbers } = self.engine.losses();
         stats.set_lost(Loss::SampleUntracked, untracked_samples);
         stats.set_lost(Loss::BlameUntracked, untracked_blame);
+        stats.set_lost(Loss::ImpossibleNumber, impossible_numbers);
         stats.reading_took(begun.elapsed());
     }
 

@@ -26,6 +26,10 @@ pub const WORD: usize = 64;
 pub const ACTION: usize = 128;
 /// A program's name.
 pub const PROGRAM: usize = 256;
+/// Cores, seconds, or a percentage that can exceed 100: ten minutes of a million threads that wait come near it.
+pub const AMOUNT: f64 = 1e9;
+/// Events or bytes.
+pub const COUNT: i64 = 1 << 50;
 /// A sentence of a birth's or a report's: details of a step, a failure's message.
 pub const SENTENCE: usize = 512;
 

@@ -7,6 +7,9 @@ use rand::{RngExt, SeedableRng};
 /// No input is longer.
 const LONGEST: usize = 64 << 10;
 
+/// What a parser may hold at once, bytes: so much, and so much a byte of the input.
+const MEMORY: (usize, usize) = (16 << 10, 64);
+
 /// What parsers stumble on.
 const TOKENS: [&[u8]; 12] = [
     b"\0",
@@ -39,16 +42,21 @@ impl<'a> Mutator<'a> {
         Mutator { seeds, rng: StdRng::seed_from_u64(seed), cases: number("KG_FUZZ_CASES").unwrap_or(20_000) }
     }
 
-    /// Hands each input to the parser.
+    /// Hands each input to the parser, which is to get by with memory in proportion to it.
     pub fn each(mut self, mut parse: impl FnMut(&[u8])) {
+        let mut most = 0.0f64;
         for _ in 0..self.cases {
             let mut input = self.seeds[self.rng.random_range(0..self.seeds.len())].to_vec();
             for _ in 0..self.rng.random_range(1..6) {
                 self.change(&mut input);
             }
             input.truncate(LONGEST);
-            parse(&input);
+            let held = allocation_counter::measure(|| parse(&input)).bytes_max;
+            let (base, a_byte) = (MEMORY.0 as f64, MEMORY.1 as f64);
+            most = most.max((held as f64 - base) / input.len().max(1) as f64);
+            assert!(most <= a_byte, "{held} bytes for {} of input: {:?}", input.len(), input.escape_ascii());
         }
+        println!("{} inputs; at most {} bytes and {most:.1} a byte of input", self.cases, MEMORY.0);
     }
 
     fn change(&mut self, input: &mut Vec<u8>) {

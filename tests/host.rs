@@ -8,6 +8,7 @@ mod host {
     mod compatibility;
     mod dashboards;
     mod drops;
+    mod families;
     mod hostile;
     mod ingest;
     mod oom;

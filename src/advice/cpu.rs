@@ -1,6 +1,7 @@
 //! CPU: throttled by its limit, or kept waiting by neighbours.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use super::command::{self, Change};
 use super::{
@@ -11,8 +12,10 @@ use crate::api::ResourceStep;
 use crate::evidence::{CpuNumbers, HistoryPoint, NeighbourShare};
 use crate::quantity::{from_milli, to_milli};
 
-/// The kubelet's default enforcement period, seconds (`--cpu-cfs-quota-period`).
+/// The kubelet's default enforcement period, seconds (`cpuCFSQuotaPeriod`): where the kernel's own is not known.
 const PERIOD_SECONDS: f64 = 0.1;
+/// The kernel takes no other periods.
+const PERIODS: RangeInclusive<f64> = 0.001..=1.0;
 /// Fewer stalls, or fewer throttled periods, say nothing about the next window.
 const MIN_STALLS: i64 = 5;
 /// Stopped for a smaller share of the window, no advice is worth a change.
@@ -52,15 +55,15 @@ fn need(
     let peak =
         intervals(history, window).map(|i| (i.used + i.throttled) / i.seconds).fold(mean_demand, f64::max);
 
+    let period = cpu.period_seconds.filter(|s| PERIODS.contains(s)).unwrap_or(PERIOD_SECONDS);
     let stopped = match (cpu.throttled_periods, cpu.throttled_percent) {
-        (Some(n), _) if n > 0 => Some(limit + throttled / (n as f64 * PERIOD_SECONDS)),
+        (Some(n), _) if n > 0 => Some(limit + throttled / (n as f64 * period)),
         // As many CPUs as were stopped at once.
         (_, Some(percent)) if percent > 0.0 => Some(throttled / (percent / 100.0 * window)),
         _ => None,
     };
-    let ended =
-        cpu.throttled_periods.is_some_and(|n| (n as f64) * PERIOD_SECONDS < BURSTS_END_BELOW * window);
-    let burst_work = if ended { busiest(history, window).map(|work| work / PERIOD_SECONDS) } else { None };
+    let ended = cpu.throttled_periods.is_some_and(|n| (n as f64) * period < BURSTS_END_BELOW * window);
+    let burst_work = if ended { busiest(history, window).map(|work| work / period) } else { None };
 
     let mut found = Need { cores: mean_demand, mean_demand, basis: "its demand" };
     if peak > found.cores {

@@ -20,7 +20,7 @@ pub const MAX_FACTOR: f64 = 4.0;
 pub const HEADROOM: f64 = 0.2;
 /// No CPU recommendation above this, whatever the evidence: cores.
 pub const MAX_CORES: f64 = 256.0;
-/// A shorter window is too thin: seconds. CFS enforces by 0.1 s, so this is 50 periods.
+/// A shorter window is too thin: seconds. Of 50 periods of 0.1 s, the kubelet's default.
 pub const MIN_WINDOW_SECONDS: f64 = 5.0;
 /// What the object's schema allows, characters.
 pub const TEXT_MAX: usize = 4096;

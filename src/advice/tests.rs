@@ -147,6 +147,10 @@ fn throttled_limits() {
     // One thread that wants 0.1 s of CPU once a second: 4 periods throttled of each 10.
     let mut burst = throttle(0.2, 3.2, 0.1, 40);
     burst.history = history(&[(0.1, 0.32); 10]);
+    // The same work under the kubelet's cpuCFSQuotaPeriod of 10 ms.
+    let mut short_periods = throttle(0.2, 3.2, 0.1, 400);
+    short_periods.history = history(&[(0.1, 0.32); 10]);
+    (cpu(&mut short_periods).periods, cpu(&mut short_periods).period_seconds) = (Some(1000), Some(0.01));
     // Four threads that want 0.02 s each, at once, each second: 3 periods of each 10.
     let mut short_burst = throttle(0.2, 11.4, 0.08, 30);
     short_burst.history = history(&[(0.08, 1.14); 10]);
@@ -194,6 +198,14 @@ fn throttled_limits() {
         (
             "a burst of one thread",
             &burst,
+            None,
+            Kind::RaiseLimit,
+            Some(0.8),
+            "in the periods in which it was stopped (at most 1.00",
+        ),
+        (
+            "a burst of one thread in short periods",
+            &short_periods,
             None,
             Kind::RaiseLimit,
             Some(0.8),

@@ -18,6 +18,8 @@ CpuNumbers {
     periods: i64, "{period}", "kernel_gossip.cpu.periods";
     /// Periods in which the CPU quota ran out, however shortly.
     throttled_periods: i64, "{period}", "kernel_gossip.cpu.throttled.periods";
+    /// Length of these periods, as the kernel has it for the cgroup's own limit.
+    period_seconds: f64, "s", "kernel_gossip.cpu.period";
     /// CPU used.
     usage_cores: f64, "{cpu}", "kernel_gossip.cpu.usage";
     /// At most so much it would have used without its limit: CPU used and throttled time per CPU together, within its

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-/// Greatest number of cores, seconds or percent that can be: no machine has more, no window lasts longer.
-const AMOUNT_MAX: f64 = 1e6;
-/// Greatest number of events or bytes.
-const COUNT_MAX: i64 = 1 << 50;
+use crate::bounds;
+
 /// The unit of `oom_score_adj`, the one number that may be below zero.
 const SCORE: &str = "{adj}";
 /// Longest text, bytes.
@@ -77,13 +75,13 @@ impl Field {
                 x if (0.0..=100.5).contains(&x) => Ok(Value::Double(x.min(100.0))),
                 x => wrong(&100, &x),
             },
-            Value::Double(x) if !(0.0..=AMOUNT_MAX).contains(&x) => wrong(&AMOUNT_MAX, &x),
+            Value::Double(x) if !(0.0..=bounds::AMOUNT).contains(&x) => wrong(&bounds::AMOUNT, &x),
             Value::Int(n) if self.unit == SCORE => match n {
                 -1000..=1000 => Ok(Value::Int(n)),
                 n => Err(Wrong(format!("must be -1000 to 1000, is {n}"))),
             },
-            Value::Int(n) if !(0..=COUNT_MAX).contains(&n) => wrong(&COUNT_MAX, &n),
-            Value::Text(text) => Ok(Value::Text(crate::bounds::sentence(&text, TEXT_MAX).into_owned())),
+            Value::Int(n) if !(0..=bounds::COUNT).contains(&n) => wrong(&bounds::COUNT, &n),
+            Value::Text(text) => Ok(Value::Text(bounds::sentence(&text, TEXT_MAX).into_owned())),
             value => Ok(value),
         }
     }
@@ -202,6 +200,17 @@ macro_rules! numbers {
                     self.$field = read(row, attribute)?.and_then(<$type>::from_value);
                 })*
                 Ok(())
+            }
+
+            /// Cuts what is too long, and leaves out what cannot be; how many that were.
+            pub(super) fn bound(&mut self) -> u64 {
+                use $crate::evidence::field::Number;
+                let (mut rows, mut left_out) = ($name::RESOURCE.fields.iter(), 0);
+                $(if let (Some(row), Some(number)) = (rows.next(), self.$field.take()) {
+                    self.$field = row.checked(number.to_value()).ok().and_then(<$type>::from_value);
+                    left_out += u64::from(self.$field.is_none());
+                })*
+                left_out
             }
 
             pub(super) fn round(&mut self) {

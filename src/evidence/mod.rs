@@ -103,6 +103,14 @@ macro_rules! resources {
                 $(if let Some(numbers) = &mut self.$place { numbers.round(); })*
             }
 
+            /// Cuts texts that are too long and leaves out numbers that cannot be, so that whoever checks them takes the
+            /// rest; how many were left out.
+            pub fn bound(&mut self) -> u64 {
+                let mut left_out = 0;
+                $(if let Some(numbers) = &mut self.$place { left_out += numbers.bound(); })*
+                left_out
+            }
+
             /// Known numbers in every row that the agent sends: for tests.
             #[doc(hidden)]
             pub fn with_all(mut self, value: impl Fn(&'static Field) -> Value) -> Self {

@@ -11,14 +11,38 @@ fn what_cannot_be_is_refused() {
     let cores = field("kernel_gossip.cpu.usage");
     assert_eq!(cores.checked(Value::Double(130.0)), Ok(Value::Double(130.0)));
     for (field, x) in
-        [(percent, 130.0), (percent, -0.1), (percent, f64::NAN), (cores, 1e7), (cores, f64::NAN)]
+        [(percent, 130.0), (percent, -0.1), (percent, f64::NAN), (cores, 1e10), (cores, f64::NAN)]
     {
         assert!(field.checked(Value::Double(x)).is_err(), "{} {x}", field.field);
     }
-    assert_eq!(cores.checked(Value::Double(-1.0)).unwrap_err().to_string(), "must be 0 to 1000000, is -1");
+    assert_eq!(cores.checked(Value::Double(-1.0)).unwrap_err().to_string(), "must be 0 to 1000000000, is -1");
     let count = field("kernel_gossip.cpu.stall.count");
     assert!(count.checked(Value::Int(7)).is_ok());
     assert!(count.checked(Value::Int(-1)).is_err() && count.checked(Value::Int(i64::MAX)).is_err());
+}
+
+/// What is held to its bounds is taken by whoever checks it, and nothing else is lost with what cannot be.
+#[test]
+fn what_cannot_be_is_left_out_where_it_is_said() {
+    let hostile = |field: &'static Field| match field.kind {
+        Type::Double => Value::Double(f64::NAN),
+        Type::Int => Value::Int(i64::MAX),
+        Type::Text => Value::Text("a\u{1b}[2J".repeat(4096)),
+    };
+    let mut all = SignalEvidence::default().with_all(hostile);
+    let texts = all.known().filter(|(field, _)| field.kind == Type::Text).count();
+    let numbers = all.known().count() - texts;
+    assert_eq!(all.bound(), numbers as u64);
+    assert_eq!(all.known().count(), texts);
+    for (field, value) in all.known() {
+        let Value::Text(text) = &value else { panic!("{value:?}") };
+        assert!(text.len() <= field::TEXT_MAX && text.ends_with('…'), "{text}");
+        assert_eq!(field.checked(value.clone()), Ok(value), "{}", field.field);
+    }
+    let good = |field: &'static Field| next_value(&mut Default::default(), field);
+    let mut all = SignalEvidence::default().with_all(good);
+    let before = all.clone();
+    assert_eq!((all.bound(), &all), (0, &before));
 }
 
 /// What the struct says on the wire is read back as it was, and no two numbers bear one name.

@@ -68,6 +68,8 @@ pub struct SignalLosses {
     pub untracked_samples: u64,
     /// Blame not kept because one victim had too many culprits.
     pub untracked_blame: u64,
+    /// Numbers left out of whispers because they cannot be.
+    pub impossible_numbers: u64,
 }
 
 /// All windows and active whispers of a node. Memory (`tests/budget/signals.rs`): about 4 KiB a workload,
@@ -140,7 +142,7 @@ impl Engine {
 
     /// Takes a reading and adds what is to be said to `out`. To be called once an interval.
     pub fn step(&mut self, attributed: &Attributed, out: &mut Vec<Whisper>) {
-        let at = attributed.at;
+        let (at, before) = (attributed.at, out.len());
         // The probe sees the agent itself, so where it runs at least one sample has its word.
         let probe = attributed.samples.iter().any(|s| s.cpu.is_some());
         for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
@@ -167,11 +169,23 @@ impl Engine {
             present
         });
         self.recall(at, out);
+        self.bound(&mut out[before..]);
+    }
+
+    /// What is said is within the bounds of who takes it: it would refuse all of a whisper for one number that cannot be.
+    fn bound(&mut self, said: &mut [Whisper]) {
+        self.losses.impossible_numbers += said.iter_mut().map(|w| w.evidence.bound()).sum::<u64>();
     }
 
     /// Something happened to a workload: it is said at once, again every `repeat`, and resolved `hold` after it happened
     /// last. Of what happens again meanwhile the newest evidence counts.
     pub fn happened(&mut self, event: Event, out: &mut Vec<Whisper>) {
+        let before = out.len();
+        self.happens(event, out);
+        self.bound(&mut out[before..]);
+    }
+
+    fn happens(&mut self, event: Event, out: &mut Vec<Whisper>) {
         let Event { kind, severity, who, mut evidence, at } = event;
         if !self.rules[kind].enabled {
             return;

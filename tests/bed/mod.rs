@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod grafana;
 pub mod http;
 pub mod hungry;
+pub mod manifest;
 pub mod measure;
 pub mod memory;
 pub mod net;

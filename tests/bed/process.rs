@@ -215,3 +215,35 @@ pub fn without_capabilities(command: &mut Command) -> &mut Command {
         })
     }
 }
+
+/// Makes the program run as where the kernel has no IPv6 (`ipv6.disable=1`): no socket of that family can be made.
+pub fn without_ipv6(command: &mut Command) -> &mut Command {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    let step = |code: u32, if_not: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: if_not, k };
+    // Of struct seccomp_data: the system call's number, and the lower half of its first argument.
+    let (number, first) = (step(BPF_LD | BPF_W | BPF_ABS, 0, 0), step(BPF_LD | BPF_W | BPF_ABS, 0, 16));
+    let unless = |value: u32, skip: u8| step(BPF_JMP | BPF_JEQ | BPF_K, skip, value);
+    let end = |verdict: u32| step(BPF_RET | BPF_K, 0, verdict);
+    let mut filter = [
+        number,
+        unless(libc::SYS_socket as u32, 3),
+        first,
+        unless(libc::AF_INET6 as u32, 1),
+        end(libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32),
+        end(libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: between fork and exec only prctl(), which is async-signal-safe; the filter lives as long as the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            match libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER as libc::c_ulong,
+                &raw const program,
+            ) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }
+}

@@ -57,6 +57,7 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
                 stall_p99_seconds: Some(0.125),
                 periods: Some(100),
                 throttled_periods: Some(99),
+                period_seconds: Some(0.1),
                 usage_cores: Some(0.2),
                 demand_cores: Some(1.0),
                 limit_cores: Some(0.2),

@@ -60,6 +60,7 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
         // A cgroup without a quota of its own has no periods to speak of.
         periods: c.periods.filter(|_| enforced).map(count),
         throttled_periods: c.throttled_periods.filter(|_| enforced).map(count),
+        period_seconds: sample.stat.period.filter(|_| enforced).map(seconds),
         usage_cores: c.used().map(cores),
         demand_cores: demand_cores(growth, cpus),
         limit_cores: limit_cores(sample),

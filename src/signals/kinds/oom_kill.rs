@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::Kind;
 use crate::advice::{self, Evidence, NodeFacts, Recommendation};
 use crate::attribution::{Workload, WorkloadKind};
+use crate::bounds;
 use crate::evidence::{MemoryNumbers, Severity, SignalEvidence};
 use crate::kernel::oom::{Asker, Kill, Limit, Victim};
-use crate::plain::{bytes, clipped, made_plain};
+use crate::plain::{bytes, made_plain};
 use crate::signals::rules::{ENABLED, HOLD, Key, REPEAT, Section};
 use crate::signals::whisper::Whisper;
 
@@ -147,7 +148,7 @@ impl Kind for OomKill {
             }
             (Some(OWN), _) => format!("OOM kill at its limit{limit}"),
             (Some(POD), _) => format!("OOM kill at its pod's limit{limit}"),
-            (Some(path), _) => format!("OOM kill at the limit of {}{limit}", clipped(path, PATH_MAX)),
+            (Some(path), _) => format!("OOM kill at the limit of {}{limit}", bounds::name(path, PATH_MAX)),
             (None, Some(peak)) => format!("OOM kill at {}", bytes(peak)),
             (None, None) => "OOM kill".to_owned(),
         }

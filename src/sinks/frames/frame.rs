@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::bounds;
 use crate::evidence::Severity;
 use crate::plain::Printable;
 
@@ -17,6 +18,12 @@ pub struct Shown(Arc<str>);
 impl Shown {
     pub fn new(text: &str) -> Shown {
         Shown(Printable(text).to_string().into())
+    }
+
+    /// The same of what is called so, no longer than a name may be: whoever makes 4,096 cgroups with paths of 4,096 bytes
+    /// must not make a frame longer than a reader takes.
+    pub fn name(name: &str) -> Shown {
+        Shown(bounds::name(&Printable(name).to_string(), bounds::NAME).into())
     }
 }
 

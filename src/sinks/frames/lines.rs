@@ -99,7 +99,9 @@ pub fn frame(line: &[u8], number: u64) -> Result<Frame, LinesError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::{Blamed, Row, Said, Split};
     use super::*;
+    use crate::plain::is_hidden;
 
     #[test]
     fn what_is_no_recording_of_this_version_is_refused_with_the_reason() {
@@ -113,6 +115,40 @@ mod tests {
         write(&mut line, &Header::new(Some("n\u{1b}1"), 7)).expect("in memory");
         let header = read_header(&mut line.as_slice()).expect("a header");
         assert_eq!((header.node.as_deref(), header.started_unix_ns), (Some("n\\u{1b}1"), 7));
+    }
+
+    /// A recording is a file of anybody's, an answer of `/top` that of whatever is at the address.
+    #[test]
+    fn no_recording_panics() {
+        let header = Header::new(Some("n1"), 7);
+        let blamed = || Blamed { name: Shown::new("b"), cgroup: Shown::new("/b"), seconds: 0.5 };
+        let row = Row {
+            name: Shown::new("shop/web/app"),
+            lost_percent: 12.5,
+            split: Some(Split::default()),
+            blame: vec![blamed(), blamed()],
+            ..Row::default()
+        };
+        let said = Said { text: Shown::new("throttled 80 %"), ..Said::default() };
+        let frame = Frame {
+            workloads: vec![row],
+            whispers: vec![said.clone()],
+            born: vec![said],
+            ..Frame::default()
+        };
+        let [mut first, mut second] = [Vec::new(), Vec::new()];
+        write(&mut first, &header).expect("in memory");
+        write(&mut second, &frame).expect("in memory");
+        crate::testfuzz::Mutator::new(&[&first, &second]).each(|line| {
+            let _ = read_header(&mut &*line);
+            let (mut input, mut one) = (line, Vec::new());
+            while read_line(&mut input, &mut one, 2).is_ok_and(|more| more) {
+                let Ok(frame) = super::frame(&one, 2) else { continue };
+                let names = frame.workloads.iter().flat_map(|row| [&row.name, &row.cgroup]);
+                let texts = frame.whispers.iter().chain(&frame.born).map(|said| &said.text);
+                names.chain(texts).for_each(|text| assert!(!text.chars().any(is_hidden), "{text}"));
+            }
+        });
     }
 
     #[test]

@@ -100,8 +100,8 @@ impl Maker {
         let Some(known) = self.known.get_mut(path) else {
             // What it did before it was first seen is unknown: it has a row from the next reading on.
             let known = Known {
-                name: Shown::new(&sample.who.label()),
-                cgroup: Shown::new(path),
+                name: Shown::name(&sample.who.label()),
+                cgroup: Shown::name(path),
                 who: sample.who.clone(),
                 cpu,
                 stat: sample.stat,
@@ -115,7 +115,7 @@ impl Maker {
             return;
         };
         if !Arc::ptr_eq(&known.who, &sample.who) {
-            known.name = Shown::new(&sample.who.label());
+            known.name = Shown::name(&sample.who.label());
             known.who = sample.who.clone();
         }
         let grown = cpu.zip(known.cpu).and_then(|(now, then)| now.since(&then));
@@ -158,7 +158,7 @@ impl Maker {
         let seconds = tidy(grown as f64 / 1e9);
         let (name, cgroup) = match self.known.get(culprit.cgroup.as_str()) {
             Some(known) => (known.name.clone(), known.cgroup.clone()),
-            None => (Shown::new(&culprit.label()), Shown::new(&culprit.cgroup)),
+            None => (Shown::name(&culprit.label()), Shown::name(&culprit.cgroup)),
         };
         row.blame.push(Blamed { name, cgroup, seconds });
     }
@@ -230,15 +230,15 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
 /// A birth that goes on, at this moment.
 pub fn birth(of: &UnderWay, now: Instant) -> Birth {
     let seconds = now.mono_ns.saturating_sub(of.since_ns) as f64 / 1e9;
-    Birth { name: Shown::new(&of.name), seconds: tidy(seconds), containers: of.containers }
+    Birth { name: Shown::name(&of.name), seconds: tidy(seconds), containers: of.containers }
 }
 
 /// A line, as it is said.
 pub fn said(who: &Workload, at: Instant, transition: &str, text: &str) -> Said {
     Said {
         at_unix_ns: at.unix_ns,
-        name: Shown::new(&who.label()),
-        cgroup: Shown::new(&who.cgroup),
+        name: Shown::name(&who.label()),
+        cgroup: Shown::name(&who.cgroup),
         severity: None,
         transition: Shown::new(transition),
         text: Shown::new(text),

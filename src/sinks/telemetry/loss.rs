@@ -19,6 +19,8 @@ pub enum Loss {
     SampleUntracked,
     /// Blame not judged because one victim had too many culprits.
     BlameUntracked,
+    /// Numbers left out of whispers because they cannot be.
+    ImpossibleNumber,
     /// Whispers the terminal did not show.
     TerminalDropped,
     /// Workloads whose last numbers were not exported, or not on /metrics for a minute, because too many went at once.
@@ -48,7 +50,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Loss; 23] = [
+    pub const ALL: [Loss; 24] = [
         Loss::UnknownPath,
         Loss::UnresolvedCgroup,
         Loss::LateName,
@@ -57,6 +59,7 @@ impl Loss {
         Loss::PairDropped,
         Loss::SampleUntracked,
         Loss::BlameUntracked,
+        Loss::ImpossibleNumber,
         Loss::TerminalDropped,
         Loss::DepartedDropped,
         Loss::ScrapeRefused,
@@ -84,6 +87,7 @@ impl Loss {
             Loss::PairDropped => "pair_dropped",
             Loss::SampleUntracked => "sample_untracked",
             Loss::BlameUntracked => "blame_untracked",
+            Loss::ImpossibleNumber => "impossible_number",
             Loss::TerminalDropped => "terminal_dropped",
             Loss::DepartedDropped => "departed_dropped",
             Loss::ScrapeRefused => "scrape_refused",
@@ -134,6 +138,7 @@ impl Loss {
             | Loss::UnresolvedCgroup
             | Loss::LateName
             | Loss::BundleMissed
+            | Loss::ImpossibleNumber
             | Loss::TerminalDropped
             | Loss::ScrapeRefused
             | Loss::TooLarge

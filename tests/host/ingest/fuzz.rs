@@ -1,20 +1,16 @@
 //! Hostile input: a million cases over both ways in (`KG_FUZZ_CASES`, fewer by default). Nothing may
 //! panic, what is taken must be an object the API server would take too, and nobody gets in without a token.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use http::{HeaderValue, Request};
 use jiff::Timestamp;
-use kernel_gossip::api::{KernelWhisper, Source};
-use kernel_gossip::reconciler::desired::{Desired, Now, PodKey, Rules, Want};
+use kernel_gossip::api::Source;
+use kernel_gossip::evidence::{Type, Value as Number};
 use kernel_gossip::reconciler::ingest::certificate::Certified;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, decode};
 use kernel_gossip::reconciler::ingest::webhook::{BODY_MAX, Event, event::parse};
-use kernel_gossip::reconciler::report::ResolvedReport;
-use kernel_gossip::reconciler::report::Silence;
-use kernel_gossip::reconciler::report::{NodeFacts, PodFacts, Report};
 use kernel_gossip::signals::{SignalKind, Whisper};
 use kernel_gossip::sinks::names::birth::CERTIFICATE as BIRTH_CERTIFICATE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -28,7 +24,7 @@ use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use super::http::{services, throttle_now};
-use super::{now, webhook};
+use super::{Downstream, now, webhook};
 use crate::bed::whisper::{any, birth, container, event, throttled};
 
 /// Cases of each of the two ways in.
@@ -43,68 +39,6 @@ fn rng() -> StdRng {
     let seed = std::env::var("KG_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
     println!("KG_SEED={seed}");
     StdRng::seed_from_u64(seed)
-}
-
-/// What has been taken goes on to the objects: their text and numbers must fit the schema.
-struct Downstream {
-    desired: Desired,
-    now: Now,
-    taken: u64,
-}
-
-impl Downstream {
-    fn new() -> Self {
-        let now = Now { mono: Instant::now(), wall: now() };
-        Downstream { desired: Desired::new(Rules { pods_max: 64, ..Rules::default() }), now, taken: 0 }
-    }
-
-    fn take(&mut self, report: Report) {
-        self.taken += 1;
-        let pod = PodFacts {
-            namespace: report.namespace.clone(),
-            name: report.pod.clone(),
-            uid: report.uid.clone().unwrap_or_else(|| "u".into()),
-            node: "n1".into(),
-            ..Default::default()
-        };
-        let said = ResolvedReport {
-            report,
-            pod: Arc::new(pod),
-            metrics: Err(Silence::NotAsked),
-            node: NodeFacts { cpu_cores: Some(2.0), resizes: Some(true) },
-        };
-        self.desired.say(&said, self.now);
-        let key = PodKey { namespace: said.pod.namespace.clone(), pod: said.pod.name.clone() };
-        if let Some(Want::Apply { object, .. }) = self.desired.want(&key, self.now) {
-            fits(&object);
-        }
-        if self.taken.is_multiple_of(1000) {
-            *self = Downstream { taken: self.taken, ..Downstream::new() };
-        }
-    }
-}
-
-/// Lengths and ranges as the schema has them, and no NaN, which JSON would turn into null.
-fn fits(kw: &KernelWhisper) {
-    let status = kw.status.as_ref().unwrap();
-    assert!(kw.metadata.name.as_ref().unwrap().len() <= 253);
-    assert!(kw.metadata.labels.as_ref().unwrap().values().all(|v| v.len() <= 63));
-    assert!(status.insight.chars().count() <= 2048 && status.kernel_evidence.chars().count() <= 2048);
-    assert!(status.signals.len() <= 256);
-    assert!(
-        status.signals.iter().all(|s| s.text.chars().count() <= 1024 && s.evidence.neighbours.len() <= 8)
-    );
-    numbers(&serde_json::to_value(kw).unwrap());
-}
-
-fn numbers(value: &Value) {
-    match value {
-        Value::Null => panic!("a number that is none"),
-        Value::Number(n) => assert!(n.as_f64().unwrap() >= 0.0, "{n}"),
-        Value::Array(all) => all.iter().for_each(numbers),
-        Value::Object(all) => all.values().for_each(numbers),
-        _ => {}
-    }
 }
 
 /// A certificate may be stored as it is: no text or list longer than the schema has it, no number that is none, and
@@ -274,7 +208,7 @@ fn webhook() {
         }
         bytes.truncate(BODY_MAX);
         match parse(&bytes, now()) {
-            Ok(Event::Report(report)) => down.take(*report),
+            Ok(Event::Report(report)) => drop(down.take(*report)),
             Ok(Event::Birth(_)) => {}
             Err(refusal) => one_line(&refusal.to_string()),
         }
@@ -292,6 +226,14 @@ fn otlp() {
         let mut w = throttled(&who, now());
         w.history.truncate(rng.random_range(0..8));
         w.signal = SignalKind::ALL[rng.random_range(0..SignalKind::ALL.len())];
+        // Now and then the numbers of all kinds.
+        if rng.random_ratio(1, 4) {
+            w.evidence = w.evidence.with_all(|field| match field.kind {
+                Type::Double => Number::Double(1.5),
+                Type::Int => Number::Int(7),
+                Type::Text => Number::Text("node".into()),
+            });
+        }
         let mut request = request(&w);
         for _ in 0..rng.random_range(0..4) {
             mutate_request(&mut request, &mut rng);
@@ -307,7 +249,7 @@ fn otlp() {
             decode(logs, now(), &mut out);
         }
         out.refused.iter().for_each(|r| one_line(&r.to_string()));
-        out.reports.into_iter().for_each(|r| down.take(r));
+        out.reports.into_iter().for_each(|r| drop(down.take(r)));
     }
     done("OTLP", cases(), start, down.taken);
 }

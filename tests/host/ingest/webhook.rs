@@ -174,7 +174,7 @@ fn refusals_name_the_field() {
         (memory(), "memory_limit_bytes", json!(1.5), "memory_limit_bytes", Reason::BadField),
         (memory(), "memory_limit_bytes", json!(1i64 << 51), "memory_limit_bytes", Reason::BadField),
         (creation(), "mounts", json!(-1), "mounts", Reason::BadField),
-        (creation(), "total_duration_ms", json!(1e12), "total_duration_ms", Reason::BadField),
+        (creation(), "total_duration_ms", json!(1e13), "total_duration_ms", Reason::BadField),
         (
             creation(),
             "timeline",

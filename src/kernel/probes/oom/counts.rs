@@ -7,6 +7,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use super::kill::{Kill, Limit, Place};
+use crate::kernel::cgroups::name;
 use crate::kernel::clock::Every;
 use crate::kernel::{CgroupChange, CgroupKey, Hierarchy, Reading};
 
@@ -58,7 +59,7 @@ impl Counts {
             return;
         }
         for (path, before) in self.known.values_mut() {
-            let file = self.tree.join(path.trim_start_matches('/')).join(self.file);
+            let file = name::below(&self.tree, path).join(self.file);
             // Gone, or without the memory controller.
             let Some(count) = fs::read_to_string(file).ok().as_deref().and_then(count) else { continue };
             let grown = count.saturating_sub(before.unwrap_or(count));
@@ -95,6 +96,8 @@ fn count(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -105,9 +108,20 @@ mod tests {
     }
 
     #[test]
+    fn no_file_panics() {
+        let seeds: [&[u8]; 2] = [
+            b"low 0\nhigh 0\nmax 7\noom 5389\noom_kill 3\noom_group_kill 1\n",
+            b"under_oom 0\noom_kill 12\n",
+        ];
+        crate::testfuzz::Mutator::new(&seeds).each(|file| {
+            let _ = std::str::from_utf8(file).ok().and_then(count);
+        });
+    }
+
+    #[test]
     fn what_was_counted_before_is_not_told_and_what_comes_later_is_from_its_first_kill() {
         let tree = tempfile::tempdir().expect("a directory");
-        let write = |group: &str, kills: u32| {
+        let write = |group: &std::ffi::OsStr, kills: u32| {
             fs::create_dir_all(tree.path().join(group)).expect("a group");
             let text = format!("oom 9\noom_kill {kills}\n");
             fs::write(tree.path().join(group).join("memory.events.local"), text).expect("written");
@@ -127,16 +141,18 @@ mod tests {
             counts.take(&mut kills);
             kills.into_iter().map(|k| (k.place.path.unwrap_or_default(), k.kills)).collect::<Vec<_>>()
         };
-        write("old", 7);
+        // Its name is no text.
+        let new = std::ffi::OsStr::from_bytes(b"caf\xe9");
+        write("old".as_ref(), 7);
         counts.read(&reading(1, vec![present(1, "/old")]));
         assert_eq!(told(&mut counts), []);
-        write("old", 8);
-        write("new", 2);
-        counts.read(&reading(2, vec![present(2, "/new")]));
+        write("old".as_ref(), 8);
+        write(new, 2);
+        counts.read(&reading(2, vec![present(2, r"/caf\xe9")]));
         assert_eq!(told(&mut counts), [], "not time yet");
         counts.read(&reading(7, Vec::new()));
         let mut both = told(&mut counts);
         both.sort();
-        assert_eq!(both, [("/new".to_owned(), 2), ("/old".to_owned(), 1)]);
+        assert_eq!(both, [(r"/caf\xe9".to_owned(), 2), ("/old".to_owned(), 1)]);
     }
 }
