@@ -15,6 +15,7 @@ pub mod hungry;
 pub mod measure;
 pub mod memory;
 pub mod net;
+pub mod pod;
 pub mod pressure;
 pub mod process;
 pub mod prometheus;
