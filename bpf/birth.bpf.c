@@ -15,35 +15,22 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "birth.h"
+#include "birth_place.h"
 #include "core_fixes.h"
 #include "how.h"
 #include "syscalls.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define CGROUP_SUPER_MAGIC 0x27e0eb
-#define CGROUP2_SUPER_MAGIC 0x63677270
-#define S_IFMT 00170000
-#define S_IFSOCK 0140000
 #define AF_INET 2
 #define AF_INET6 10
-#define AF_NETLINK 16
-#define NETLINK_NETFILTER 12
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define IPT_SO_SET_REPLACE 64 /* IP6T_SO_SET_REPLACE is the same */
-#define NFNL_SUBSYS_CTNETLINK 1
-#define NFNL_SUBSYS_CTNETLINK_EXP 2
-#define NFNL_SUBSYS_IPSET 6
-#define NFNL_MSG_BATCH_BEGIN 0x10
-#define NFNL_MSG_BATCH_END 0x11
 #define PF_EXITING 4 /* include/linux/sched.h */
-#define MOUNT_DEPTH 8
 #define NO_SLOT 0 /* never handed out */
 
-/* Set by userspace before loading: the tree that the scheduler's cgroups belong to is v2's. */
-const volatile bool unified = true;
-/* Userspace looks now and then; it is woken when this much waits. */
+/* Set by userspace before loading: it looks now and then, and is woken when this much waits. */
 const volatile __u64 wake_bytes = 4096;
 
 struct {
@@ -90,8 +77,6 @@ struct {
 #define PLACES 16384 /* a power of two */
 __u32 followed[PLACES];
 
-/* Those of all files of cgroups (kernfs_file_fops), once one was written to: other files are told by them. */
-__u64 cgroup_operations;
 __u64 tally; /* the number of the tally in progress; counted up by userspace before each */
 __u64 segments_lost;
 __u64 events_lost;
@@ -216,73 +201,6 @@ static __always_inline void add_thread(struct how how, struct segment *s, struct
 	__sync_fetch_and_add(&s->major_faults, sign * READ(how, task, maj_flt));
 }
 
-static __always_inline __u64 cgroup_of(struct how how, struct task_struct *task)
-{
-	struct cgroup *cgroup;
-
-	if (unified)
-		return READ(how, task, cgroups, dfl_cgrp, kn, id);
-	cgroup = READ(how, task, sched_task_group, css.cgroup);
-	if (!cgroup) /* an autogroup has none: the root */
-		return 1;
-	return READ(how, cgroup, kn, id);
-}
-
-/* Mounts that /proc/<pid>/mountinfo lists: those that the process's root is mounted on are out of its sight. */
-static __always_inline __u32 mounts_in_sight(struct how how, struct task_struct *task, struct mnt_namespace *ns)
-{
-	struct mnt_namespace___pre68 *old = (void *)ns;
-	struct mount *mount, *below;
-	__u32 mounts;
-	int i;
-
-	if (bpf_core_field_exists(ns->nr_mounts))
-		mounts = READ(how, ns, nr_mounts);
-	else
-		mounts = READ(how, old, mounts);
-	mount = (void *)BPF_CORE_READ(task, fs, root.mnt) - bpf_core_field_offset(struct mount, mnt);
-	for (i = 0; i < MOUNT_DEPTH; i++) {
-		below = BPF_CORE_READ(mount, mnt_parent);
-		if (below == mount)
-			break;
-		mount = below;
-		mounts--;
-	}
-	return mounts;
-}
-
-/* ns/pid: the namespace of the process's innermost id. */
-static __always_inline __u32 pid_namespace(struct task_struct *task)
-{
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid *innermost = (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
-
-	return BPF_CORE_READ(innermost, ns, ns.inum);
-}
-
-static __always_inline void locate(struct how how, struct place *place, struct task_struct *task)
-{
-	struct nsproxy *nsproxy = READ(how, task, nsproxy);
-
-	__builtin_memset(place, 0, sizeof(*place));
-	place->cgroup = cgroup_of(how, task);
-	if (!nsproxy)
-		return;
-	place->mnt = READ(how, nsproxy, mnt_ns, ns.inum);
-	place->uts = READ(how, nsproxy, uts_ns, ns.inum);
-	place->ipc = READ(how, nsproxy, ipc_ns, ns.inum);
-	place->pid_for_children = READ(how, nsproxy, pid_ns_for_children, ns.inum);
-	place->net = READ(how, nsproxy, net_ns, ns.inum);
-	place->cgroup_ns = READ(how, nsproxy, cgroup_ns, ns.inum);
-	place->time = READ(how, nsproxy, time_ns, ns.inum);
-	place->user = READ(how, task, real_cred, user_ns, ns.inum);
-	if (how.reads) {
-		place->pid = pid_namespace(task);
-		place->mounts = mounts_in_sight(how, task, READ(how, nsproxy, mnt_ns));
-	}
-}
-
 static __always_inline int on_fork(struct how how, struct task_struct *parent, struct task_struct *child)
 {
 	__u32 tgid = READ(how, child, tgid), parent_tgid = READ(how, parent, tgid), slot;
@@ -372,7 +290,8 @@ static __always_inline int on_exec(struct how how, struct task_struct *task, str
 	event->slot = slot;
 	event->parent_tgid = READ(how, task, real_parent, tgid);
 	event->exe_len = event->file_len = -1;
-	event->args_len = event->env_len = event->cut = 0;
+	event->args_len = event->env_len = event->cut = event->pad = 0;
+	event->uid = READ(how, task, real_cred, uid.val);
 	locate(how, &event->place, task);
 	if (how.reads)
 		describe(event, task, bprm);
@@ -421,102 +340,7 @@ static __always_inline int on_switch(struct how how, struct task_struct *prev, s
 	return 0;
 }
 
-/* The current process's open file of this number; NULL if there is none. */
-static __always_inline struct file *file_of(struct how how, __u32 fd)
-{
-	struct file **files, *file = NULL;
-	struct fdtable *table;
-
-	/* 5.11, 3ca1032ab7ab "bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID" */
-	if (how.btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
-		table = bpf_get_current_task_btf()->files->fdt;
-		if (fd >= table->max_fds)
-			return NULL;
-		files = table->fd;
-	} else {
-		table = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), files, fdt);
-		if (fd >= BPF_CORE_READ(table, max_fds))
-			return NULL;
-		files = BPF_CORE_READ(table, fd);
-	}
-	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
-	return file;
-}
-
-static __always_inline void on_write(struct how how, __u32 fd, __u32 tgid, struct segment *s)
-{
-	struct file *file = file_of(how, fd);
-	struct birth_wrote *event;
-	struct dentry *dentry;
-	struct cgroup *cgroup;
-	struct kernfs_node *kn;
-	__u64 magic, operations;
-
-	if (!file)
-		return;
-	operations = (__u64)BPF_CORE_READ(file, f_op);
-	if (cgroup_operations && operations != cgroup_operations)
-		return;
-	magic = BPF_CORE_READ(file, f_inode, i_sb, s_magic);
-	if (magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC)
-		return;
-	cgroup_operations = operations;
-	event = RESERVE(struct birth_wrote);
-	if (!event)
-		return;
-	head(&event->event, BIRTH_WROTE, tgid, s ? s->start : 0, bpf_ktime_get_ns());
-	dentry = BPF_CORE_READ(file, f_path.dentry);
-	kn = BPF_CORE_READ(dentry, d_parent, d_inode, i_private); /* kernfs's node of the directory; its priv: the cgroup */
-	cgroup = BPF_CORE_READ(kn, priv);
-	event->cgroup = BPF_CORE_READ(kn, id);
-	event->hierarchy = BPF_CORE_READ(cgroup, root, hierarchy_id);
-	event->file_len = bpf_probe_read_kernel_str(event->file, sizeof(event->file), BPF_CORE_READ(dentry, d_name.name));
-	submit(event);
-}
-
-/* Whether a message to the kernel's netfilter changes something. Rules are sent in batches; what is sent without is
- * a question, or of ipset or connection tracking. */
-static __always_inline bool changes_netfilter(void *data)
-{
-	struct nlmsghdr header = {};
-	__u32 subsystem, message;
-
-	if (bpf_probe_read_user(&header, sizeof(header), data))
-		return false;
-	subsystem = header.nlmsg_type >> 8;
-	message = header.nlmsg_type & 0xff;
-	if (header.nlmsg_type == NFNL_MSG_BATCH_BEGIN) { /* iptables-nft sends an empty one to list */
-		data += (header.nlmsg_len + 3) & ~3;
-		return bpf_probe_read_user(&header, sizeof(header), data) || header.nlmsg_type != NFNL_MSG_BATCH_END;
-	}
-	if (subsystem == NFNL_SUBSYS_CTNETLINK || subsystem == NFNL_SUBSYS_CTNETLINK_EXP)
-		return message == 0 || message == 2; /* new, delete */
-	if (subsystem == NFNL_SUBSYS_IPSET) /* create to swap, add, delete */
-		return (message >= 2 && message <= 6) || message == 9 || message == 10;
-	return false;
-}
-
-static __always_inline void on_send(struct how how, __u32 fd, void *message, bool is_data, struct segment *s)
-{
-	struct file *file = file_of(how, fd);
-	struct socket *socket;
-	struct iovec *vector;
-	struct sock *sk;
-	void *data = message;
-
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return;
-	socket = BPF_CORE_READ(file, private_data);
-	sk = BPF_CORE_READ(socket, sk);
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_NETLINK || BPF_CORE_READ(sk, sk_protocol) != NETLINK_NETFILTER)
-		return;
-	if (!is_data) {
-		vector = BPF_PROBE_READ_USER((struct user_msghdr *)message, msg_iov);
-		data = BPF_PROBE_READ_USER(vector, iov_base);
-	}
-	if (changes_netfilter(data))
-		__sync_fetch_and_add(&s->netfilter_changes, 1);
-}
+#include "birth_calls.h"
 
 static __always_inline int on_syscall(struct how how, struct pt_regs *regs, long id)
 {

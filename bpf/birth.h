@@ -94,12 +94,20 @@ struct birth_execed {
 	__u32 args_len; /* bytes read */
 	__u32 env_len;
 	__u32 cut; /* CUT_… */
+	/* The real user, in the initial user namespace: whose word its arguments are. A program that is set-uid has root's
+	 * effective one, with arguments of whoever called it. */
+	__u32 uid;
+	__u32 pad;
 	struct place place;
 	__u8 exe[EXE_LEN];
 	__u8 file[FILE_LEN];
 	__u8 args[ARGS_LEN];
 	__u8 env[ENV_LEN];
 };
+
+_Static_assert(sizeof(struct place) == 48, "as userspace decodes it");
+_Static_assert(sizeof(struct birth_execed) == 136 + EXE_LEN + FILE_LEN + ARGS_LEN + ENV_LEN, "no holes");
+_Static_assert(sizeof(struct birth_execed) <= 4096 - 8, "a page, with the ring buffer's header");
 
 #define CUT_ARGS 1
 #define CUT_ENV 2

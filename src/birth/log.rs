@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::hints::{self, Hints, Role};
 use super::kin::{self, Kin, Of, Owner};
-use super::places::{Home, Places, Realm};
+use super::places::{Home, Places, ROOT, Realm};
 use crate::attribution::paths::{self, Kind, PodId};
 use crate::kernel::recorder::{
     Begun, CgroupMade, CgroupWrite, Counters, Ended, Listen, Record, Segment, SegmentId,
@@ -75,15 +75,28 @@ pub struct Log {
     pub writes: Vec<CgroupWrite>,
     pub listens: Vec<Listen>,
     /// By a cgroup's path or a CNI plugin's environment.
-    pod_of: HashMap<String, PodId>,
+    pod_of: HashMap<String, (PodId, Known)>,
     /// Where the pods' cgroups are.
     realms: HashMap<PodId, Realm>,
+    /// Whoever runs containers may say so: there are no pods to speak for ([`Log::of_anybody`]).
+    anybody: bool,
     /// What CNI plugins were called for: the pods' sandboxes.
     sandboxes: BTreeSet<String>,
     /// Records not taken in because there were too many.
     pub dropped: u64,
     /// The same of single pods that have more than their part.
     crowded: HashMap<PodId, u64>,
+}
+
+/// By what it is known which pod a container is of; the better goes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Known {
+    /// A program said so.
+    Said,
+    /// By the path of a cgroup that a container or a user has to himself.
+    Elsewhere,
+    /// By that of a cgroup of the node's own.
+    Nodes,
 }
 
 impl Life {
@@ -127,15 +140,26 @@ impl Log {
             listens: Vec::new(),
             pod_of: HashMap::default(),
             realms: HashMap::default(),
+            anybody: false,
             sandboxes: BTreeSet::new(),
             dropped: 0,
             crowded: HashMap::default(),
         }
     }
 
-    /// There is a cgroup, made now or long ago. `tree`: the kernel's number, 0 for v2's.
-    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str) {
-        if self.places.know(tree, cgroup, path) && !self.undecided.is_empty() {
+    /// One for the containers of this machine whoever runs them, without Kubernetes: what users other than root say of
+    /// themselves counts too, for containers that are no pod's.
+    pub fn of_anybody(cpu_tree: u32) -> Log {
+        Log { anybody: true, ..Log::new(cpu_tree) }
+    }
+
+    /// There is a cgroup, made now or long ago. `tree`: the kernel's number, 0 for v2's; `owner`: see [`CgroupMade::owner`].
+    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str, owner: Option<u32>) {
+        let home = Home::of(path, owner);
+        if let Some(pod) = &home.pod {
+            self.settles(pod, &home.realm);
+        }
+        if self.places.know(tree, cgroup, home) && !self.undecided.is_empty() {
             self.decide();
         }
     }
@@ -149,7 +173,7 @@ impl Log {
         let full = match &record {
             Record::Began(_) => self.lives.len() >= Self::MAX,
             Record::CgroupMade(made) => {
-                self.know(made.hierarchy_id, made.cgroup, &made.path);
+                self.know(made.hierarchy_id, made.cgroup, &made.path, made.owner);
                 self.cgroups.len() >= Self::MAX
             }
             Record::CgroupWrite(_) => self.writes.len() >= Self::MAX,
@@ -208,11 +232,17 @@ impl Log {
         let Some(life) = self.lives.get(&id) else { return true };
         let Some(home) = self.places.home(&life.segment.place) else { return false };
         let parent = life.segment.parent.and_then(|p| self.lives.get(&p)).map(|p| &p.kin);
+        let uid = life.segment.uid;
         let mut hints = kin::believed(said.clone(), home, parent);
-        if hints.pod.as_ref().is_some_and(|pod| !self.may_speak(home, pod)) {
+        let hears = match &hints.pod {
+            Some(pod) => self.hears(home, uid, pod),
+            None => self.may_speak(uid),
+        };
+        if !hears {
             hints = Hints::default();
         }
         if let (Role::Cni { .. }, Some(container)) = (hints.role, &hints.container)
+            && (hints.pod.is_some() || home.is_roots(uid))
             && self.sandboxes.len() < Self::MAX
         {
             self.sandboxes.insert(container.clone());
@@ -222,7 +252,7 @@ impl Log {
             life.hints = hints;
         }
         if let Some((container, pod)) = names {
-            self.is_of(container, pod);
+            self.is_of(container, pod, Known::Said);
         }
         true
     }
@@ -240,13 +270,18 @@ impl Log {
         }
     }
 
-    /// A container is of a pod: so is what was done for it.
-    fn is_of(&mut self, container: String, pod: PodId) {
-        if self.pod_of.get(&container) == Some(&pod) {
+    /// A container is of a pod: so is what was done for it. What is known better stays.
+    fn is_of(&mut self, container: String, pod: PodId, by: Known) {
+        let known = self.pod_of.get(&container);
+        if known.is_some_and(|(_, known)| *known >= by) {
             return;
         }
+        let same = known.is_some_and(|(of, _)| *of == pod);
         let done: Vec<SegmentId> = self.of_container.get(&container).into_iter().flatten().copied().collect();
-        self.pod_of.insert(container, pod);
+        self.pod_of.insert(container, (pod, by));
+        if same {
+            return;
+        }
         done.into_iter().for_each(|id| self.relate(id));
     }
 
@@ -262,33 +297,65 @@ impl Log {
     }
 
     fn made(&mut self, made: CgroupMade) {
-        let Home { mut pod, mut container, realm, .. } = Home::of(&made.path);
+        let Home { mut pod, mut container, realm, .. } = Home::of(&made.path, made.owner);
         if let Some(of) = &pod
-            && !self.settles(of, realm)
+            && !self.settles(of, &realm)
         {
             (pod, container) = (None, None);
         }
         let helper = matches!(paths::classify(&made.path).kind, Kind::PodHelper);
         if let (Some(pod), Some(container)) = (&pod, &container) {
-            self.is_of(container.clone(), pod.clone());
+            let by = if realm.is_nodes() { Known::Nodes } else { Known::Elsewhere };
+            self.is_of(container.clone(), pod.clone(), by);
         }
         self.touched.extend(pod.clone());
         self.by_id.insert((made.hierarchy_id, made.cgroup), self.cgroups.len());
         self.cgroups.push(Made { made, pod, container, helper });
     }
 
-    /// Takes the place of a pod's cgroup, the node itself before any within it; false: the pod is elsewhere.
-    fn settles(&mut self, pod: &PodId, realm: Realm) -> bool {
-        let known = self.realms.entry(pod.clone()).or_insert_with(|| realm.clone());
-        if known.is_some() && realm.is_none() {
-            *known = None;
+    /// Takes the place of a pod's cgroup, the node's own before any other; false: the pod is elsewhere.
+    pub fn settles(&mut self, pod: &PodId, realm: &Realm) -> bool {
+        let Some(known) = self.realms.get_mut(pod) else {
+            self.realms.insert(pod.clone(), realm.clone());
+            return true;
+        };
+        if realm.is_nodes() && known != realm {
+            known.clone_from(realm);
+            self.moved(pod);
+        } else if known != realm {
+            return false;
         }
-        *known == realm
+        true
     }
 
-    /// Whether what runs there may say that it works for this pod.
-    fn may_speak(&self, home: &Home, pod: &PodId) -> bool {
-        self.realms.get(pod).map_or(home.realm.is_none(), |realm| *realm == home.realm)
+    /// What was taken for a pod's elsewhere is none of it.
+    fn moved(&mut self, pod: &PodId) {
+        for made in self.cgroups.iter_mut().filter(|m| m.pod.as_ref() == Some(pod)) {
+            if !Realm::of(&made.made.path, made.made.owner).is_nodes() {
+                (made.pod, made.container) = (None, None);
+            }
+        }
+        self.pod_of.retain(|_, (of, by)| of != pod || *by == Known::Nodes);
+        let lives: Vec<SegmentId> = self.of_pod.get(pod).into_iter().flatten().copied().collect();
+        lives.into_iter().for_each(|id| self.relate(id));
+    }
+
+    /// Where a pod's cgroup is.
+    pub fn realm_of(&self, pod: &PodId) -> Option<&Realm> {
+        self.realms.get(pod)
+    }
+
+    /// Whether a program of this user's that runs there may say that it works for this pod.
+    fn hears(&self, home: &Home, uid: Option<u32>, pod: &PodId) -> bool {
+        self.realms.get(pod).map_or(home.is_roots(uid), |realm| realm.hears(home, uid))
+    }
+
+    /// Whether a program of this user's may speak for any container, whose pod is not known yet: others have no room here for
+    /// what they say.
+    fn may_speak(&self, uid: Option<u32>) -> bool {
+        self.anybody
+            || uid == Some(ROOT)
+            || uid.is_some_and(|uid| self.realms.values().any(|r| r.user() == Some(uid)))
     }
 
     /// Finds out whose a segment is, and of all that it began, as far as that changes anything.
@@ -333,7 +400,7 @@ impl Log {
         });
         let owner = &mut kin.owner;
         if owner.pod.is_none() {
-            owner.pod = owner.container.as_ref().and_then(|c| self.pod_of.get(c)).cloned();
+            owner.pod = owner.container.as_ref().and_then(|c| self.pod_of(c)).cloned();
         }
         kin
     }
@@ -351,10 +418,10 @@ impl Log {
             owner.learn(&Owner { pod: home.pod.clone(), container: home.container.clone() });
         }
         let said = &life.hints;
-        let pod = said.pod.as_ref().or_else(|| self.pod_of.get(said.container.as_ref()?));
+        let pod = said.pod.as_ref().or_else(|| self.pod_of(said.container.as_ref()?));
         let home = self.places.home(&life.segment.place);
         if let (Some(pod), Some(home)) = (pod, home)
-            && !self.may_speak(home, pod)
+            && !self.hears(home, life.segment.uid, pod)
         {
             return owner;
         }
@@ -399,7 +466,7 @@ impl Log {
 
     /// The pod of a container.
     pub fn pod_of(&self, container: &str) -> Option<&PodId> {
-        self.pod_of.get(container)
+        self.pod_of.get(container).map(|(pod, _)| pod)
     }
 
     /// Pods of which something was told since this was last asked.

@@ -12,6 +12,7 @@ pub mod kin;
 pub mod log;
 pub mod moment;
 mod numbers;
+mod owners;
 mod phases;
 pub mod places;
 pub mod run;

@@ -1,4 +1,4 @@
-//! Whose the node's cgroups are, those from before a recording too, and what may be believed of what runs in each. Pure.
+//! Whose the node's cgroups are, those from before a recording too, and who is believed of what runs in each. Pure.
 
 use std::collections::VecDeque;
 
@@ -25,16 +25,51 @@ pub struct Home {
     pub pod: Option<PodId>,
     pub container: Option<String>,
     pub trust: Trust,
-    /// What holds it, and whom it may speak of: pods in the same ([`paths::realm`]).
+    /// Where it is; if it is a pod's, that of the pod's cgroup.
     pub realm: Realm,
 }
 
-/// `None`: the node itself.
-pub type Realm = Option<Box<str>>;
+/// The host's root.
+pub const ROOT: u32 = 0;
+
+/// Where a pod's cgroup is and whose: any user may have a part of the cgroups to himself (systemd's `user@.service`), and call one
+/// there as he likes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realm {
+    /// What holds it ([`paths::realm`]); `None`: the node itself.
+    within: Option<Box<str>>,
+    /// Whose the directory is. Where that is not known it is nobody's, and root alone may speak for it.
+    owner: u32,
+}
+
+impl Realm {
+    const NOBODY: u32 = u32::MAX;
+
+    pub fn of(path: &str, owner: Option<u32>) -> Realm {
+        Realm { within: paths::realm(path).map(Box::from), owner: owner.unwrap_or(Self::NOBODY) }
+    }
+
+    /// The node's own, made by its root: what is anywhere else under the same name is not it.
+    pub fn is_nodes(&self) -> bool {
+        self.within.is_none() && self.owner == ROOT
+    }
+
+    /// It belongs to a user of the host who is not its root: the runtime is rootless, or somebody made it to look so.
+    pub fn user(&self) -> Option<u32> {
+        Some(self.owner).filter(|owner| !matches!(*owner, ROOT | Self::NOBODY))
+    }
+
+    /// Whether a program may say that it works for the pod whose cgroup is here: it is in the same container (or on the node),
+    /// and its user, by whose choice it says so, is root or the one who makes pods here.
+    pub fn hears(&self, from: &Home, uid: Option<u32>) -> bool {
+        let user = uid.is_some_and(|uid| uid == ROOT || Some(uid) == self.user());
+        user && self.within == from.realm.within
+    }
+}
 
 impl Home {
-    /// By the cgroup's path.
-    pub fn of(path: &str) -> Home {
+    /// By the cgroup's path, and by whose the directory is of the pod that it lies in.
+    pub fn of(path: &str, owner: Option<u32>) -> Home {
         let class = paths::classify(path);
         let trust = match &class.kind {
             Kind::PodHelper if !class.unknown => Trust::Monitor,
@@ -42,7 +77,12 @@ impl Home {
             _ => Trust::Node,
         };
         let (pod, container) = in_path(path);
-        Home { pod, container, trust, realm: paths::realm(path).map(Box::from) }
+        Home { pod, container, trust, realm: Realm::of(path, owner) }
+    }
+
+    /// Whether a program here may say that it works for a pod of whose cgroup nothing is known.
+    pub fn is_roots(&self, uid: Option<u32>) -> bool {
+        uid == Some(ROOT) && self.realm.within.is_none()
     }
 }
 
@@ -76,21 +116,26 @@ impl Places {
     /// What is said of a cgroup is read within this time of its end, ns.
     const KEPT_NS: u64 = 30_000_000_000;
     /// The kernel's id of every tree's root.
-    const ROOT: u64 = 1;
+    const TOP: u64 = 1;
 
     /// `cpu_tree`: the kernel's number of the v1 hierarchy of the cpu controller, 0 with cgroup v2.
     pub fn new(cpu_tree: u32) -> Places {
-        let root = |tree: u32| ((tree, Self::ROOT), Home::of("/"));
+        let root = |tree: u32| ((tree, Self::TOP), Home::of("/", None));
         Places { cpu_tree, homes: [root(0), root(cpu_tree)].into_iter().collect(), gone: VecDeque::new() }
     }
 
     /// There is a cgroup of this path; false where it does not matter, or was known. `tree`: the kernel's number, 0 for v2's.
-    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str) -> bool {
+    pub fn know(&mut self, tree: u32, cgroup: u64, home: Home) -> bool {
         let matters = tree == 0 || tree == self.cpu_tree;
         if !matters || self.homes.len() >= Self::MAX {
             return false;
         }
-        self.homes.insert((tree, cgroup), Home::of(path)).is_none()
+        self.homes.insert((tree, cgroup), home).is_none()
+    }
+
+    /// The pods that have a cgroup.
+    pub fn pods(&self) -> impl Iterator<Item = &PodId> {
+        self.homes.values().filter_map(|home| home.pod.as_ref())
     }
 
     /// A cgroup is gone.
@@ -140,7 +185,7 @@ mod tests {
             (format!("{slice}/something"), Trust::Nobody),
             ("/kubepods/besteffort/pod-of-an-odd-name/x".into(), Trust::Nobody),
         ] {
-            assert_eq!(Home::of(&path).trust, trust, "{path}");
+            assert_eq!(Home::of(&path, None).trust, trust, "{path}");
         }
     }
 
@@ -149,8 +194,9 @@ mod tests {
         let mut places = Places::new(4);
         let place =
             |cgroup| Place { cgroup: Some(cgroup), hierarchy: Some(Hierarchy::V1Cpu), ..Place::default() };
-        assert!(places.know(4, 9, "/system.slice") && !places.know(4, 9, "/system.slice"));
-        assert!(!places.know(7, 10, "/system.slice"), "a tree that no process is placed by");
+        let slice = || Home::of("/system.slice", None);
+        assert!(places.know(4, 9, slice()) && !places.know(4, 9, slice()));
+        assert!(!places.know(7, 10, slice()), "a tree that no process is placed by");
         places.lose(4, 9, 1_000);
         places.lose(4, 11, 2_000);
         assert!(places.home(&place(9)).is_some());

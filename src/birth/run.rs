@@ -1,5 +1,6 @@
 //! Births on the agent's thread: turns the recorder on and off, and brings [`Births`] what it needs.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tracing::warn;
 
 use super::certificate::Certificate;
 use super::input::{Coverage, clipped};
+use super::owners::Owners;
 use super::story::Named;
 use super::watch::{Births, Drops, Options, Tally, UnderWay, missing};
 use crate::api::MissingPart;
@@ -23,6 +25,7 @@ use crate::kernel::{CgroupChange, Hierarchy, Instant, clock};
 pub struct Watcher {
     births: Births,
     bundles: Bundles,
+    owners: Owners,
     /// Containers to ask the runtime about: so many times yet, not before (CLOCK_MONOTONIC, ns).
     asking: Vec<(String, u32, u64)>,
     records: Vec<Record>,
@@ -50,6 +53,7 @@ impl Watcher {
         Watcher {
             births,
             bundles: Bundles::new(runtime_roots),
+            owners: Owners::new(&facts.cgroups),
             asking: Vec::new(),
             records: Vec::new(),
             untriggered: hook.is_none_or(|h| !h.triggered),
@@ -86,6 +90,7 @@ impl Watcher {
     pub fn found(&mut self, changes: &[CgroupChange], at: Instant) {
         let first = std::mem::take(&mut self.first);
         let begins = !first && self.untriggered;
+        let mut owners = HashMap::new();
         for change in changes {
             let (CgroupChange::Present { cgroup, .. } | CgroupChange::Gone { cgroup }) = change;
             let hierarchy_id = match cgroup.hierarchy {
@@ -97,7 +102,8 @@ impl Watcher {
                 self.births.lose(hierarchy_id, cgroup.id, at);
                 continue;
             };
-            self.births.know(hierarchy_id, cgroup.id, path);
+            let owner = self.owners.of(path, &mut owners);
+            self.births.know(hierarchy_id, cgroup.id, path, owner);
             if first {
                 self.births.was_there(path);
             }
@@ -105,7 +111,7 @@ impl Watcher {
                 continue;
             }
             let by = By { at_ns: at.mono_ns, segment: None, tgid: 0, comm: String::new() };
-            let made = CgroupMade { by, hierarchy_id, cgroup: cgroup.id, path: path.clone() };
+            let made = CgroupMade { by, hierarchy_id, cgroup: cgroup.id, path: path.clone(), owner };
             self.births.record(Record::CgroupMade(made), at);
         }
     }
@@ -115,10 +121,7 @@ impl Watcher {
         let mut records = std::mem::take(&mut self.records);
         driver.read_births(&mut records);
         let at = clock::instant();
-        let take = |births: &mut Births, records: &mut Vec<Record>| {
-            records.drain(..).for_each(|record| births.record(record, at));
-        };
-        take(&mut self.births, &mut records);
+        self.take(&mut records, at);
         let lost = driver.birth_losses();
         self.births.losing(lost.segments + lost.events + lost.cgroups);
         if self.births.recording()
@@ -158,10 +161,20 @@ impl Watcher {
             && recorder.recording()
         {
             recorder.stop(&mut records);
-            take(&mut self.births, &mut records);
+            self.take(&mut records, at);
         }
         self.records = records;
         certificates
+    }
+
+    fn take(&mut self, records: &mut Vec<Record>, at: Instant) {
+        let mut owners = HashMap::new();
+        for mut record in records.drain(..) {
+            if let Record::CgroupMade(made) = &mut record {
+                made.owner = self.owners.of(&made.path, &mut owners);
+            }
+            self.births.record(record, at);
+        }
     }
 
     /// Certificates that waited to be told more, at the end.

@@ -23,6 +23,7 @@ pub fn exec(id: u64, parent: Option<u64>, command: &str) -> Segment {
         args_cut: false,
         env: BTreeMap::new(),
         env_cut: false,
+        uid: Some(0),
         place: place(1),
     }
 }
@@ -33,7 +34,14 @@ pub fn place(cgroup: u64) -> Place {
 }
 
 pub fn fork(id: u64, parent: Option<u64>) -> Segment {
-    Segment { begun: Begun::Fork, exe: None, file: None, args: Vec::new(), ..exec(id, parent, "x") }
+    Segment {
+        begun: Begun::Fork,
+        exe: None,
+        file: None,
+        args: Vec::new(),
+        uid: None,
+        ..exec(id, parent, "x")
+    }
 }
 
 pub fn ended(id: u64, tgid: u32, at_ns: u64, how: End) -> Ended {
@@ -43,5 +51,5 @@ pub fn ended(id: u64, tgid: u32, at_ns: u64, how: End) -> Ended {
 
 pub fn cgroup(hierarchy_id: u32, cgroup: u64, path: &str, at_ns: u64) -> Record {
     let by = By { at_ns, segment: None, tgid: 1, comm: "kubelet".into() };
-    Record::CgroupMade(CgroupMade { by, hierarchy_id, cgroup, path: path.into() })
+    Record::CgroupMade(CgroupMade { by, hierarchy_id, cgroup, path: path.into(), owner: Some(0) })
 }

@@ -218,9 +218,10 @@ impl Births {
     }
 
     /// There is a cgroup, made now or long ago: whose a process in it is, and whether what it says of itself is believed.
-    /// `tree`: the kernel's number, 0 for v2's.
-    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str) {
-        self.log.know(tree, cgroup, path);
+    /// `tree`: the kernel's number, 0 for v2's; `owner`: see
+    /// [`CgroupMade::owner`](crate::kernel::recorder::CgroupMade::owner).
+    pub fn know(&mut self, tree: u32, cgroup: u64, path: &str, owner: Option<u32>) {
+        self.log.know(tree, cgroup, path, owner);
     }
 
     /// A cgroup is gone.

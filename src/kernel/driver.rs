@@ -147,6 +147,7 @@ impl<'obj> Driver<'obj> {
                 hierarchy_id,
                 cgroup,
                 path,
+                owner: None,
             })
         }));
         out[first..].sort_by_key(Record::at_ns);

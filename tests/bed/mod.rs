@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod measure;
 pub mod memory;
 pub mod net;
+pub mod pod;
 pub mod pressure;
 pub mod process;
 pub mod prometheus;

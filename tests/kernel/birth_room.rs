@@ -11,10 +11,11 @@ use kernel_gossip::kernel::facts::{Facts, FactsOptions};
 use kernel_gossip::kernel::plan::plan;
 
 /// Processes that do nothing but live, until this is dropped.
-struct Living(Vec<libc::pid_t>);
+#[derive(Default)]
+pub struct Living(Vec<libc::pid_t>);
 
 impl Living {
-    fn begin(&mut self, processes: usize) {
+    pub fn begin(&mut self, processes: usize) {
         for _ in 0..processes {
             // SAFETY: the child makes system calls alone, and ends without unwinding.
             let child = unsafe { libc::fork() };
@@ -73,7 +74,7 @@ fn processes_that_are_nobodys_give_the_recorders_room_back() {
         poll(&mut driver);
         driver.recorder()?.recording().then_some(())
     });
-    let mut living = Living(Vec::new());
+    let mut living = Living::default();
     for round in 1..=rounds {
         living.begin(processes);
         let followed = until("their room", || Some(poll(&mut driver)).filter(|n| *n < processes / 4));

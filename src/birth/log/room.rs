@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Log, Made, leave};
+use crate::attribution::paths::PodId;
 use crate::birth::kin::Owner;
 use crate::kernel::recorder::{CgroupWrite, Listen, SegmentId};
 
@@ -23,7 +24,7 @@ impl Log {
     }
 
     /// Records of this pod that were not kept because it had too many, since it was last forgotten.
-    pub fn crowded_out(&self, pod: &crate::attribution::paths::PodId) -> u64 {
+    pub fn crowded_out(&self, pod: &PodId) -> u64 {
         self.crowded.get(pod).copied().unwrap_or(0)
     }
 
@@ -100,13 +101,17 @@ impl Log {
             self.by_id = ids.collect();
         }
         if self.pod_of.len().max(self.sandboxes.len()) > Self::MAX / 2 {
-            self.pod_of.retain(|id, pod| {
+            self.pod_of.retain(|id, (pod, _)| {
                 needed(&Owner { pod: Some(pod.clone()), container: Some(id.clone()) }, u64::MAX)
             });
             self.sandboxes.retain(|id| self.pod_of.contains_key(id));
         }
         if self.realms.len() > Self::MAX / 2 {
-            self.realms.retain(|pod, _| needed(&Owner { pod: Some(pod.clone()), container: None }, u64::MAX));
+            // Of a pod that is there somebody else could else take the place.
+            let there: HashSet<&PodId> = self.places.pods().collect();
+            let is_needed =
+                |pod: &PodId| needed(&Owner { pod: Some(pod.clone()), container: None }, u64::MAX);
+            self.realms.retain(|pod, realm| realm.is_nodes() && there.contains(pod) || is_needed(pod));
         }
         self.crowded.retain(|pod, _| needed(&Owner { pod: Some(pod.clone()), container: None }, u64::MAX));
         alive

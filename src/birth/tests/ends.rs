@@ -68,4 +68,6 @@ fn what_a_container_does_after_ready_is_no_part_of_its_birth() {
         processes.iter().all(|p| p.end_ms <= end + 0.001 && p.program != "probe"),
         "{end}: {processes:?}"
     );
+    let said: Vec<_> = status.timeline.iter().map(|step| step.action.as_str()).collect();
+    assert!(said.contains(&"kg-birth was not seen to listen"), "{said:?}");
 }

@@ -44,7 +44,7 @@ fn what_is_nobodys_gives_its_room_back_within_a_second() {
 #[test]
 fn what_runs_in_a_pod_that_is_not_being_born_gives_its_room_back_too() {
     let mut node = Node::new(sandbox_only().0, sandbox_only().1);
-    node.births.know(CPU_TREE, 55, "/kubepods/besteffort/pod11111111-2222-3333-4444-555555555555/x");
+    node.births.know(CPU_TREE, 55, "/kubepods/besteffort/pod11111111-2222-3333-4444-555555555555/x", Some(0));
     for id in 1_000_000..1_000_100 {
         let mut other = exec(id, None, "/bin/sh");
         (other.start_ns, other.place) = (node.now, place(55));

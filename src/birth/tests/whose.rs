@@ -44,10 +44,10 @@ fn crio_and_systemd_name_the_same_pod() {
 }
 
 /// Another pod's UID, who is to be made to look bad.
-const VICTIM: &str = "d341e8db-112f-4371-804f-3616d814d3d6";
+pub(super) const VICTIM: &str = "d341e8db-112f-4371-804f-3616d814d3d6";
 
 /// All that a program can say to be taken for one that works for the victim.
-fn forgeries(first: u64) -> Vec<Segment> {
+pub(super) fn forgeries(first: u64) -> Vec<Segment> {
     let mut plugin = exec(first, None, "/tmp/bridge");
     plugin.env.insert("CNI_CONTAINERID".into(), SANDBOX.into());
     plugin.env.insert("CNI_COMMAND".into(), "ADD".into());
@@ -65,7 +65,7 @@ fn forgeries(first: u64) -> Vec<Segment> {
 }
 
 /// A log in which the victim's sandbox is being made.
-fn with_victim() -> Log {
+pub(super) fn with_victim() -> Log {
     let mut log = Log::new(0);
     log.add(cgroup(0, 10, &format!("/kubepods/besteffort/pod{VICTIM}"), 1));
     log.add(cgroup(0, 11, &format!("/kubepods/besteffort/pod{VICTIM}/{SANDBOX}"), 2));
@@ -80,7 +80,7 @@ fn what_a_container_says_of_itself_is_not_believed() {
         let mut log = with_victim();
         match known {
             "made" => log.add(cgroup(0, 13, &path, 1)),
-            "there" => log.know(0, 13, &path),
+            "there" => log.know(0, 13, &path, Some(0)),
             _ => {}
         }
         for (n, mut forgery) in (21..).zip(forgeries(21)) {
@@ -107,7 +107,7 @@ fn what_a_container_says_of_itself_is_not_believed() {
 #[test]
 fn what_the_nodes_own_programs_say_is_believed() {
     let mut log = with_victim();
-    log.know(0, 14, "/system.slice/containerd.service");
+    log.know(0, 14, "/system.slice/containerd.service", None);
     for mut segment in forgeries(21) {
         segment.place = place(14);
         log.add(Record::Began(segment));
@@ -128,7 +128,7 @@ fn what_is_said_in_a_cgroup_not_known_yet_is_believed_once_it_is() {
     log.add(Record::Began(plugin));
     let of = |log: &Log, id| log.owner(SegmentId(id)).expect("kept").pod.clone();
     assert_eq!((of(&log, 20), of(&log, 21)), (None, None));
-    log.know(0, 15, "/system.slice/plugins.service");
+    log.know(0, 15, "/system.slice/plugins.service", None);
     let victim = Some(PodId::Uid(VICTIM.into()));
     assert_eq!((of(&log, 20), of(&log, 21)), (victim.clone(), victim));
 }
@@ -164,7 +164,7 @@ fn only_the_kubelet_mounts_for_a_pod() {
 fn a_monitor_in_its_pod_speaks_for_its_pod_alone() {
     let mut log = with_victim();
     let slice = format!("/kubepods/besteffort/pod{UID}");
-    log.know(0, 16, &format!("{slice}/crio-conmon-{CONTAINER}"));
+    log.know(0, 16, &format!("{slice}/crio-conmon-{CONTAINER}"), Some(0));
     let mut own = exec(31, None, &format!("conmon -c {CONTAINER}"));
     own.place = place(16);
     log.add(Record::Began(own));

@@ -1,6 +1,6 @@
 //! How a birth begins, goes on after it failed, and is forgotten: by the cgroups that are made. Pure.
 
-use super::super::places::in_path;
+use super::super::places::{Realm, in_path};
 use super::super::story::Named;
 use super::birth::{Birth, Restart, State};
 use super::{Births, nanos};
@@ -14,13 +14,13 @@ impl Births {
         let (Some(pod), container) = in_path(&made.path) else { return };
         let zero =
             Instant { mono_ns: ns, unix_ns: now.unix_ns - now.mono_ns.saturating_sub(ns).min(now.unix_ns) };
-        // Another of its name in a container is none of it, and does not keep it from being born.
-        if let Some(birth) = self.births.get(&pod)
-            && paths::realm(&made.path) != paths::realm(&birth.path)
-        {
-            if paths::realm(&made.path).is_some() {
-                return;
-            }
+        // Another of its name, in a container or made by a user, is none of it, and does not keep it from being born.
+        let realm = Realm::of(&made.path, made.owner);
+        let before = self.log.realm_of(&pod).cloned();
+        if !self.log.settles(&pod, &realm) {
+            return;
+        }
+        if before.is_some_and(|before| before != realm) {
             self.births.remove(&pod);
         }
         if !self.births.contains_key(&pod) && !self.begin(&pod, made, zero) {

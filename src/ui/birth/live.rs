@@ -73,7 +73,7 @@ fn watch(options: DriverOptions, cpu_tree: u32, wait: Option<Duration>, known: K
     driver.recorder().context("the birth recorder could not be loaded")?.start()?;
     eprintln!("waiting for a container to be started; Ctrl-C ends it");
     let begun = Instant::now();
-    let (mut log, mut records, mut found) = (Log::new(cpu_tree), Vec::new(), None);
+    let (mut log, mut records, mut found) = (Log::of_anybody(cpu_tree), Vec::new(), None);
     let (mut seen, mut read) = (None, None);
     loop {
         std::thread::sleep(Duration::from_millis(20));
@@ -111,8 +111,8 @@ fn know(log: &mut Log, driver: &mut Driver<'_>, cpu_tree: u32) {
     for change in &driver.read().changes {
         let CgroupChange::Present { cgroup, path } = change else { continue };
         match cgroup.hierarchy {
-            Hierarchy::Unified => log.know(0, cgroup.id, path),
-            Hierarchy::V1Cpu => log.know(cpu_tree, cgroup.id, path),
+            Hierarchy::Unified => log.know(0, cgroup.id, path, None),
+            Hierarchy::V1Cpu => log.know(cpu_tree, cgroup.id, path, None),
             Hierarchy::V1Memory => {}
         }
     }

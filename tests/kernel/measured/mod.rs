@@ -2,6 +2,7 @@
 //! the figures, and there are kernels that do not tell of every switch: `scripts/test` may repeat them.
 
 mod birth;
+mod certificates;
 mod cpu;
 mod possible;
 mod runc;

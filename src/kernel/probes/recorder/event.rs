@@ -59,6 +59,7 @@ pub struct Execed {
     pub args_cut: bool,
     pub env: BTreeMap<String, String>,
     pub env_cut: bool,
+    pub uid: u32,
     pub place: Place,
 }
 
@@ -129,6 +130,7 @@ impl Decoder {
                 })
                 .collect(),
             env_cut: e.cut & CUT_ENV != 0,
+            uid: e.uid,
             place: self.place(&e.place),
         }
     }

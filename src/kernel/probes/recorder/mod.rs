@@ -272,6 +272,7 @@ impl<'obj> Recorder<'obj> {
                     args_cut: false,
                     env: Default::default(),
                     env_cut: false,
+                    uid: None,
                     place,
                 }));
             }
@@ -300,6 +301,7 @@ impl<'obj> Recorder<'obj> {
                     args_cut: execed.args_cut,
                     env: execed.env,
                     env_cut: execed.env_cut,
+                    uid: Some(execed.uid),
                     place: execed.place,
                 }));
             }

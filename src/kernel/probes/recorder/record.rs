@@ -65,6 +65,10 @@ pub struct Segment {
     pub env: BTreeMap<String, String>,
     /// The environment was longer than there is room for: its end was looked at.
     pub env_cut: bool,
+    /// Begun by exec: the real user, as the host's own user namespace numbers it: who chose the arguments and the
+    /// environment, of a set-uid program too.
+    #[serde(default)]
+    pub uid: Option<u32>,
     pub place: Place,
 }
 
@@ -190,6 +194,9 @@ pub struct CgroupMade {
     pub cgroup: u64,
     /// Relative to the tree's root.
     pub path: String,
+    /// Whose the directory is of the pod that the path lies in, where the reader looked: who may make pods there.
+    #[serde(default)]
+    pub owner: Option<u32>,
 }
 
 /// A write to a file of a cgroup was asked for, by write(2) or one of its kin.
