@@ -14,6 +14,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "net.h"
+#include "percpu.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -61,7 +62,6 @@ struct wanted {
 const volatile __u8 ignored[REASONS]; /* reasons of the kernel's core that are no loss */
 const volatile __u32 unspecified; /* SKB_DROP_REASON_NOT_SPECIFIED */
 const volatile __u32 no_socket; /* SKB_DROP_REASON_NO_SOCKET */
-const volatile __u32 cpus; /* possible ones */
 const volatile struct wanted wanted[COUNTERS];
 
 struct {
@@ -103,20 +103,11 @@ struct {
 	__type(value, struct member);
 } members SEC(".maps");
 
-/* Where a CPU's copy of a per-CPU variable is, told by a variable of our own. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} anchor SEC(".maps");
-
 __u32 walk; /* the number of this one; userspace counts it up */
 __u32 found_spaces; /* by it */
 __u32 found_members;
 __u64 not_losses; /* packets and parts of them that ended without being lost */
 __u64 drops_lost; /* packets for which the table had no room */
-volatile __u64 scratch; /* what was a pointer is a number once it is read back */
 
 /* The namespace at the other end of a virtual cable; NULL: it is none. */
 static __always_inline struct net *peer_of(struct net_device *dev)
@@ -276,21 +267,17 @@ struct summing {
 
 static int add_cpu(__u32 cpu, struct summing *sum)
 {
-	__u32 zero = 0;
-	void *own = bpf_map_lookup_percpu_elem(&anchor, &zero, cpu);
-	__u64 offset, mib, value;
+	__u64 far, mib, value;
 	int i;
 
-	if (!own)
-		return 1;
-	scratch = (__u64)own;
-	offset = scratch - sum->base;
+	if (!copy_at(cpu, sum->base, &far))
+		return 0;
 	for (i = 0; i < COUNTERS; i++) {
 		mib = sum->mibs[wanted[i].mib & (MIBS - 1)];
 		if (!mib)
 			continue;
 		value = 0;
-		bpf_probe_read_kernel(&value, sizeof(value), (void *)(mib + offset + 8 * (__u64)wanted[i].index));
+		bpf_probe_read_kernel(&value, sizeof(value), (void *)(mib + far + 8 * (__u64)wanted[i].index));
 		sum->sums[i] += value;
 	}
 	return 0;
@@ -298,17 +285,15 @@ static int add_cpu(__u32 cpu, struct summing *sum)
 
 static __always_inline void read_counters(struct net *net, struct space *space)
 {
-	struct summing sum = {};
+	struct summing sum = { .base = anchor_base() };
 	int i;
 
-	scratch = (__u64)&anchor;
-	sum.base = (__u64)BPF_CORE_READ((struct bpf_array *)scratch, pptrs[0]);
 	sum.mibs[MIB_IP] = (__u64)BPF_CORE_READ(net, mib.ip_statistics);
 	if (bpf_core_field_exists(net->mib.ipv6_statistics))
 		sum.mibs[MIB_IP6] = (__u64)BPF_CORE_READ(net, mib.ipv6_statistics);
 	sum.mibs[MIB_TCP] = (__u64)BPF_CORE_READ(net, mib.tcp_statistics);
 	sum.mibs[MIB_LINUX] = (__u64)BPF_CORE_READ(net, mib.net_statistics);
-	bpf_loop(cpus, add_cpu, &sum, 0);
+	bpf_loop(cpus_end, add_cpu, &sum, 0);
 	for (i = 0; i < COUNTERS; i++)
 		space->counters[i] = sum.sums[i];
 }

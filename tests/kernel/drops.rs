@@ -6,7 +6,8 @@ use std::os::unix::net::UnixDatagram;
 
 use procfs::KernelVersion;
 
-use crate::bed::cgroup::{Version, cpu_tree};
+use crate::bed::cgroup::{Version, cpu_tree, pin};
+use crate::bed::cpus::{possible_cpus, with_possible_cpus};
 use crate::bed::net::{Netns, Nets, send};
 use crate::bed::until;
 use kernel_gossip::kernel::probe::{ObjectStorage, Probe};
@@ -111,6 +112,37 @@ fn receiver(of: &Netns, port: u16) -> UdpSocket {
         assert_eq!(result, 0);
         socket
     })
+}
+
+/// Numbers of CPUs may be left out, and what the kernel has under one of those is no CPU's: where CPU 0 is said to be none, packets
+/// that were sent by way of it are not read, and those by way of CPU 1 are.
+#[test]
+fn counters_are_read_of_the_cpus_that_there_are_by_number() {
+    if !tells() || possible_cpus() < 2 {
+        return;
+    }
+    with_possible_cpus("1", || {
+        let space = Netns::new("holes");
+        let _receiver = receiver(&space, 7001);
+        let mut storage = ObjectStorage::default();
+        let mut reader = Reader::new(&mut storage, options());
+        let (before, counted) = (reader.packets(&space).packets, space.packets());
+        let send = |cpu, packets| {
+            space.inside(|| {
+                pin(cpu).expect("pinned");
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                for _ in 0..packets {
+                    socket.send_to(b"packet", "127.0.0.1:7001").expect("sent");
+                }
+            });
+        };
+        send(0, 100);
+        send(1, 30);
+        reader.read();
+        // Each is sent and received.
+        assert_eq!(reader.packets(&space).packets - before, 2 * 30);
+        assert_eq!(space.packets() - counted, 2 * 130, "the kernel's count");
+    });
 }
 
 /// One in twenty of a pod's packets is dropped in each place on its way in turn: the namespace, the direction, the reason

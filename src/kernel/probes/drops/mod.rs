@@ -24,7 +24,7 @@ pub use losses::DropLosses;
 pub use plan::{Drops, DropsHook};
 
 use crate::kernel::clock::Every;
-use crate::kernel::cpus;
+use crate::kernel::cpus::Possible;
 use crate::kernel::probe::{Probe, walk};
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{
@@ -140,7 +140,7 @@ impl<'obj> DropProbe<'obj> {
         let names = Names::of(&btf).ok_or(DropsError::Names)?;
         drop(btf);
         let root = File::open(&options.root)?;
-        let cpus = cpus::possible().map_err(bpf("count the CPUs"))?;
+        let cpus = Possible::read()?;
         let mut open = DropsSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             for reason in &names.no_loss {
@@ -150,7 +150,7 @@ impl<'obj> DropProbe<'obj> {
             }
             rodata.unspecified = names.unspecified;
             rodata.no_socket = names.no_socket;
-            rodata.cpus = cpus;
+            (rodata.cpus_end, rodata.possible_cpus) = (cpus.end(), cpus.bits());
             for (to, wanted) in rodata.wanted.iter_mut().zip(names.wanted) {
                 (to.mib, to.index) = (wanted.mib, wanted.index);
             }
