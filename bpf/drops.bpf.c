@@ -14,6 +14,8 @@
 #include <bpf/bpf_tracing.h>
 
 #include "net.h"
+#include "net_counters.h"
+#include "percpu.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -26,8 +28,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define NAMESPACES 1024
 #define ADDRESSES 8192
 #define DROPS 8192
-#define COUNTERS 8
-#define MIBS 8 /* a power of two */
 
 /* Who lost packets, and why. */
 struct drop_key {
@@ -38,13 +38,17 @@ struct drop_key {
 	__u8 out; /* `space` sent it; else it was for it */
 	__u8 other_out; /* `other` sent it; else it was for it */
 	__u8 early; /* of those that `space` sent: in OUTPUT, before it had a device */
-	__u8 pad;
+	__u8 untracked; /* of those that netfilter dropped: conntrack has not taken them in */
 };
 
 /* A network namespace at the last walk. */
 struct space {
 	__u64 cookie;
 	__u64 counters[COUNTERS]; /* as `wanted` says */
+	__u64 conntrack_full; /* packets that conntrack had no room for */
+	__u64 interface_dropped; /* by its interfaces' own counters */
+	__u32 interfaces_unknown; /* some of which are of no kind that is known here */
+	__u32 pad;
 };
 
 /* A task of this cgroup is in this namespace. */
@@ -53,16 +57,10 @@ struct member {
 	__u64 cgroup; /* in the tree that was walked */
 };
 
-struct wanted {
-	__u32 mib; /* see MIB_ in net.h */
-	__u32 index;
-};
-
 const volatile __u8 ignored[REASONS]; /* reasons of the kernel's core that are no loss */
 const volatile __u32 unspecified; /* SKB_DROP_REASON_NOT_SPECIFIED */
 const volatile __u32 no_socket; /* SKB_DROP_REASON_NO_SOCKET */
-const volatile __u32 cpus; /* possible ones */
-const volatile struct wanted wanted[COUNTERS];
+const volatile __u32 netfilter; /* SKB_DROP_REASON_NETFILTER_DROP */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -103,35 +101,37 @@ struct {
 	__type(value, struct member);
 } members SEC(".maps");
 
-/* Where a CPU's copy of a per-CPU variable is, told by a variable of our own. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} anchor SEC(".maps");
-
 __u32 walk; /* the number of this one; userspace counts it up */
 __u32 found_spaces; /* by it */
 __u32 found_members;
 __u64 not_losses; /* packets and parts of them that ended without being lost */
 __u64 drops_lost; /* packets for which the table had no room */
-volatile __u64 scratch; /* what was a pointer is a number once it is read back */
+
+enum cable { NO_CABLE,
+	     VETH,
+	     NETKIT };
+
+static __always_inline enum cable cable_of(struct net_device *dev)
+{
+	const char *name = BPF_CORE_READ(dev, rtnl_link_ops, kind);
+	char kind[8] = {};
+
+	if (!name)
+		return NO_CABLE;
+	bpf_probe_read_kernel_str(kind, sizeof(kind), name);
+	if (kind[0] == 'v' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'h' && !kind[4])
+		return VETH;
+	if (kind[0] == 'n' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'k' && kind[4] == 'i')
+		return NETKIT;
+	return NO_CABLE;
+}
 
 /* The namespace at the other end of a virtual cable; NULL: it is none. */
 static __always_inline struct net *peer_of(struct net_device *dev)
 {
-	const char *name = BPF_CORE_READ(dev, rtnl_link_ops, kind);
 	struct net_device *peer = NULL;
-	char kind[8] = {};
-	bool veth, netkit;
 
-	if (!name)
-		return NULL;
-	bpf_probe_read_kernel_str(kind, sizeof(kind), name);
-	veth = kind[0] == 'v' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'h' && !kind[4];
-	netkit = kind[0] == 'n' && kind[1] == 'e' && kind[2] == 't' && kind[3] == 'k' && kind[4] == 'i';
-	if (!veth && !netkit)
+	if (cable_of(dev) == NO_CABLE)
 		return NULL;
 	bpf_probe_read_kernel(&peer, sizeof(peer), (void *)dev + net_device_priv());
 	return peer ? BPF_CORE_READ(peer, nd_net.net) : NULL;
@@ -234,6 +234,8 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 		key.cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
 	}
 	key.reason = reason;
+	if (reason == netfilter && bpf_core_field_exists(skb->_nfct))
+		key.untracked = !BPF_CORE_READ(skb, _nfct);
 	count = bpf_map_lookup_elem(&drops, &key);
 	if (count) {
 		__sync_fetch_and_add(count, 1);
@@ -271,46 +273,83 @@ ON_DROP(raw, "raw_tp")
 struct summing {
 	__u64 base;
 	__u64 mibs[MIBS];
+	__u64 conntrack; /* its table, without a CPU's part; 0: it has none */
+	__u64 conntrack_full;
+	__u64 core[2]; /* the core's counters of its first interfaces, without a CPU's part; 0: none */
+	__u64 dropped;
 	__u64 sums[COUNTERS];
 };
 
 static int add_cpu(__u32 cpu, struct summing *sum)
 {
-	__u32 zero = 0;
-	void *own = bpf_map_lookup_percpu_elem(&anchor, &zero, cpu);
-	__u64 offset, mib, value;
+	__u64 far, core[2]; /* rx_dropped, tx_dropped: the first of net_device_core_stats, local_t in 6.1 */
+	__u32 full = 0;
 	int i;
 
-	if (!own)
-		return 1;
-	scratch = (__u64)own;
-	offset = scratch - sum->base;
-	for (i = 0; i < COUNTERS; i++) {
-		mib = sum->mibs[wanted[i].mib & (MIBS - 1)];
-		if (!mib)
-			continue;
-		value = 0;
-		bpf_probe_read_kernel(&value, sizeof(value), (void *)(mib + offset + 8 * (__u64)wanted[i].index));
-		sum->sums[i] += value;
+	if (!copy_at(cpu, sum->base, &far))
+		return 0;
+	add_copy(sum->mibs, far, sum->sums);
+	if (sum->conntrack) {
+		bpf_probe_read_kernel(&full, sizeof(full), (void *)(sum->conntrack + far + conntrack_drop()));
+		sum->conntrack_full += full;
+	}
+	for (i = 0; i < 2; i++) {
+		if (!sum->core[i])
+			continue; /* nothing to count so far: allocated by the first */
+		bpf_probe_read_kernel(core, sizeof(core), (void *)(sum->core[i] + far));
+		sum->dropped += core[0] + core[1];
 	}
 	return 0;
 }
 
+/* What its interfaces say was dropped, as /proc/net/dev has it (dev_get_stats): the driver's counter, and those of the core on
+ * each CPU. Drops by XDP programs on a veth are left out. */
+static __always_inline void find_interfaces(struct net *net, struct summing *sum, struct space *space)
+{
+	__u64 head = (__u64)net + bpf_core_field_offset(struct net, dev_base_head);
+	__u64 at = (__u64)BPF_CORE_READ(net, dev_base_head.next), dropped;
+	struct net_device *dev;
+	__u32 i, found = 0, flags;
+	enum cable cable;
+
+	space->interfaces_unknown = 0;
+	for (i = 0; i < 8 && at && at != head; i++) {
+		dev = (void *)(at - bpf_core_field_offset(struct net_device, dev_list));
+		at = (__u64)BPF_CORE_READ(dev, dev_list.next);
+		flags = BPF_CORE_READ(dev, flags);
+		if (flags & 8 || !(flags & 1)) /* IFF_LOOPBACK, IFF_UP */
+			continue;
+		cable = cable_of(dev);
+		if (cable == NO_CABLE || found >= 2 || !bpf_core_field_exists(dev->core_stats)) {
+			space->interfaces_unknown = 1;
+			continue;
+		}
+		dropped = 0;
+		if (cable == VETH)
+			bpf_probe_read_kernel(&dropped, sizeof(dropped), (void *)dev + net_device_priv() + 8);
+		else
+			dropped = BPF_CORE_READ(dev, stats.tx_dropped);
+		sum->dropped += dropped;
+		sum->core[found++ & 1] = (__u64)BPF_CORE_READ(dev, core_stats);
+	}
+	if (at && at != head)
+		space->interfaces_unknown = 1;
+}
+
 static __always_inline void read_counters(struct net *net, struct space *space)
 {
-	struct summing sum = {};
+	struct summing sum = { .base = anchor_base() };
 	int i;
 
-	scratch = (__u64)&anchor;
-	sum.base = (__u64)BPF_CORE_READ((struct bpf_array *)scratch, pptrs[0]);
-	sum.mibs[MIB_IP] = (__u64)BPF_CORE_READ(net, mib.ip_statistics);
-	if (bpf_core_field_exists(net->mib.ipv6_statistics))
-		sum.mibs[MIB_IP6] = (__u64)BPF_CORE_READ(net, mib.ipv6_statistics);
-	sum.mibs[MIB_TCP] = (__u64)BPF_CORE_READ(net, mib.tcp_statistics);
-	sum.mibs[MIB_LINUX] = (__u64)BPF_CORE_READ(net, mib.net_statistics);
-	bpf_loop(cpus, add_cpu, &sum, 0);
+	find_tables(net, sum.mibs);
+	if (bpf_core_field_exists(net->ct.stat))
+		sum.conntrack = (__u64)BPF_CORE_READ(net, ct.stat);
+	find_interfaces(net, &sum, space);
+	bpf_loop(cpus_end, add_cpu, &sum, 0);
 	for (i = 0; i < COUNTERS; i++)
 		space->counters[i] = sum.sums[i];
+	space->conntrack_full = sum.conntrack_full;
+	space->interface_dropped = sum.dropped;
 }
 
 /* The addresses of the first devices of a namespace, the first few of each. */

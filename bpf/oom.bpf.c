@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "core_fixes.h"
+#include "percpu.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -82,19 +83,8 @@ struct {
 	__type(value, __u64); /* the address of its task */
 } struck SEC(".maps");
 
-/* Where another CPU's part of a per-CPU variable is, as far from its base as this map's is. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} offset SEC(".maps");
-
-const volatile __u32 cpus = 1; /* that are possible */
-
 struct oom_event *event_type; /* never set: makes the type known to the skeleton */
 __u64 events_lost;
-volatile __u64 scratch; /* an address as a number: the verifier allows no arithmetic on it otherwise */
 /* The limit that killed last. */
 __u64 last_limit;
 __u64 last_ooms;
@@ -165,11 +155,8 @@ static __always_inline void read_sizes(struct oom_event *event, struct mm_struct
 		OLD(MM_SHMEMPAGES);
 #undef OLD
 	} else {
-		__u64 base, counters[4];
-		__u32 zero = 0;
+		__u64 base = anchor_base(), counters[4], far;
 
-		scratch = (__u64)&offset;
-		base = (__u64)BPF_CORE_READ((struct bpf_array *)scratch, pptrs[0]);
 #define SUM(type)                                              \
 	pages[type] = BPF_CORE_READ(mm, rss_stat[type].count); \
 	counters[type] = (__u64)BPF_CORE_READ(mm, rss_stat[type].counters)
@@ -178,14 +165,9 @@ static __always_inline void read_sizes(struct oom_event *event, struct mm_struct
 		SUM(MM_SWAPENTS);
 		SUM(MM_SHMEMPAGES);
 #undef SUM
-		for (__u32 cpu = 0; cpu < cpus; cpu++) {
-			void *part = bpf_map_lookup_percpu_elem(&offset, &zero, cpu);
-			__u64 far;
-
-			if (!part)
-				break;
-			scratch = (__u64)part;
-			far = scratch - base;
+		for (__u32 cpu = 0; cpu < cpus_end; cpu++) {
+			if (!copy_at(cpu, base, &far))
+				continue;
 #define PART(type)                                                                          \
 	do {                                                                                \
 		__s32 more = 0;                                                             \

@@ -9,6 +9,7 @@ mod cluster {
     mod collector_outage;
     mod dashboards;
     mod docs;
+    mod drops;
     mod families;
     mod install;
     mod manifests;

@@ -18,6 +18,7 @@ mod host {
     mod otlp_gateway;
     mod otlp_outage;
     mod prometheus_server;
+    mod retransmits;
     mod semconv;
     mod settings;
     mod suite;

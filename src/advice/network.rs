@@ -4,12 +4,16 @@ use super::Recommendation;
 use crate::evidence::SignalEvidence;
 
 /// What to look at, by the kernel's reason.
-const REASONS: [(&str, &str); 14] = [
+const REASONS: [(&str, &str); 16] = [
     (
         "NETFILTER_DROP",
-        "a rule dropped them (a NetworkPolicy, the node's iptables or nftables), or the node's table of connections was \
-         full: look at the policies that select this pod, at the counters of the node's rules, and compare \
-         net.netfilter.nf_conntrack_count with nf_conntrack_max on the node.",
+        "a rule dropped them (a NetworkPolicy, the node's iptables or nftables): look at the policies that select this pod, and \
+         at the counters of the node's rules.",
+    ),
+    (
+        "CONNTRACK_DROP",
+        "the table of connections was full: compare net.netfilter.nf_conntrack_count with nf_conntrack_max on the node, and \
+         raise that, or look for who opens so many connections.",
     ),
     (
         "SOCKET_RCVBUFF",
@@ -20,6 +24,11 @@ const REASONS: [(&str, &str); 14] = [
         "LISTEN_OVERFLOW",
         "a listening socket had no room for new connections: the program accepts too slowly. Let it accept faster, or \
          listen with a longer queue (its backlog, up to net.core.somaxconn of the pod).",
+    ),
+    (
+        "LISTEN_DROP",
+        "a listening socket refused new connections though its queue had room: too many half-open ones \
+         (net.ipv4.tcp_max_syn_backlog of the pod, net.ipv4.tcp_syncookies), or no memory for them.",
     ),
     (
         "SOCKET_BACKLOG",
@@ -69,6 +78,35 @@ pub fn dropped(numbers: &SignalEvidence) -> Recommendation {
     ))
 }
 
+/// Of a pod that sent segments again.
+pub fn retransmitted(numbers: &SignalEvidence) -> Recommendation {
+    let network = numbers.network();
+    let (Some(again), Some(all), Some(percent)) =
+        (network.retransmitted_segments, network.segments, network.retransmit_percent)
+    else {
+        return Recommendation::none("no segment counts came with it.");
+    };
+    let [timeouts, syns, failed] = [network.timeouts, network.syn_retransmits, network.failed_connections]
+        .map(Option::unwrap_or_default);
+    let what = if syns * 2 > again {
+        format!(
+            "Most are first segments of connections ({syns}; {failed} connections failed): nobody answers. Look at the policies and \
+             firewalls between the two, whether who is called is still there, and whether its listening queue is full \
+             (packet_drop with LISTEN_OVERFLOW there)."
+        )
+    } else {
+        "Segments or their acknowledgements are lost: where packet_drop is said of this pod or of whom it talks to, it names \
+         the reason on that node. Where none is, it is beyond: compare the MTU of the pods with that of the network between the \
+         nodes, and look at the errors of the nodes' cards and switches. Where cpu_throttle is said of either, the \
+         answers may be late, not lost."
+            .to_owned()
+    };
+    Recommendation::none(format!(
+        "nothing in the pod's resources settles tcp_retransmit. {again} of {all} segments ({percent:.1} %) were sent again, after \
+         {timeouts} waits that ran out. {what}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +131,30 @@ mod tests {
         assert!(advice.text.contains("100 of 2000 packets (5.0 %)") && advice.text.contains("SO_RCVBUF"));
         assert!(of("NETFILTER_DROP").text.contains("NetworkPolicy"));
         assert!(of("XDP").text.contains("dropreason-core.h"));
+    }
+
+    #[test]
+    fn connections_that_nobody_answers_are_another_case_than_losses() {
+        let of = |syn_retransmits| {
+            let network = NetworkNumbers {
+                segments: Some(500),
+                retransmitted_segments: Some(30),
+                retransmit_percent: Some(6.0),
+                timeouts: Some(12),
+                syn_retransmits: Some(syn_retransmits),
+                failed_connections: Some(4),
+                ..NetworkNumbers::default()
+            };
+            retransmitted(&SignalEvidence { network: Some(network), ..SignalEvidence::default() })
+        };
+        let losses = of(2);
+        assert_eq!((losses.kind, losses.commands.len()), (Kind::None, 0));
+        assert!(
+            losses.text.contains("30 of 500 segments (6.0 %)") && losses.text.contains("MTU"),
+            "{}",
+            losses.text
+        );
+        assert!(of(28).text.contains("28; 4 connections failed"), "{}", of(28).text);
+        assert!(retransmitted(&SignalEvidence::default()).text.contains("no segment counts"));
     }
 }

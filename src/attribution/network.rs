@@ -20,8 +20,16 @@ enum Owner {
 }
 
 /// What tells the drops of one kind from others: the namespace, its direction, the other and its direction, the socket's
-/// cgroup, the reason.
-type Place = (u64, bool, Option<(u64, bool)>, Option<CgroupKey>, DropReason);
+/// cgroup, the reason, whether conntrack had it.
+type Place = (u64, bool, Option<(u64, bool)>, Option<CgroupKey>, DropReason, bool);
+
+/// What conntrack dropped in a namespace: to the kernel netfilter's doing, as a rule's drops are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    last: u64,
+    /// Not given to anybody's drops so far.
+    left: u64,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Booked {
@@ -59,6 +67,8 @@ pub struct Networks {
     /// What was given to owners so far.
     packets: HashMap<u64, PacketCounters>,
     drops: HashMap<Place, Booked>,
+    /// By the namespace in which conntrack dropped them.
+    refused: HashMap<u64, Refused>,
     reading: u64,
     grown: Vec<Grown>,
 }
@@ -70,6 +80,7 @@ impl Networks {
         self.grown.clear();
         self.learn(reading, &owner);
         for space in &reading.namespaces {
+            self.refuse(space.namespace, space.conntrack_full);
             let Some(Owner::One(owner)) = self.owners.get(&space.namespace).copied() else { continue };
             if self.packets.len() >= MAX && !self.packets.contains_key(&space.namespace) {
                 continue;
@@ -78,10 +89,20 @@ impl Networks {
             let last = self.packets.entry(space.namespace).or_insert(space.counters);
             let mut grown = space.counters.growth(last);
             *last = space.counters;
-            let overflows = grown.listen_overflows;
-            grown.dropped_in += overflows;
-            let dropped = (overflows > 0).then_some((DropReason::LISTEN_OVERFLOW, false, overflows));
-            self.grown.push(Grown { owner, packets: Some(grown), dropped });
+            let refused = [
+                (DropReason::LISTEN_OVERFLOW, grown.listen_overflows),
+                (DropReason::LISTEN_REFUSAL, grown.listen_refusals),
+                // Where packets are told of, each of these is.
+                (DropReason::BUFFER_OVERFLOW, if space.counted_only { grown.buffer_overflows } else { 0 }),
+            ];
+            grown.dropped_in += refused.iter().map(|(_, packets)| packets).sum::<u64>();
+            self.grown.push(Grown { owner, packets: Some(grown), dropped: None });
+            let refused = refused.into_iter().filter(|(_, connections)| *connections > 0);
+            self.grown.extend(refused.map(|(reason, connections)| Grown {
+                owner,
+                packets: None,
+                dropped: Some((reason, false, connections)),
+            }));
         }
         for drop in &reading.drops {
             self.drop(drop, &owner);
@@ -106,10 +127,11 @@ impl Networks {
         }
         let owners = &self.owners;
         self.packets.retain(|space, _| owners.contains_key(space));
+        self.refused.retain(|space, _| owners.contains_key(space));
     }
 
     fn drop(&mut self, drop: &DropReading, owner: &impl Fn(CgroupKey) -> Option<NodeId>) {
-        let place = (drop.namespace, drop.out, drop.other, drop.cgroup, drop.reason);
+        let place = (drop.namespace, drop.out, drop.other, drop.cgroup, drop.reason, drop.untracked);
         if self.drops.len() >= MAX && !self.drops.contains_key(&place) {
             return;
         }
@@ -130,11 +152,32 @@ impl Networks {
         if whose.uncounted {
             packets.packets = grown;
         }
-        self.grown.push(Grown {
-            owner: whose.owner,
-            packets: whose.counted.then_some(packets),
-            dropped: Some((drop.reason, whose.out, grown)),
+        let packets = whose.counted.then_some(packets);
+        let refused = self.refused.get_mut(&drop.namespace).filter(|_| drop.untracked);
+        let by_conntrack = refused.map_or(0, |refused| {
+            let these = refused.left.min(grown);
+            refused.left -= these;
+            these
         });
+        let of = |reason, packets, dropped| Grown {
+            owner: whose.owner,
+            packets,
+            dropped: Some((reason, whose.out, dropped)),
+        };
+        if by_conntrack > 0 {
+            self.grown.push(of(DropReason::CONNTRACK_DROP, None, by_conntrack));
+        }
+        self.grown.push(of(drop.reason, packets, grown - by_conntrack));
+    }
+
+    /// Conntrack dropped so many in a namespace by now.
+    fn refuse(&mut self, namespace: u64, now: u64) {
+        if self.refused.len() >= MAX && !self.refused.contains_key(&namespace) {
+            return;
+        }
+        let refused = self.refused.entry(namespace).or_insert(Refused { last: now, left: 0 });
+        refused.left += now.saturating_sub(refused.last);
+        refused.last = now;
     }
 
     fn owner(&self, drop: &DropReading, owner: &impl Fn(CgroupKey) -> Option<NodeId>) -> Option<Whose> {

@@ -14,6 +14,7 @@ macro_rules! kinds {
             io_pressure::IoPressure,
             cpu_contention::CpuContention,
             packet_drop::PacketDrop,
+            tcp_retransmit::TcpRetransmit,
             network_issue::NetworkIssue,
             slow_birth::SlowBirth,
         }

@@ -26,6 +26,21 @@ impl Counter for u64 {
     }
 }
 
+/// `None` is unknown: so is the growth since or until then. What is added to nothing known is all that is known.
+impl Counter for Option<u64> {
+    fn add(&mut self, other: &Self) {
+        *self = other.map(|other| self.unwrap_or_default() + other);
+    }
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(self.zip(*earlier).and_then(|(now, then)| now.checked_sub(then)))
+    }
+
+    fn growth(&self, earlier: &Self) -> Self {
+        self.zip(*earlier).map(|(now, then)| now.saturating_sub(then))
+    }
+}
+
 /// Bucket by bucket.
 impl Counter for Log2Histogram {
     fn add(&mut self, other: &Self) {
@@ -125,6 +140,17 @@ mod tests {
         assert_eq!(sum, whole(5, 40, &[5, 5, 5_000]));
         assert_eq!(after.since(&before), Some(whole(3, 20, &[5_000])));
         assert_eq!(Part::from(&after), Part { b: 30 });
+    }
+
+    #[test]
+    fn what_is_unknown_stays_so() {
+        let mut sum = None;
+        for (more, expected) in [(Some(0), Some(0)), (Some(5), Some(5)), (None, None), (Some(2), Some(2))] {
+            sum.add(&more);
+            assert_eq!(sum, expected);
+        }
+        assert_eq!((Some(7).since(&Some(5)), Some(7).since(&None)), (Some(Some(2)), Some(None)));
+        assert_eq!((None.since(&Some(5)), Some(2).since(&Some(5))), (Some(None), Some(None)));
     }
 
     #[test]

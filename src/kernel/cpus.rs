@@ -1,5 +1,6 @@
-//! How many CPUs the machine runs on now, and how many it could have.
+//! How many CPUs the machine runs on now, and which it could have.
 
+use std::io;
 use std::time::Duration;
 
 use super::clock::Every;
@@ -7,6 +8,7 @@ use super::clock::Every;
 /// CPUs come and go seldom.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const ONLINE: &str = "/sys/devices/system/cpu/online";
+const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 
 /// The number of CPUs that are online, looked up now and then.
 #[derive(Debug)]
@@ -50,22 +52,45 @@ fn number(list: &str) -> Option<u32> {
     })
 }
 
-/// The highest possible CPU's number and one: what the programs know a CPU by, which is more than their count where numbers
-/// are left out.
-///
-/// # Errors
-/// When nobody tells how many there are.
-pub(super) fn possible() -> Result<u32, libbpf_rs::Error> {
-    let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    match cpus_of(&list) {
-        Some(cpus) => Ok(cpus),
-        None => libbpf_rs::num_possible_cpus().map(|n| n as u32),
-    }
+/// The CPUs that the machine could have, by number: some may be left out.
+#[derive(Debug)]
+pub(super) struct Possible {
+    ranges: Vec<(u32, u32)>,
 }
 
-/// The highest number and one, of a list as in `/sys/devices/system/cpu/possible` (`0-3,8-11`); `None` if it is not one.
-fn cpus_of(list: &str) -> Option<u32> {
-    ranges(list).try_fold(0u32, |most, range| Some(most.max(range?.1.checked_add(1)?)))
+impl Possible {
+    /// As many as a kernel can be built for: `MOST_CPUS` in bpf/percpu.h.
+    const MOST: u32 = 8192;
+
+    /// This machine's.
+    ///
+    /// # Errors
+    /// When the kernel's list cannot be read.
+    pub fn read() -> io::Result<Possible> {
+        let list = std::fs::read_to_string(POSSIBLE)?;
+        Possible::of(&list)
+            .ok_or_else(|| io::Error::other(format!("{POSSIBLE}: not a list of CPUs: {list:?}")))
+    }
+
+    /// Of a list such as `0-3,8-11`; `None` if it is not one.
+    fn of(list: &str) -> Option<Possible> {
+        let ranges: Vec<_> = ranges(list).collect::<Option<_>>()?;
+        ranges.iter().all(|(_, last)| *last < Possible::MOST).then_some(Possible { ranges })
+    }
+
+    /// The highest number and one: more than their count where numbers are left out.
+    pub fn end(&self) -> u32 {
+        self.ranges.iter().map(|(_, last)| last + 1).max().unwrap_or_default()
+    }
+
+    /// A bit for each, as bpf/percpu.h wants them.
+    pub fn bits(&self) -> [u64; Possible::MOST as usize / 64] {
+        let mut bits = [0; _];
+        for cpu in self.ranges.iter().flat_map(|(first, last)| *first..=*last) {
+            bits[cpu as usize / 64] |= 1u64 << (cpu % 64);
+        }
+        bits
+    }
 }
 
 #[cfg(test)]
@@ -83,12 +108,20 @@ mod tests {
     }
 
     #[test]
-    fn cpus_are_counted_by_their_numbers() {
-        for (list, cpus) in [("0\n", 1), ("0-1\n", 2), ("0-3,8-11\n", 12), ("0,2,5", 6), ("0-4095", 4096)] {
-            assert_eq!(cpus_of(list), Some(cpus), "{list}");
+    fn possible_cpus_are_known_by_their_numbers() {
+        for (list, end) in [("0\n", 1), ("0-1\n", 2), ("0-3,8-11\n", 12), ("5,0,2", 6), ("0-8191", 8192)] {
+            let possible = Possible::of(list).expect(list);
+            assert_eq!(possible.end(), end, "{list}");
+            let bits = possible.bits();
+            let has = |cpu: u32| bits[cpu as usize / 64] >> (cpu % 64) & 1 == 1;
+            let numbers: Vec<_> = (0..Possible::MOST).filter(|cpu| has(*cpu)).collect();
+            assert_eq!(numbers.len() as u32, number(list).expect(list), "{list}");
+            assert_eq!(numbers.last(), Some(&(end - 1)), "{list}");
         }
-        for list in ["", "\n", "0-", "all", "0-4294967295"] {
-            assert_eq!(cpus_of(list), None, "{list}");
+        let [first, second, ..] = Possible::of("0-1,62-65").expect("a list").bits();
+        assert_eq!((first, second), (0b11 | 0b11 << 62, 0b11));
+        for list in ["", "\n", "0-", "all", "0-8192", "0-4294967295"] {
+            assert!(Possible::of(list).is_none(), "{list}");
         }
     }
 

@@ -23,12 +23,21 @@ impl DropReason {
     pub const LISTEN_OVERFLOW: DropReason = DropReason(u32::MAX);
     /// More reasons than are kept apart.
     pub const OTHER: DropReason = DropReason(u32::MAX - 1);
+    /// A connection that a listening socket refused though its queue had room.
+    pub const LISTEN_REFUSAL: DropReason = DropReason(u32::MAX - 2);
+    /// The table of connections (conntrack) took it not in, as it does when it is full: to the kernel a rule's doing.
+    pub const CONNTRACK_DROP: DropReason = DropReason(u32::MAX - 3);
+    /// A socket's receive buffer was full: by the namespace's counter, on kernels that give no reasons.
+    pub const BUFFER_OVERFLOW: DropReason = DropReason(u32::MAX - 4);
 
     /// The kernel's name without its prefix: `NETFILTER_DROP`.
     pub fn name(self) -> &'static str {
         match self {
             DropReason::LISTEN_OVERFLOW => "LISTEN_OVERFLOW",
             DropReason::OTHER => "OTHER",
+            DropReason::LISTEN_REFUSAL => "LISTEN_DROP",
+            DropReason::CONNTRACK_DROP => "CONNTRACK_DROP",
+            DropReason::BUFFER_OVERFLOW => "SOCKET_RCVBUFF",
             DropReason(number) => NAMES.get(&number).map_or("UNKNOWN", String::as_str),
         }
     }
@@ -111,6 +120,39 @@ super::counters::counters! {
         pub dropped_in: u64,
         /// Connections that found a listening socket's queue full.
         pub listen_overflows: u64,
+        /// Connections that a listening socket refused for another reason: too many half-open ones, or no memory.
+        pub listen_refusals: u64,
+        /// Datagrams that found a UDP socket's receive buffer full.
+        pub buffer_overflows: u64,
+        /// What its interfaces' own counters say was dropped, and so the usual metrics; `None`: they cannot be read.
+        pub interface_dropped: Option<u64>,
+        pub tcp: TcpCounters,
+    }
+}
+
+super::counters::counters! {
+    /// Segments of a network namespace, cumulative, as the kernel counts them: those of a large packet each for itself.
+    pub struct TcpCounters {
+        /// Sent for the first time (OutSegs).
+        pub sent: u64,
+        /// Sent again (RetransSegs).
+        pub retransmitted: u64,
+        /// Waits for an acknowledgement that ran out (TCPTimeouts).
+        pub timeouts: u64,
+        /// Segments sent again as duplicate acknowledgements asked for them (TCPFastRetrans).
+        pub fast: u64,
+        /// Segments sent again on the way back from a timeout (TCPSlowStartRetrans).
+        pub slow_start: u64,
+        /// Segments sent again that were lost again (TCPLostRetransmit).
+        pub lost_again: u64,
+        /// SYNs and answers to them that were sent again (TCPSynRetrans).
+        pub syn: u64,
+        /// Resets sent (OutRsts).
+        pub resets_sent: u64,
+        /// Connections that were open and ended with a reset, from either side (EstabResets).
+        pub reset: u64,
+        /// Connections that did not come about (AttemptFails).
+        pub failed: u64,
     }
 }
 

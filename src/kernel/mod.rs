@@ -39,7 +39,7 @@ mod shared;
 pub mod verdict;
 
 pub use counters::Counter;
-pub use drops::{DropReason, Dropped, DropsByReason, NetworkCounters, PacketCounters};
+pub use drops::{DropReason, Dropped, DropsByReason, NetworkCounters, PacketCounters, TcpCounters};
 pub use hist::Log2Histogram;
 pub use hook::Hook;
 pub use loss::{Loss, Lost};

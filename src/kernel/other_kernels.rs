@@ -12,9 +12,10 @@ skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
 skeleton!(oom, "oom");
 skeleton!(drops, "drops");
+skeleton!(net_tasks, "net_tasks");
 
 /// An option of the kernel, and the fields that are there only with it.
-const OPTIONS: [(&str, &[&str]); 5] = [
+const OPTIONS: [(&str, &[&str]); 6] = [
     ("CONFIG_SCHEDSTATS", &["rq_sched_info"]),
     ("CONFIG_SCHED_INFO", &["rq_sched_info", "last_queued", "run_delay", "pcount"]),
     (
@@ -33,7 +34,8 @@ const OPTIONS: [(&str, &[&str]); 5] = [
             "period",
         ],
     ),
-    ("CONFIG_IPV6", &["ipv6_statistics", "ip6_ptr"]),
+    ("CONFIG_IPV6", &["ipv6_statistics", "udp_stats_in6", "ip6_ptr"]),
+    ("CONFIG_NF_CONNTRACK", &["_nfct", "ct"]),
     ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME"]),
 ];
 
@@ -72,5 +74,6 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, birth::BirthSkelBuilder::default());
         loads_without!(option, types, oom::OomSkelBuilder::default());
         loads_without!(option, types, drops::DropsSkelBuilder::default());
+        loads_without!(option, types, net_tasks::NetTasksSkelBuilder::default());
     }
 }

@@ -139,6 +139,10 @@ pub struct NamespaceReading {
     pub namespace: u64,
     /// Drops left out: a packet's owner is not always the namespace that drops it.
     pub counters: PacketCounters,
+    /// Packets dropped in it since the table of connections (conntrack) was full, whoever's they were.
+    pub conntrack_full: u64,
+    /// No single packet is told of: what was dropped is what the counters have.
+    pub counted_only: bool,
 }
 
 /// Packets dropped for one reason, cumulative. Of the same there may be several, which add up.
@@ -155,6 +159,8 @@ pub struct DropReading {
     /// Of the socket that sent them or that they were for, in the unified tree.
     pub cgroup: Option<CgroupKey>,
     pub reason: DropReason,
+    /// A rule or conntrack dropped them, and conntrack had not taken them in: it may have had no room.
+    pub untracked: bool,
     /// The reason says that they were lost. Before 6.6 too many places give none: what has none is told, and not judged.
     pub a_loss: bool,
     pub packets: u64,

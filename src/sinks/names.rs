@@ -42,6 +42,8 @@ pub mod attribute {
     pub const DROP_REASON: &str = "kernel_gossip.network.drop.reason";
     /// `sent`, `received`.
     pub const DIRECTION: &str = "kernel_gossip.network.direction";
+    /// What went wrong on a connection: `timeout`, `syn_retransmit`, `reset_sent` and others.
+    pub const TCP_EVENT: &str = "kernel_gossip.network.tcp.event";
     /// Who ran, as [`crate::attribution::Workload::label`] has it; `other` for all but the greatest.
     pub const NEIGHBOUR_NAME: &str = "kernel_gossip.neighbour.name";
     pub const NEIGHBOUR_NAMESPACE: &str = "kernel_gossip.neighbour.namespace";

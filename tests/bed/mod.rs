@@ -9,6 +9,7 @@
 pub mod births;
 pub mod bundle;
 pub mod cgroup;
+pub mod cpus;
 pub mod grafana;
 pub mod http;
 pub mod hungry;

@@ -82,6 +82,12 @@ impl Netns {
         })
     }
 
+    /// Its inode's number, which is given again to another once it is gone.
+    pub fn number(&self) -> u64 {
+        let net = std::fs::metadata(format!("/proc/{}/ns/net", self.pid)).expect("the namespace");
+        std::os::unix::fs::MetadataExt::ino(&net)
+    }
+
     /// What the kernel calls it (5.14).
     pub fn cookie(&self) -> u64 {
         self.inside(|| {

@@ -11,14 +11,14 @@ use crate::bed::process::Running;
 use crate::bed::{free_address, http, kernel_gossip};
 use serde_json::Value;
 
-const UID_A: &str = "11111111-aaaa-4444-8888-000000000001";
-const UID_B: &str = "11111111-bbbb-4444-8888-000000000002";
+pub(super) const UID_A: &str = "11111111-aaaa-4444-8888-000000000001";
+pub(super) const UID_B: &str = "11111111-bbbb-4444-8888-000000000002";
 
-fn pod(uid: &str, id: char) -> Cgroup {
+pub(super) fn pod(uid: &str, id: char) -> Cgroup {
     Cgroup::at(&format!("kubepods/besteffort/pod{uid}/{}", id.to_string().repeat(64)))
 }
 
-fn agent(arguments: &[&str]) -> Running {
+pub(super) fn agent(arguments: &[&str]) -> Running {
     let mut command: Command = kernel_gossip();
     command.args(["agent", "--output", "json"]).args(arguments);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name == "KUBECONFIG") {
@@ -28,7 +28,7 @@ fn agent(arguments: &[&str]) -> Running {
     Running::start(&mut command)
 }
 
-fn number(said: &Value, name: &str) -> f64 {
+pub(super) fn number(said: &Value, name: &str) -> f64 {
     said[name].as_f64().unwrap_or_else(|| panic!("no {name} in {said:#}"))
 }
 

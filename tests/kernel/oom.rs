@@ -9,6 +9,8 @@ use kernel_gossip::kernel::{Kind, Probe, plan};
 use libbpf_rs::OpenObject;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::bed::cgroup::pin;
+use crate::bed::cpus::{possible_cpus, with_possible_cpus};
 use crate::bed::hungry::{EATER, Eater, Group, MIB, USER};
 use crate::bed::{PATIENCE, emulated, until};
 
@@ -100,8 +102,24 @@ fn slack() -> u64 {
 
 #[test]
 fn kills_in_a_row_are_told_once_each_with_victim_limit_and_who_asked() {
-    let kills = if emulated() { KILLS_IN_GUESTS } else { KILLS };
-    let group = Group::new("oomrow");
+    a_row_of(if emulated() { KILLS_IN_GUESTS } else { KILLS }, "oomrow");
+}
+
+/// Numbers of CPUs may be left out: sizes are summed over those that there are, by number and not by how many they are.
+#[test]
+fn sizes_are_summed_over_the_cpus_that_there_are_by_number() {
+    if possible_cpus() < 2 {
+        return;
+    }
+    with_possible_cpus("1", || {
+        // All that the victims touch, and are born with, is counted there.
+        pin(1).expect("pinned");
+        a_row_of(KILLS_IN_GUESTS, "oomholes");
+    });
+}
+
+fn a_row_of(kills: usize, name: &str) {
+    let group = Group::new(name);
     group.limit(16 * MIB);
     let mut storage = MaybeUninit::uninit();
     let mut watched = Watched::new(&mut storage, &group);

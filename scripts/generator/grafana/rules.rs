@@ -17,6 +17,9 @@ const WINDOW: &str = "5m";
 
 /// A workload's name in a sentence.
 const NAME: &str = "{{ if $labels.pod }}{{ $labels.namespace }}/{{ $labels.pod }}/{{ $labels.container }}{{ else }}{{ $labels.cgroup }}{{ end }}";
+/// A pod's, whose containers share a network.
+const POD: &str =
+    "{{ if $labels.pod }}{{ $labels.namespace }}/{{ $labels.pod }}{{ else }}{{ $labels.cgroup }}{{ end }}";
 const ON_NODE: &str = "{{ if $labels.node }} on {{ $labels.node }}{{ end }}";
 
 #[derive(Serialize)]
@@ -57,6 +60,9 @@ const BLAME: &str = "culprit:kernel_gossip_cpu_neighbour_time_seconds:rate5m";
 const MEMORY: &str = "workload:kernel_gossip_pressure_memory_full_time_seconds:rate5m";
 const IO: &str = "workload:kernel_gossip_pressure_io_full_time_seconds:rate5m";
 
+const DROPPED: &str = "workload:kernel_gossip_network_dropped:rate5m";
+const PACKETS: &str = "workload:kernel_gossip_network_packets:rate5m";
+
 fn of_workload(record: &'static str, of: &Metric, having: &str) -> Rule {
     Rule::Recording { record, expr: sum(&WHO, &rate(of, &[having], WINDOW)) }
 }
@@ -83,6 +89,8 @@ fn recording() -> Vec<Rule> {
         of_workload(NEIGHBOUR, &metric::CPU_WAIT_TIME, &is(attribute::WAIT_CAUSE, "neighbour")),
         stalled(MEMORY, "memory"),
         stalled(IO, "io"),
+        of_workload(DROPPED, &metric::NETWORK_DROPPED, ""),
+        of_workload(PACKETS, &metric::NETWORK_PACKETS, ""),
         Rule::Recording {
             record: BLAME,
             expr: sum(
@@ -123,6 +131,17 @@ fn culprits() -> String {
     format!(
         "{{{{ range printf `topk(3, sum by ({name}) (rate({of}[{WINDOW}])))` $labels.cluster $labels.node $labels.namespace \
          $labels.pod $labels.container $labels.cgroup | query }}}} {{{{ .Labels.{name} }}}} ({{{{ .Value | humanize }}}} s/s){{{{ end }}}}"
+    )
+}
+
+/// Why its packets were dropped, the three most frequent reasons, as a template.
+fn reasons() -> String {
+    let reason = label(attribute::DROP_REASON);
+    let of =
+        series(&metric::NETWORK_DROPPED, &["cluster=%q", "node=%q", "namespace=%q", "pod=%q", "cgroup=%q"]);
+    format!(
+        "{{{{ range printf `topk(3, sum by ({reason}) (rate({of}[{WINDOW}])))` $labels.cluster $labels.node $labels.namespace \
+         $labels.pod $labels.cgroup | query }}}} {{{{ .Labels.{reason} }}}} ({{{{ .Value | humanize }}}} a second){{{{ end }}}}"
     )
 }
 
@@ -184,6 +203,20 @@ fn workload_alerts() -> Vec<Rule> {
         ),
         stall("KernelGossipMemoryStall", MEMORY, "memory", "raise its memory limit, or find what grows"),
         stall("KernelGossipIoStall", IO, "I/O", "look at its volume and its I/O limit"),
+        alert(
+            "KernelGossipPacketsDropped",
+            "warning",
+            "15m",
+            // A packet in ten seconds is no traffic to speak of.
+            format!("{DROPPED} / {PACKETS} > 0.01\nand\n{DROPPED} > 0.1"),
+            format!(
+                "The kernel drops {{{{ $value | humanizePercentage }}}} of the packets of {POD}: its KernelWhisper says why."
+            ),
+            format!(
+                "So many of the packets that {POD}{ON_NODE} sent and received in the last 5 minutes were dropped by the node's kernel; by reason:{}.",
+                reasons()
+            ),
+        ),
     ]
 }
 

@@ -49,6 +49,9 @@ pub fn dashboard() -> Dashboard {
             &format!("{{{{{resource}}}}}: {{{{who}}}}"),
         )
     };
+    let (reason, direction) = (label(attribute::DROP_REASON), label(attribute::DIRECTION));
+    let event = label(attribute::TCP_EVENT);
+    let of_packets = |of: &metric::Metric, all: &metric::Metric| format!("{}\n/\n{}", per(of), per(all));
     Dashboard {
         uid: UID,
         title: "Kernel Gossip / Workload",
@@ -103,6 +106,16 @@ pub fn dashboard() -> Dashboard {
                     .query(&greatest(10, &[&neighbour], &metric::CPU_NEIGHBOUR_TIME, &[WORKLOADS]), &format!("{{{{{neighbour}}}}}")).stacked(),
                 Panel::graph("Whom it kept waiting", "Others' time ready to run while it ran: the ten greatest. Of a pod as a whole; nobody, or no pod's: may be empty.", LOST)
                     .query(&named(&greatest(10, &WHO, &metric::CPU_NEIGHBOUR_TIME, &[NODES, &culprit])), "{{who}}").stacked(),
+            ]),
+            ("Network", vec![
+                Panel::graph("Packets that the kernel dropped, of all", "Rules, full sockets and queues: interface counters say 0 of most of them. Of pods with a network of their own.", "percentunit")
+                    .query(&named(&of_packets(&metric::NETWORK_DROPPED, &metric::NETWORK_PACKETS)), "{{who}}").lines(&[(0.01, ORANGE), (0.05, RED)]),
+                Panel::graph("Why, and which way", "Packets a second by the kernel's own reason. Nothing dropped, or a kernel before 6.1: may be empty.", "pps")
+                    .query(&sum(&[&reason, &direction], &rate(&metric::NETWORK_DROPPED, &[WORKLOADS], POINT)), &format!("{{{{{direction}}}}} {{{{{reason}}}}}")).stacked(),
+                Panel::graph("TCP segments sent again, of all sent", "Segments are sent again without a loss, too: compare with the waits that ran out.", "percentunit")
+                    .query(&named(&of_packets(&metric::NETWORK_TCP_RETRANSMITTED, &metric::NETWORK_TCP_SEGMENTS)), "{{who}}").lines(&[(0.01, ORANGE), (0.05, RED)]),
+                Panel::graph("What went wrong on connections", "By the kernel's counters: a timeout is a wait of at least 200 ms for an acknowledgement that did not come.", "short")
+                    .query(&sum(&[&event], &rate(&metric::NETWORK_TCP_EVENTS, &[WORKLOADS], POINT)), &format!("{{{{{event}}}}}")),
             ]),
             ("Pressure (PSI)", vec![
                 pressure("Some waited", &metric::PRESSURE_SOME_TIME, "The share of time in which at least one task waited. CPU's rises from throttling alone."),

@@ -22,11 +22,22 @@ impl Node {
     }
 
     fn read(&mut self, drops: &[DropReading], packets: u64) {
+        self.read_with(drops, packets, 0);
+    }
+
+    fn read_with(&mut self, drops: &[DropReading], packets: u64, conntrack_full: u64) {
         let members = [(101, 1), (102, 2), (100, 3), (100, 4), (100, 5), (100, 3)];
         let counters = PacketCounters { packets, ..PacketCounters::default() };
         let reading = Reading {
             members: members.map(|(space, id)| (space, cgroup(id))).into(),
-            namespaces: [100, 101, 102].map(|namespace| NamespaceReading { namespace, counters }).into(),
+            namespaces: [100, 101, 102]
+                .map(|namespace| NamespaceReading {
+                    namespace,
+                    counters,
+                    conntrack_full,
+                    counted_only: false,
+                })
+                .into(),
             drops: drops.to_vec(),
             ..Reading::default()
         };
@@ -48,6 +59,7 @@ fn dropped(namespace: u64, out: bool, packets: u64) -> DropReading {
         other: None,
         cgroup: None,
         reason: NETFILTER,
+        untracked: false,
         a_loss: true,
         packets,
     }
@@ -98,4 +110,50 @@ fn what_was_dropped_before_its_owner_was_found_is_booked_then() {
     assert_eq!(node.networks.book(&reading, |_| None), []);
     node.read(&[dropped(101, true, 9)], 10);
     assert_eq!(node.network(1).packets.map(|p| p.dropped_out), Some(9));
+}
+
+/// A rule's and conntrack's are one to the kernel: so many as conntrack counts are its own, of those that it did not have.
+#[test]
+fn what_conntrack_had_no_room_for_is_told_apart() {
+    let mut node = Node::new();
+    let tracked = dropped(101, true, 40);
+    let of = |packets| DropReading { untracked: true, ..dropped(101, true, packets) };
+    node.read_with(&[tracked, of(30)], 100, 25);
+    let by_reason =
+        |node: &Node| -> Vec<_> { node.network(1).drops.iter().map(|d| (d.reason, d.packets)).collect() };
+    assert_eq!(by_reason(&node), [(NETFILTER, 45), (DropReason::CONNTRACK_DROP, 25)]);
+    // Its counter may be ahead of the packets by a reading.
+    node.read_with(&[tracked, of(30)], 100, 28);
+    node.read_with(&[tracked, of(33)], 100, 28);
+    assert_eq!(by_reason(&node), [(NETFILTER, 45), (DropReason::CONNTRACK_DROP, 28)]);
+    assert_eq!(node.network(1).packets.map(|p| p.dropped_out), Some(73));
+}
+
+/// A connection that a listening socket refused is one that was dropped, by the counter that it is in.
+#[test]
+fn refused_connections_are_dropped_ones() {
+    let mut node = Node::new();
+    let mut read = |times: u64, counted_only| {
+        let counters = PacketCounters {
+            packets: 50 * times,
+            listen_overflows: 7 * times,
+            listen_refusals: 2 * times,
+            buffer_overflows: 4 * times,
+            ..PacketCounters::default()
+        };
+        let reading = Reading {
+            namespaces: vec![NamespaceReading { namespace: 101, counters, conntrack_full: 0, counted_only }],
+            ..Reading::default()
+        };
+        for grown in node.networks.book(&reading, |key| Some(key.id as usize)) {
+            grown.add_to(node.of[grown.owner].get_or_insert_default());
+        }
+        let network = node.network(1);
+        let all: Vec<_> = network.drops.iter().map(|d| (d.reason.name(), d.out, d.packets)).collect();
+        (network.packets.map(|p| p.dropped_in), all)
+    };
+    assert_eq!(read(1, false), (Some(9), vec![("LISTEN_OVERFLOW", false, 7), ("LISTEN_DROP", false, 2)]));
+    // A full buffer is told of packet by packet where any is.
+    let all = vec![("LISTEN_OVERFLOW", false, 14), ("LISTEN_DROP", false, 4), ("SOCKET_RCVBUFF", false, 4)];
+    assert_eq!(read(2, true), (Some(22), all));
 }

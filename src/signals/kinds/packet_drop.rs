@@ -65,6 +65,7 @@ impl Kind for PacketDrop {
             drop_percent: Some(share(&packets)),
             dropped_sent_packets: i64::try_from(packets.dropped_out).ok(),
             dropped_received_packets: i64::try_from(packets.dropped_in).ok(),
+            interface_dropped_packets: packets.interface_dropped.and_then(|n| i64::try_from(n).ok()),
             reason: reasons.first().map(|d| d.reason.name().to_owned()),
             reasons: (!all.is_empty()).then(|| all.join(", ")),
             ..NetworkNumbers::default()
@@ -97,7 +98,14 @@ impl Kind for PacketDrop {
         let network = numbers.network();
         let (percent, reason) =
             (network.drop_percent?, network.reason.as_deref().unwrap_or("no reason known"));
-        Some(format!("the kernel dropped {percent:.1} % of the packets of {who} ({reason})"))
+        Some(match network.interface_dropped_packets {
+            Some(n) => {
+                format!(
+                    "{who}'s interfaces count {n} packets dropped, and the kernel dropped {percent:.1} % of its packets ({reason})"
+                )
+            }
+            None => format!("the kernel dropped {percent:.1} % of the packets of {who} ({reason})"),
+        })
     }
 
     fn of_pods(&self) -> bool {

@@ -211,6 +211,27 @@ pub static NETWORK_DROPPED: Metric = metric(
     "Packets that the kernel dropped, by its reason and direction",
     &[attribute::DROP_REASON, attribute::DIRECTION],
 );
+pub static NETWORK_TCP_SEGMENTS: Metric = metric(
+    "kernel_gossip.network.tcp.segments",
+    "{segment}",
+    Kind::Counter,
+    "TCP segments sent by a pod with a network of its own, those sent again among them",
+    &[],
+);
+pub static NETWORK_TCP_RETRANSMITTED: Metric = metric(
+    "kernel_gossip.network.tcp.retransmitted",
+    "{segment}",
+    Kind::Counter,
+    "TCP segments sent again",
+    &[],
+);
+pub static NETWORK_TCP_EVENTS: Metric = metric(
+    "kernel_gossip.network.tcp.events",
+    "{event}",
+    Kind::Counter,
+    "What went wrong on TCP connections, by the kernel's counters",
+    &[attribute::TCP_EVENT],
+);
 pub static WHISPER_ACTIVE: Metric = metric(
     "kernel_gossip.whisper.active",
     "{whisper}",
@@ -220,7 +241,7 @@ pub static WHISPER_ACTIVE: Metric = metric(
 );
 
 /// About workloads, each with its own Resource.
-pub static WORKLOAD: [&Metric; 19] = [
+pub static WORKLOAD: [&Metric; 22] = [
     &CPU_RUN_TIME,
     &CPU_TAKEN_TIME,
     &CPU_WAIT_TIME,
@@ -239,6 +260,9 @@ pub static WORKLOAD: [&Metric; 19] = [
     &PRESSURE_FULL_TIME,
     &NETWORK_PACKETS,
     &NETWORK_DROPPED,
+    &NETWORK_TCP_SEGMENTS,
+    &NETWORK_TCP_RETRANSMITTED,
+    &NETWORK_TCP_EVENTS,
     &WHISPER_ACTIVE,
 ];
 

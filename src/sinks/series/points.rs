@@ -4,7 +4,7 @@
 use super::ledger::Account;
 use crate::attribution::WorkloadKind;
 use crate::bounds;
-use crate::kernel::{CpuCounters, Log2Histogram, Pressure};
+use crate::kernel::{CpuCounters, Log2Histogram, Pressure, TcpCounters};
 use crate::sinks::names::metric::{self, Metric};
 
 /// The value of a point.
@@ -67,6 +67,15 @@ pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
     Source { metric: &metric::PRESSURE_FULL_TIME, points: |a, emit| pressure(a, emit, |p| p.full) },
     Source { metric: &metric::NETWORK_PACKETS, points: packets },
     Source { metric: &metric::NETWORK_DROPPED, points: dropped },
+    Source {
+        metric: &metric::NETWORK_TCP_SEGMENTS,
+        points: |a, emit| segments(a, emit, |tcp| tcp.sent + tcp.retransmitted),
+    },
+    Source {
+        metric: &metric::NETWORK_TCP_RETRANSMITTED,
+        points: |a, emit| segments(a, emit, |tcp| tcp.retransmitted),
+    },
+    Source { metric: &metric::NETWORK_TCP_EVENTS, points: tcp_events },
     Source { metric: &metric::WHISPER_ACTIVE, points: whispers },
 ];
 
@@ -146,6 +155,32 @@ fn pressure(a: &Account, emit: Emit<'_>, ns: fn(&Pressure) -> Option<u64>) {
 fn packets(a: &Account, emit: Emit<'_>) {
     if let Some(packets) = a.network.and_then(|network| network.packets) {
         emit(&[], Value::Count(packets.packets), a.probe_since);
+    }
+}
+
+fn tcp(a: &Account) -> Option<TcpCounters> {
+    Some(a.network?.packets?.tcp)
+}
+
+fn segments(a: &Account, emit: Emit<'_>, count: fn(&TcpCounters) -> u64) {
+    if let Some(tcp) = tcp(a) {
+        emit(&[], Value::Count(count(&tcp)), a.probe_since);
+    }
+}
+
+fn tcp_events(a: &Account, emit: Emit<'_>) {
+    let Some(tcp) = tcp(a) else { return };
+    for (event, count) in [
+        ("timeout", tcp.timeouts),
+        ("fast_retransmit", tcp.fast),
+        ("slow_start_retransmit", tcp.slow_start),
+        ("lost_retransmit", tcp.lost_again),
+        ("syn_retransmit", tcp.syn),
+        ("reset_sent", tcp.resets_sent),
+        ("connection_reset", tcp.reset),
+        ("connection_failed", tcp.failed),
+    ] {
+        emit(&[event], Value::Count(count), a.probe_since);
     }
 }
 

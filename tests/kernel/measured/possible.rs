@@ -7,33 +7,9 @@ use kernel_gossip::kernel::Hook;
 use kernel_gossip::kernel::cpu::{CpuOptions, DEFAULT_CGROUPS};
 
 use crate::bed::cgroup::Cgroup;
+use crate::bed::cpus::with_possible_cpus;
 use crate::bed::{emulated, until};
 use crate::kernel::cpu::{Reader, alone, options, seconds};
-
-/// With this list of possible CPUs, as far as this thread sees.
-fn with_possible_cpus<T: Send>(list: &str, run: impl FnOnce() -> T + Send) -> T {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(&file, format!("{list}\n")).expect("the list");
-    let path = std::ffi::CString::new(file.path().as_os_str().as_encoded_bytes()).expect("no NUL");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let none = std::ptr::null();
-            let done = |what: &str, result: libc::c_int| {
-                assert_eq!(result, 0, "{what}: {}", std::io::Error::last_os_error());
-            };
-            // SAFETY: strings that end with NUL; the mounts are of this thread's own namespace.
-            unsafe {
-                done("unshare", libc::unshare(libc::CLONE_NEWNS));
-                let private = libc::MS_REC | libc::MS_PRIVATE;
-                done("make private", libc::mount(none, c"/".as_ptr(), none, private, none.cast()));
-                let possible = c"/sys/devices/system/cpu/possible".as_ptr();
-                done("bind", libc::mount(path.as_ptr(), possible, none, libc::MS_BIND, none.cast()));
-            }
-            run()
-        });
-        thread.join().expect("the thread")
-    })
-}
 
 /// What the BPF maps of this process take, bytes, by the kernel's count.
 fn maps_take() -> u64 {

@@ -17,7 +17,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use tracing::debug;
 
-use crate::kernel::cpus;
+use crate::kernel::cpus::Possible;
 use crate::kernel::probe::{Probe, walk};
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{CgroupKey, CpuCounters, Hierarchy, Hook, Lost, ProgramCost, Reading};
@@ -133,7 +133,8 @@ impl<'obj> CpuProbe<'obj> {
         if options.max_cgroups > MAX_CGROUPS {
             return Err(CpuError::TooManyCgroups(options.max_cgroups));
         }
-        let room = Room::of(options.max_cgroups, cpus::possible().map_err(bpf("count the CPUs"))?);
+        let cpus = Possible::read().map_err(|error| bpf("count the CPUs")(error.into()))?;
+        let room = Room::of(options.max_cgroups, cpus.end());
         let mut open = CpuSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         for (map, entries) in [
             (&mut open.maps.cpus, room.cpus),

@@ -6,6 +6,7 @@
 mod losses;
 mod names;
 mod plan;
+mod tasks;
 
 use std::fs::File;
 use std::io;
@@ -21,17 +22,18 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, IterOpts, Link, MapCore, OpenObject, ProgramMut};
 
 pub use losses::DropLosses;
-pub use plan::{Drops, DropsHook};
+pub use plan::{Drops, DropsHook, NetworkOptions, NetworkProbe};
+pub use tasks::{TaskWalk, TaskWalkOptions};
 
 use crate::kernel::clock::Every;
-use crate::kernel::cpus;
+use crate::kernel::cpus::Possible;
 use crate::kernel::probe::{Probe, walk};
 use crate::kernel::shared::{ShareError, SharedArray, Wire};
 use crate::kernel::{
     CgroupChange, CgroupKey, DropReading, DropReason, Hierarchy, Hook, Lost, NamespaceReading,
     PacketCounters, ProgramCost, Reading, cost,
 };
-use names::Names;
+use names::{Counters, Reasons};
 
 skeleton!(skel, "drops");
 use skel::types::{drop_key, member, space};
@@ -99,8 +101,8 @@ fn bpf(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> DropsError {
 /// A namespace as it was found last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Space {
-    packets: u64,
-    listen_overflows: u64,
+    counters: PacketCounters,
+    conntrack_full: u64,
     /// The walk that found it.
     walk: u32,
 }
@@ -137,23 +139,25 @@ impl<'obj> DropProbe<'obj> {
         options: DropsOptions,
     ) -> Result<Self, DropsError> {
         let btf = Btf::from_path("/sys/kernel/btf/vmlinux").map_err(bpf("read the kernel's types"))?;
-        let names = Names::of(&btf).ok_or(DropsError::Names)?;
+        let counters = Counters::of(&btf).ok_or(DropsError::Names)?;
+        let reasons = Reasons::find().ok_or(DropsError::Names)?;
         drop(btf);
         let root = File::open(&options.root)?;
-        let cpus = cpus::possible().map_err(bpf("count the CPUs"))?;
+        let cpus = Possible::read()?;
         let mut open = DropsSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
-            for reason in &names.no_loss {
+            for reason in &reasons.no_loss {
                 if let Some(ignored) = rodata.ignored.get_mut(*reason as usize) {
                     *ignored = 1;
                 }
             }
-            rodata.unspecified = names.unspecified;
-            rodata.no_socket = names.no_socket;
-            rodata.cpus = cpus;
-            for (to, wanted) in rodata.wanted.iter_mut().zip(names.wanted) {
-                (to.mib, to.index) = (wanted.mib, wanted.index);
-            }
+            rodata.unspecified = reasons.unspecified;
+            rodata.no_socket = reasons.no_socket;
+            (rodata.cpus_end, rodata.possible_cpus) = (cpus.end(), cpus.bits());
+            rodata.netfilter = reasons.netfilter;
+            counters.layout.tell(&mut rodata.spans, &mut rodata.wanted, |to, span| {
+                (to.first, to.at, to.size) = (span.first, span.at, span.bytes());
+            });
         }
         open.maps.members.set_max_entries(options.max_cgroups).map_err(bpf("size a map"))?;
         match options.hook {
@@ -183,8 +187,8 @@ impl<'obj> DropProbe<'obj> {
             _tracepoint: tracepoint,
             name,
             options,
-            counts_late: names.counts_late,
-            unspecified: names.unspecified,
+            counts_late: counters.late,
+            unspecified: reasons.unspecified,
             found: HashMap::default(),
             walk: 0,
             every: Every::new(WALK_EVERY),
@@ -242,10 +246,11 @@ impl<'obj> DropProbe<'obj> {
         self.unfound +=
             (spaces.saturating_sub(self.spaces.len()) + members.saturating_sub(self.members.len())) as u64;
         for i in 0..spaces.min(self.spaces.len()) {
-            let space { cookie, counters } = self.spaces.get(i);
-            let [received, sent, received6, sent6, listen_overflows, ..] = counters;
-            let packets = received + sent + received6 + sent6;
-            self.found.insert(cookie, Space { packets, listen_overflows, walk: self.walk });
+            let found = self.spaces.get(i);
+            let space { cookie, conntrack_full, .. } = found;
+            let interface_dropped = (found.interfaces_unknown == 0).then_some(found.interface_dropped);
+            let counters = PacketCounters { interface_dropped, ..names::counters(&found.counters) };
+            self.found.insert(cookie, Space { counters, conntrack_full, walk: self.walk });
         }
         for i in 0..members.min(self.members.len()) {
             let member { cookie, cgroup } = self.members.get(i);
@@ -286,11 +291,9 @@ impl<'obj> DropProbe<'obj> {
     fn tell(&mut self, found: usize, reading: &mut Reading) {
         reading.namespaces.extend(self.found.iter().map(|(cookie, space)| NamespaceReading {
             namespace: *cookie,
-            counters: PacketCounters {
-                packets: space.packets,
-                listen_overflows: space.listen_overflows,
-                ..PacketCounters::default()
-            },
+            counters: space.counters,
+            conntrack_full: space.conntrack_full,
+            counted_only: false,
         }));
         for (key, packets) in self.keys[..found].iter().zip(&self.values) {
             if !self.found.contains_key(&key.space) && !self.found.contains_key(&key.other) {
@@ -308,6 +311,7 @@ impl<'obj> DropProbe<'obj> {
                 cgroup: (key.cgroup != 0)
                     .then_some(CgroupKey { hierarchy: Hierarchy::Unified, id: key.cgroup }),
                 reason: DropReason(key.reason),
+                untracked: key.untracked != 0,
                 a_loss: self.options.judge_unspecified || key.reason != self.unspecified,
                 packets: *packets,
             });

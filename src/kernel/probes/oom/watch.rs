@@ -11,6 +11,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, OpenObject, RingBuffer, RingBufferBuilder};
 
 use super::kill::{Asker, Kill, Limit, Place, Sizes, Victim};
+use crate::kernel::cpus::Possible;
 use crate::kernel::shared::{Wire, decode, until_nul};
 use crate::kernel::{ProgramCost, cost};
 
@@ -70,9 +71,9 @@ impl<'obj> Watch<'obj> {
     pub fn load(storage: &'obj mut MaybeUninit<OpenObject>, by_signal: bool) -> Result<Self, OomError> {
         let mut open = OomSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         open.progs.oom_signal.set_autoload(by_signal);
-        let cpus = libbpf_rs::num_possible_cpus().map_err(bpf("count the CPUs"))?;
+        let cpus = Possible::read().map_err(|error| bpf("count the CPUs")(error.into()))?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
-            rodata.cpus = cpus as u32;
+            (rodata.cpus_end, rodata.possible_cpus) = (cpus.end(), cpus.bits());
         }
         let skel = open.load().map_err(bpf("load the programs"))?;
         let programs = &skel.progs;

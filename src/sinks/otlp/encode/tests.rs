@@ -80,7 +80,14 @@ fn a_container_is_a_resource_with_every_metric() {
     );
     let found: Vec<_> = metrics(std::slice::from_ref(web)).map(|m| m.name.as_str()).collect();
     // A network is the pod's.
-    let of_pods = [&metric::NETWORK_PACKETS, &metric::NETWORK_DROPPED].map(|m| m.name);
+    let of_pods = [
+        &metric::NETWORK_PACKETS,
+        &metric::NETWORK_DROPPED,
+        &metric::NETWORK_TCP_SEGMENTS,
+        &metric::NETWORK_TCP_RETRANSMITTED,
+        &metric::NETWORK_TCP_EVENTS,
+    ]
+    .map(|m| m.name);
     let expected: Vec<_> =
         metric::WORKLOAD.map(|m| m.name).into_iter().filter(|m| !of_pods.contains(m)).collect();
     assert_eq!(found, expected);
