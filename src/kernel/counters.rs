@@ -26,6 +26,26 @@ impl Counter for u64 {
     }
 }
 
+/// One that may be unknown, as a whole: with what is unknown nothing grows, and the first that is known counts from zero in a sum.
+impl Counter for Option<u64> {
+    fn add(&mut self, other: &Self) {
+        if let Some(other) = other {
+            *self.get_or_insert(0) += other;
+        }
+    }
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        match (self, earlier) {
+            (Some(now), Some(then)) => now.checked_sub(*then).map(Some),
+            _ => Some(None),
+        }
+    }
+
+    fn growth(&self, earlier: &Self) -> Self {
+        self.map(|now| now.saturating_sub(earlier.unwrap_or_default()))
+    }
+}
+
 /// Bucket by bucket.
 impl Counter for Log2Histogram {
     fn add(&mut self, other: &Self) {
@@ -125,6 +145,20 @@ mod tests {
         assert_eq!(sum, whole(5, 40, &[5, 5, 5_000]));
         assert_eq!(after.since(&before), Some(whole(3, 20, &[5_000])));
         assert_eq!(Part::from(&after), Part { b: 30 });
+    }
+
+    #[test]
+    fn what_is_unknown_stays_so_and_is_no_beginning() {
+        let (known, unknown): (Option<u64>, Option<u64>) = (Some(7), None);
+        assert_eq!((known.since(&Some(5)), known.since(&Some(8))), (Some(Some(2)), None));
+        assert_eq!((known.since(&unknown), unknown.since(&known)), (Some(None), Some(None)));
+        assert_eq!((known.growth(&unknown), unknown.growth(&known)), (Some(7), None));
+        let mut sum = unknown;
+        sum.add(&unknown);
+        assert_eq!(sum, None);
+        sum.add(&known);
+        sum.add(&unknown);
+        assert_eq!(sum, Some(7));
     }
 
     #[test]

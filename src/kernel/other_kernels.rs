@@ -11,6 +11,7 @@ skeleton!(cpu, "cpu");
 skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
 skeleton!(oom, "oom");
+skeleton!(reclaim, "reclaim");
 skeleton!(drops, "drops");
 
 /// An option of the kernel, and the fields that are there only with it.
@@ -34,7 +35,7 @@ const OPTIONS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("CONFIG_IPV6", &["ipv6_statistics", "ip6_ptr"]),
-    ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME"]),
+    ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME", "in_memstall"]),
 ];
 
 /// This kernel's types, in which nothing has one of these names.
@@ -71,6 +72,7 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, cgroups::CgroupsSkelBuilder::default());
         loads_without!(option, types, birth::BirthSkelBuilder::default());
         loads_without!(option, types, oom::OomSkelBuilder::default());
+        loads_without!(option, types, reclaim::ReclaimSkelBuilder::default());
         loads_without!(option, types, drops::DropsSkelBuilder::default());
     }
 }

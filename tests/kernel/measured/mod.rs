@@ -3,5 +3,7 @@
 
 mod birth;
 mod cpu;
+pub mod ledger;
+mod memory;
 mod possible;
 mod runc;
