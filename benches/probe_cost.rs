@@ -125,7 +125,16 @@ fn options() -> CpuOptions {
         Version::V1 => Hierarchy::V1Cpu,
         Version::V2 => Hierarchy::Unified,
     };
-    CpuOptions { hook: Hook::TpBtf, atomics: true, prime: true, hierarchy, max_cgroups: 4096, rest: REST }
+    CpuOptions {
+        hook: Hook::TpBtf,
+        atomics: true,
+        prime: true,
+        sleeps: true,
+        memory_marked: true,
+        hierarchy,
+        max_cgroups: 4096,
+        rest: REST,
+    }
 }
 
 /// Busy loops, each in a cgroup of its own, all on CPU 0. They end with this, or with the program.

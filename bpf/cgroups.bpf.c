@@ -32,7 +32,8 @@ struct cgroup_stat {
 	__u64 memory_full;
 	__u64 io_some;
 	__u64 io_full;
-	__u64 pad[3];
+	__u64 memory; /* pages, of it and all below it */
+	__u64 pad[2];
 };
 
 /* What became of a cgroup. */
@@ -88,6 +89,20 @@ static __always_inline void read_cpu(struct cgroup *cgrp, struct cgroup_stat *ou
 	out->period = BPF_CORE_READ(tg, cfs_bandwidth.period);
 }
 
+static __always_inline void read_memory(struct cgroup *cgrp, struct cgroup_stat *out)
+{
+	struct mem_cgroup *memory = NULL;
+	int controller;
+
+	if (!bpf_core_field_exists(memory->memory.usage)) /* no CONFIG_MEMCG */
+		return;
+	controller = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	/* Its css is its first field. */
+	bpf_probe_read_kernel(&memory, sizeof(memory), (void *)&cgrp->subsys + controller * sizeof(memory));
+	if (memory)
+		out->memory = BPF_CORE_READ(memory, memory.usage.counter);
+}
+
 /* Totals as the averaging left them: the kernel renews them every 2 s, or when the file is read. */
 static __always_inline void read_pressure(struct cgroup *cgrp, struct cgroup_stat *out)
 {
@@ -128,7 +143,9 @@ int cgroup_stats(struct bpf_iter__cgroup *ctx)
 	out->usage = key ? cgrp->bstat.cputime.sum_exec_runtime : UNKNOWN; /* the root keeps none */
 	out->periods = out->throttled_periods = out->throttled = out->quota = out->period = UNKNOWN;
 	out->cpu_some = out->cpu_full = out->memory_some = out->memory_full = out->io_some = out->io_full = UNKNOWN;
+	out->memory = UNKNOWN;
 	read_cpu(cgrp, out);
+	read_memory(cgrp, out);
 	read_pressure(cgrp, out);
 	return 0;
 }

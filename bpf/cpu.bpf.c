@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-/* CPU truth from the scheduler: time on CPU, run-queue wait and its split, stalls, who was to blame.
+/* CPU truth from the scheduler: time on CPU, run-queue wait and its split, stalls, who was to blame; and what tasks slept for.
  *
  * Hooks: sched_switch, and sched_migrate_task for a wait that ends by a move to another CPU. An iterator over tasks, run
  * once, tells who is on a CPU already.
@@ -20,6 +20,7 @@
 #include "cpu_stall.h"
 #include "cpu_history.h"
 #include "cpu_wait.h"
+#include "cpu_sleep.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -39,8 +40,10 @@ static __always_inline void switched_out(struct how how, struct cpu_state *c, st
 		remember(c, cpu, c->slot, c->start, now);
 	if (c->ran_into)
 		p->run_stalled += since(stall_end(how, p, cfs_rq, c->ran_into, now), c->start);
-	if (!runnable(how, prev, preempt))
+	if (!runnable(how, prev, preempt)) {
+		falls_asleep(how, c, prev, now);
 		return;
+	}
 	open = stalled_since(how, cfs_rq, now);
 	if (open) {
 		p->stall_since = open;
@@ -180,6 +183,7 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 		return 0;
 	}
 	p->switches++;
+	slept(how, p->slot, next, queued);
 	looked = p->looked;
 	open = stalled_since(how, cfs_rq, now);
 	c->ran_into = open;

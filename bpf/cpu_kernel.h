@@ -218,4 +218,45 @@ static __always_inline __u64 stolen_clock(struct how how, struct rq *rq)
 	return FIELD(how, steal, prev_steal_time_rq);
 }
 
+/* Why a task sleeps, of what the kernel marks. The task sets the marks before it is switched out, and takes them off after it is
+ * switched in again: the next switch sees them as they were. */
+#define FOR_DISK 1 /* what PSI counts as I/O */
+#define FOR_MEMORY 2 /* what PSI counts as memory */
+#define IN_RECLAIM 4
+
+#define PF_MEMALLOC 0x00000800 /* include/linux/sched.h */
+
+/* The bits of task_struct in which a flag of one bit is; and whether it is set in them, as the sign. */
+static __always_inline __u64 bits_at(struct how how, void *at)
+{
+	__u32 bits = 0;
+
+	barrier_var(at); /* else the compiler makes a load of the field out of it, whose place would be this kernel's no more */
+	if (how.btf)
+		return *(__u32 *)at;
+	bpf_probe_read_kernel(&bits, sizeof(bits), at);
+	return bits;
+}
+
+#define BITS_OF(how, task, field) bits_at(how, (void *)(task) + __CORE_RELO(task, field, BYTE_OFFSET))
+#define AS_SIGN(bits, task, field) ((__s64)((bits) << __CORE_RELO(task, field, LSHIFT_U64)))
+
+/* One look at memory in nearly every case: at each switch-in this is asked. */
+static __always_inline __u32 sleeps_for(struct how how, struct task_struct *task)
+{
+	__u64 bits = BITS_OF(how, task, in_iowait), memory = bits;
+
+	if (!bpf_core_field_exists(task->in_memstall)) /* no CONFIG_PSI */
+		return AS_SIGN(bits, task, in_iowait) < 0 ? FOR_DISK : 0;
+	barrier(); /* as in queued_since */
+	if (__CORE_RELO(task, in_memstall, BYTE_OFFSET) != __CORE_RELO(task, in_iowait, BYTE_OFFSET))
+		memory = BITS_OF(how, task, in_memstall);
+	if ((AS_SIGN(bits, task, in_iowait) | AS_SIGN(memory, task, in_memstall)) >= 0)
+		return 0;
+	if (AS_SIGN(memory, task, in_memstall) >= 0)
+		return FOR_DISK;
+	return FOR_MEMORY | (AS_SIGN(bits, task, in_iowait) < 0 ? FOR_DISK : 0) |
+	       (FIELD(how, task, flags) & PF_MEMALLOC ? IN_RECLAIM : 0);
+}
+
 #endif

@@ -15,16 +15,23 @@ struct pair_key {
 	__u32 pad;
 };
 
-/* Where the clocks of its cgroup on its CPU stood when a task was switched out runnable: the beginning of its wait. */
+/* Where the clocks of its cgroup on its CPU stood when a task was switched out runnable: the beginning of its wait. Or that it
+ * sleeps for memory or a disk, and since when: a task does one at a time. */
 struct mark {
 	__u64 task;
-	__u64 when; /* the task's last_queued, to the ns */
-	__u64 run;
+	__u64 when; /* the task's last_queued, to the ns; when it was switched out */
+	union {
+		__u64 run;
+		__u64 delay; /* what it had waited for a CPU, in all, then */
+	};
 	__u64 stalled;
 	__u64 idle;
-	__u32 pair;
-	__u32 barred; /* a budget of its own class was used up */
+	__u32 pair; /* NONE where it sleeps */
+	__u32 kind;
 };
+
+#define BARRED 1 /* kinds of marks: a budget of its own class was used up */
+#define ASLEEP 2
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

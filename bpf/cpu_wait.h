@@ -11,6 +11,13 @@
 #include "cpu_state.h"
 #include "hist.h"
 
+/* A mark is about to be this task's. Two tasks may have one place: of the other's sleep it is not known how long it was. */
+static __always_inline void forget_sleep(struct cpu_state *c, struct mark *mark, struct task_struct *task)
+{
+	if (mark->kind == ASLEEP && mark->task != (__u64)task)
+		c->losses.sleeps_lost++;
+}
+
 /* prev is switched out and stays runnable. open: since when its queue is throttled, 0 if it is not. */
 static __always_inline void note_wait(struct how how, struct cpu_state *c, struct pair *p, struct task_struct *task,
 				      struct cfs_rq *cfs_rq, __u64 open, __u64 now)
@@ -20,13 +27,14 @@ static __always_inline void note_wait(struct how how, struct cpu_state *c, struc
 
 	if (!mark)
 		return;
+	forget_sleep(c, mark, task);
 	mark->task = (__u64)task;
 	mark->when = now;
 	mark->run = p->run - p->run_stalled;
 	mark->stalled = stalled_in_all(how, p, cfs_rq, open ? open : now, now);
 	mark->idle = idle_unstalled(c, p, open, now);
 	mark->pair = c->pair;
-	mark->barred = is_realtime(how, task) && budget_is_used_up(how, task, FIELD(how, cfs_rq, rq));
+	mark->kind = is_realtime(how, task) && budget_is_used_up(how, task, FIELD(how, cfs_rq, rq)) ? BARRED : 0;
 }
 
 /* Notes what a task has waited, with what the kernel is about to add; returns how much of it is new since it was last
@@ -111,7 +119,7 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 	c->ask_from = from;
 	c->ask_open = open;
 	if (mark && mark->when == from && mark->task == (__u64)task && mark->pair == pair) {
-		if (mark->barred) {
+		if (mark->kind == BARRED) {
 			mark->pair = NONE; /* also where it is moved to */
 			return;
 		}
@@ -136,8 +144,8 @@ static __always_inline void charge_wait(struct how how, struct cpu_state *c, str
 			c->losses.blame_unnamed += since(neighbour, left - c->ask_most);
 		}
 	} else {
-		if (mark && !c->ask_stalls && mark->task == (__u64)task && mark->pair == NONE && mark->barred) {
-			mark->barred = 0;
+		if (mark && !c->ask_stalls && mark->task == (__u64)task && mark->pair == NONE && mark->kind == BARRED) {
+			mark->kind = 0;
 			return;
 		}
 		if (c->ask_stalls && (p->stalls || open < to))

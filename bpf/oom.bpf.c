@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "core_fixes.h"
+#include "css.h"
 #include "percpu.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -89,26 +90,6 @@ __u64 events_lost;
 __u64 last_limit;
 __u64 last_ooms;
 __u32 last_by;
-
-static __always_inline struct mem_cgroup *memory_of(struct task_struct *task)
-{
-	int memory = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *css = NULL;
-
-	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + memory * sizeof(css));
-	return (struct mem_cgroup *)css; /* whose first field it is */
-}
-
-static __always_inline __u64 cpu_cgroup(struct task_struct *task)
-{
-	int cpu = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *css = NULL;
-
-	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + cpu * sizeof(css));
-	return BPF_CORE_READ(css, cgroup, kn, id);
-}
 
 static __always_inline __u64 events_of(struct mem_cgroup *memory, int event)
 {

@@ -91,6 +91,12 @@ struct slot_all {
 	__u32 running; /* on so many CPUs */
 	__u32 lock; /* of what follows */
 	__u32 pad;
+	/* What its tasks slept for, from the switch-out to the wake-up, where the kernel marks it. Any CPU adds to them: there is a sleep
+	 * between two times. */
+	__u64 disk; /* I/O, what follows left out */
+	__u64 reclaim; /* memory, within direct reclaim */
+	__u64 refault; /* memory: a page is read back that had just been dropped */
+	__u64 high; /* memory, else: memory.high, or compaction */
 	struct stretch stalls[JOINED]; /* on any CPU, joined */
 	struct stretch gaps[GAPS]; /* no CPU ran it */
 	__u64 stall_lengths[HIST_BUCKETS];
@@ -109,6 +115,7 @@ struct cpu_losses {
 	__u64 blame_unnamed; /* ns: the history no longer has who ran */
 	__u64 switches_missed;
 	__u64 stalls_unjoined; /* not in the wall time: other CPUs held the lock all the while */
+	__u64 sleeps_lost; /* of two tasks that share a place in the table of those that sleep */
 };
 
 struct known {

@@ -14,6 +14,7 @@ mod cluster {
     mod install;
     mod manifests;
     mod measured;
+    mod memory;
     mod oom;
     mod reconciler;
     mod resize;

@@ -4,6 +4,7 @@ use super::command::{self, Change};
 use super::{Evidence, HEADROOM, Kind, MAX_FACTOR, NodeFacts, Recommendation, scope, window};
 use crate::api::ResourceStep;
 use crate::evidence::SignalKind;
+use crate::evidence::memory_cause::HIGH;
 
 /// Bytes of a page; a refault is one. (Both architectures we build for; a 64 KiB-page arm64 kernel
 /// makes this an underestimate.)
@@ -40,12 +41,13 @@ pub fn short(evidence: &Evidence, node: NodeFacts) -> Recommendation {
         );
     };
     let killed = evidence.kind == SignalKind::OomKill || memory.oom_kills.is_some_and(|n| n > 0);
+    let held_up = memory.pressure_cause.as_deref() == Some(HIGH);
     let refaults = memory.refaults.unwrap_or(0).max(0);
     if !killed {
         if let Err(why) = window(evidence) {
             return Recommendation::none(why);
         }
-        if refaults < MIN_REFAULTS {
+        if refaults < MIN_REFAULTS && !held_up {
             return Recommendation::none(format!(
                 "{refaults} pages were read back after being dropped: it does not need what it cannot keep, \
                  or that is unknown."
@@ -76,6 +78,11 @@ pub fn short(evidence: &Evidence, node: NodeFacts) -> Recommendation {
     } else {
         format!("Under memory pressure at {} of {}.", mebibytes(held), mebibytes(limit))
     };
+    if held_up {
+        reason.push_str(
+            " memory.high held it up, which the kubelet derives from limit and request: it rises with them.",
+        );
+    }
     if missed > 0 {
         reason.push_str(&format!(" It read back {refaults} pages it had to drop ({}).", mebibytes(missed)));
     }

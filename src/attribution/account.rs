@@ -1,7 +1,9 @@
 //! The sums: cumulative numbers of cgroups made into cumulative numbers of workloads, that never go
 //! down though cgroups come and go beneath them.
 
-use crate::kernel::{CgroupStat, Counter, CpuCounters, Hierarchy, NetworkCounters, Pressure};
+use crate::kernel::{
+    CgroupStat, Counter, CpuCounters, Hierarchy, MemoryStat, NetworkCounters, Pressure, ReclaimCounters,
+};
 
 use super::tree::Hierarchies;
 
@@ -9,6 +11,7 @@ use super::tree::Hierarchies;
 #[derive(Debug, Default)]
 pub struct CgroupAccount {
     last: Option<Box<CpuCounters>>,
+    reclaim: ReclaimCounters,
     /// The last reading that had it, and its place there.
     place: (u64, usize),
     /// It is being forgotten.
@@ -34,6 +37,8 @@ impl CgroupAccount {
         if now.switches < last.switches {
             **last = CpuCounters::default();
         }
+        // Where the kernel marks it at all, it has been counted from the beginning.
+        last.memory = last.memory.or(now.memory.map(|_| 0));
         to.cpu_seen = true;
         let mut growth = now.growth(last);
         // Times by the clock on the wall do not add up over cgroups.
@@ -45,6 +50,16 @@ impl CgroupAccount {
         let parts = to.cpu.throttle + to.cpu.neighbour + to.cpu.own;
         to.cpu.unattributed = to.cpu.wait.saturating_sub(parts);
         **last = *now;
+    }
+}
+
+impl CgroupAccount {
+    /// The same of reclaim.
+    pub fn book_reclaim(&mut self, now: &ReclaimCounters, to: &mut Account) {
+        // Less than before: the cgroup had been taken out of the kernel's table.
+        let grown = now.since(&self.reclaim).unwrap_or(*now);
+        self.reclaim = *now;
+        to.reclaim.get_or_insert_default().add(&grown);
     }
 }
 
@@ -61,6 +76,10 @@ pub struct Account {
     published_neighbour: u64,
     /// What this reading adds to the stalls' wall time, and to that in full.
     stall: Option<(u64, u64)>,
+    /// Reclaim by its cgroups' threads, the dead included; `None` while nothing counts it.
+    pub reclaim: Option<ReclaimCounters>,
+    /// What the memory controller said last of the workload's own cgroup, where it waited for memory.
+    pub memory: Option<MemoryStat>,
     /// Its packets; `None` while it has no network namespace to itself and lost none.
     pub network: Option<NetworkCounters>,
     /// What the kernel keeps for the workload's own cgroup, by hierarchy, and in which reading it said so.
@@ -131,6 +150,7 @@ impl Account {
             throttled: number(|s| s.throttled),
             quota: number(|s| s.quota),
             period: number(|s| s.period),
+            memory_usage: number(|s| s.memory_usage),
             cpu_pressure: pressure(|s| s.cpu_pressure),
             memory_pressure: pressure(|s| s.memory_pressure),
             io_pressure: pressure(|s| s.io_pressure),

@@ -128,6 +128,7 @@ impl Attributor {
         self.unresolved.begin(now);
         self.book_cpu(reading);
         self.book_stats(reading);
+        self.book_memory(reading);
         self.book_network(reading);
         self.book_blame(reading);
         self.publish(reading, pods);
@@ -342,6 +343,25 @@ impl Attributor {
         }
     }
 
+    /// Who reclaimed, and what the memory controller says of those who waited.
+    fn book_memory(&mut self, reading: &Reading) {
+        for reclaim in &reading.reclaim {
+            let Some(key) = self.tree.key(reclaim.cgroup) else { continue };
+            if let Some(account) = account_of(&self.tree, &mut self.workloads, key, self.reading) {
+                self.cgroups[key].book_reclaim(&reclaim.counters, account);
+            }
+        }
+        for memory in &reading.memory {
+            let Some(key) = self.tree.key(memory.cgroup) else { continue };
+            let node = self.tree.node_of(key);
+            if self.tree.node(node).anchor == node
+                && let Some(account) = account_of(&self.tree, &mut self.workloads, key, self.reading)
+            {
+                account.memory = Some(memory.stat);
+            }
+        }
+    }
+
     /// A pod's network is the pod's: its containers share it.
     fn book_network(&mut self, reading: &Reading) {
         let (tree, workloads) = (&self.tree, &self.workloads);
@@ -432,6 +452,8 @@ impl Attributor {
                 stat: if last { numbers.last_stat() } else { numbers.stat(self.reading) },
                 quota_cores: quota(&self.tree, &self.quotas, id),
                 network: numbers.network,
+                reclaim: numbers.reclaim,
+                memory: numbers.memory,
                 last,
             });
             if last {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::kernel::{CgroupStat, CpuCounters, Instant, Lost, NetworkCounters, ProgramCost};
+use crate::kernel::{
+    CgroupStat, CpuCounters, Instant, Lost, MemoryStat, NetworkCounters, ProgramCost, ReclaimCounters,
+};
 
 /// What the root cgroup is called. Not `/`, which tells nobody anything.
 pub const ROOT: &str = "the root cgroup (kernel threads, processes of no service)";
@@ -105,6 +107,10 @@ pub struct Sample {
     pub quota_cores: Option<f64>,
     /// Packets, of a pod where it is one; `None`: it has no network of its own, and lost nothing that is known.
     pub network: Option<NetworkCounters>,
+    /// Direct reclaim by its threads; `None` while none was.
+    pub reclaim: Option<ReclaimCounters>,
+    /// What the memory controller says, where it waited for memory.
+    pub memory: Option<MemoryStat>,
     /// The workload is gone; this is its last sample.
     pub last: bool,
 }

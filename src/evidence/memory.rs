@@ -1,5 +1,13 @@
 //! Memory.
 
+/// What held it up, as `pressure_cause` says it.
+pub mod cause {
+    pub const OWN: &str = "own";
+    pub const HIGH: &str = "high";
+    pub const ABOVE: &str = "above";
+    pub const NODE: &str = "node";
+}
+
 super::field::numbers! {
 "Memory evidence"
 /// What the kernel said about memory within the window of a whisper. Absent is unknown, never zero.
@@ -8,14 +16,33 @@ MemoryNumbers {
     pressure_percent: f64, "%", "kernel_gossip.memory.pressure.percent";
     /// Share of the window in which every task waited for memory (PSI).
     pressure_full_percent: f64, "%", "kernel_gossip.memory.pressure.full_percent";
-    /// What it held (webhook only).
-    usage_bytes: i64, "By";
+    /// What held it up: `own` (its memory limit), `high` (memory.high), `above` (a limit above it: its pod's), or `node` (the node
+    /// is short of memory).
+    pressure_cause: String, "", "kernel_gossip.memory.cause";
+    /// Time its threads were in direct reclaim for a limit, all together.
+    reclaim_own_seconds: f64, "s", "kernel_gossip.memory.reclaim.own";
+    /// Time its threads were in direct reclaim because the node was short of memory, all together.
+    reclaim_node_seconds: f64, "s", "kernel_gossip.memory.reclaim.node";
+    /// Time its threads slept for memory, all together, as PSI counts it.
+    thread_seconds: f64, "s", "kernel_gossip.memory.thread.time";
+    /// The part of that in which memory.high, or compaction, held them up.
+    high_seconds: f64, "s", "kernel_gossip.memory.thread.high";
+    /// The part of that in which pages were read back that it had just had to drop.
+    refault_seconds: f64, "s", "kernel_gossip.memory.thread.refault";
+    /// What it held.
+    usage_bytes: i64, "By", "kernel_gossip.memory.usage";
     /// Its memory limit; of an OOM kill the one that was hit.
     limit_bytes: i64, "By", "kernel_gossip.memory.limit";
-    /// What it held without what can be dropped (webhook only).
-    working_set_bytes: i64, "By";
-    /// Pages read back that it had just had to drop (webhook only).
-    refaults: i64, "{page}";
+    /// Its memory.high.
+    high_bytes: i64, "By", "kernel_gossip.memory.high";
+    /// What it held as Kubernetes counts it: without files' pages that were not used of late.
+    working_set_bytes: i64, "By", "kernel_gossip.memory.working_set";
+    /// What of it could be reclaimed without swap: files' pages, and the kernel's own caches where they are told (cgroup v2).
+    reclaimable_bytes: i64, "By", "kernel_gossip.memory.reclaimable";
+    /// Pages read back that it had just had to drop.
+    refaults: i64, "{page}", "kernel_gossip.memory.refaults";
+    /// Page faults that had to read.
+    major_faults: i64, "{fault}", "kernel_gossip.memory.faults";
     /// Resident size of the process the kernel killed, of several the largest.
     oom_peak_bytes: i64, "By", "kernel_gossip.memory.oom.resident";
     /// Processes the kernel killed for lack of memory, since the whisper began.

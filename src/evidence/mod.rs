@@ -22,7 +22,7 @@ pub use cpu::CpuNumbers;
 pub use field::{Field, Resource, Type, Value, Wrong};
 pub use history::HistoryPoint;
 pub use io::IoNumbers;
-pub use memory::MemoryNumbers;
+pub use memory::{MemoryNumbers, cause as memory_cause};
 pub use network::NetworkNumbers;
 pub(crate) use words::kinds;
 pub use words::{Severity, SignalKind, Source, WhisperState};
@@ -45,13 +45,13 @@ pub struct SignalEvidence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub birth: Option<BirthNumbers>,
     // The agent, to which they are workloads, keeps them beside.
-    /// Who ran while it waited, the greatest share first.
+    /// Who ran while it waited for a CPU, or grew while the node was short of memory, the greatest share first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub neighbours: Vec<NeighbourShare>,
 }
 
-/// A workload that ran while the pod waited.
+/// A workload that ran while the pod waited for a CPU, or grew while it waited for a node's memory.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NeighbourShare {

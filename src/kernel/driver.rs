@@ -182,6 +182,8 @@ impl<'obj> Driver<'obj> {
         r.cpu.clear();
         r.blame.clear();
         r.stats.clear();
+        r.reclaim.clear();
+        r.memory.clear();
         r.namespaces.clear();
         r.drops.clear();
         r.members.clear();

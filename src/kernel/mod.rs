@@ -17,6 +17,7 @@ macro_rules! skeleton {
     };
 }
 
+mod batch;
 pub mod clock;
 pub mod cost;
 pub(crate) mod counters;
@@ -44,5 +45,5 @@ pub use hist::Log2Histogram;
 pub use hook::Hook;
 pub use loss::{Loss, Lost};
 pub use probe::{Kind, Probe};
-pub use probes::{cgroups, cpu, oom, recorder};
+pub use probes::{cgroups, cpu, oom, reclaim, recorder};
 pub use reading::*;

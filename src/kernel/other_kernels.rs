@@ -11,6 +11,7 @@ skeleton!(cpu, "cpu");
 skeleton!(cgroups, "cgroups");
 skeleton!(birth, "birth");
 skeleton!(oom, "oom");
+skeleton!(reclaim, "reclaim");
 skeleton!(drops, "drops");
 skeleton!(net_tasks, "net_tasks");
 
@@ -36,7 +37,7 @@ const OPTIONS: [(&str, &[&str]); 6] = [
     ),
     ("CONFIG_IPV6", &["ipv6_statistics", "udp_stats_in6", "ip6_ptr"]),
     ("CONFIG_NF_CONNTRACK", &["_nfct", "ct"]),
-    ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME"]),
+    ("CONFIG_PSI", &["total", "psi_states", "PSI_IO_SOME", "PSI_MEM_SOME", "PSI_CPU_SOME", "in_memstall"]),
 ];
 
 /// This kernel's types, in which nothing has one of these names.
@@ -73,6 +74,7 @@ fn every_program_loads_without_what_a_kernel_may_lack() {
         loads_without!(option, types, cgroups::CgroupsSkelBuilder::default());
         loads_without!(option, types, birth::BirthSkelBuilder::default());
         loads_without!(option, types, oom::OomSkelBuilder::default());
+        loads_without!(option, types, reclaim::ReclaimSkelBuilder::default());
         loads_without!(option, types, drops::DropsSkelBuilder::default());
         loads_without!(option, types, net_tasks::NetTasksSkelBuilder::default());
     }

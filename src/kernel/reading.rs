@@ -71,6 +71,17 @@ counters! {
         pub stall_wall: u64,
         /// The part of `stall_wall` in which no CPU ran the cgroup.
         pub stall_full: u64,
+        /// Asleep for I/O, as PSI counts it: from the switch-out to the wake-up. What is also for memory is there.
+        pub disk: u64,
+        /// Asleep for memory, as PSI counts it, all of it; `None`: the kernel does not mark it (PSI is off). What its tasks
+        /// spend on a CPU to free memory is in `run`.
+        pub memory: Option<u64>,
+        /// The part of `memory` in which pages were read back that had just been dropped.
+        pub refault: u64,
+        /// The part of `memory` within direct reclaim.
+        pub reclaim_asleep: u64,
+        /// The rest of `memory`: held up by memory.high, or compaction.
+        pub high: u64,
         /// Switch-ins: how many waits were counted.
         pub switches: u64,
         /// Run-queue waits by length.
@@ -85,6 +96,50 @@ counters! {
 pub struct CpuReading {
     pub cgroup: CgroupKey,
     pub counters: CpuCounters,
+}
+
+counters! {
+    /// Direct reclaim by a cgroup's threads since the agent first saw any: the time from its beginning to its end, ns, whatever they
+    /// did in between, summed over threads; and how often.
+    pub struct ReclaimCounters {
+        /// For a limit of its own or of a cgroup above it.
+        pub own: u64,
+        pub own_times: u64,
+        /// Because the node was short of memory.
+        pub node: u64,
+        pub node_times: u64,
+    }
+}
+
+/// The reclaim probe's counters of one cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReclaimReading {
+    pub cgroup: CgroupKey,
+    pub counters: ReclaimCounters,
+}
+
+/// What the memory controller says of a cgroup and all below it, bytes and pages, as its files have it. `None`: not said here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStat {
+    pub usage: Option<u64>,
+    /// What Kubernetes subtracts from usage to get the working set: files' pages that were not used of late.
+    pub inactive_file: Option<u64>,
+    /// What could be reclaimed without swap: files' pages, and the kernel's own caches where they are told.
+    pub reclaimable: Option<u64>,
+    pub limit: Option<u64>,
+    /// memory.high.
+    pub high: Option<u64>,
+    /// Pages read back that had just been dropped. Cumulative.
+    pub refaults: Option<u64>,
+    /// Page faults that had to read. Cumulative.
+    pub major_faults: Option<u64>,
+}
+
+/// One cgroup's memory, as it was read last: of those alone that waited for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryReading {
+    pub cgroup: CgroupKey,
+    pub stat: MemoryStat,
 }
 
 /// How long `victim` waited while `culprit` ran on the CPU it waited for. Cumulative, ns.
@@ -121,6 +176,8 @@ pub struct CgroupStat {
     pub quota: Option<u64>,
     /// CPU period, ns.
     pub period: Option<u64>,
+    /// What it and all below it hold, bytes: where the cgroup iterator runs.
+    pub memory_usage: Option<u64>,
     pub cpu_pressure: Option<Pressure>,
     pub memory_pressure: Option<Pressure>,
     pub io_pressure: Option<Pressure>,
@@ -195,6 +252,9 @@ pub struct Reading {
     pub cpu: Vec<CpuReading>,
     pub blame: Vec<Blame>,
     pub stats: Vec<StatReading>,
+    /// Of those that ever reclaimed.
+    pub reclaim: Vec<ReclaimReading>,
+    pub memory: Vec<MemoryReading>,
     pub namespaces: Vec<NamespaceReading>,
     pub drops: Vec<DropReading>,
     /// Namespaces and cgroups with tasks in them; nothing in most readings.

@@ -13,6 +13,9 @@ use memmap2::{MmapOptions, MmapRaw};
 /// `#[repr(C)]`, made of integers alone, the first of them a `u64`.
 pub unsafe trait Wire: Copy {}
 
+// SAFETY: what is asked for.
+unsafe impl Wire for u64 {}
+
 /// A BPF array map (`BPF_F_MMAPABLE`), mapped: part by part, when an entry of it is first asked for. All of a
 /// mapping counts as resident, of an array that is mostly unused as well.
 pub struct SharedArray<T> {

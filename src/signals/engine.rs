@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::culprits::ByPath;
+use super::growers::{Marks, growers};
 use super::history::History;
 use super::hysteresis::{Hysteresis, Judgement};
 use super::kinds::{Seen, usable_cores};
 use super::rules::Rule;
-use super::whisper::{Transition, Whisper};
+use super::whisper::{Neighbour, Transition, Whisper};
 use super::window::{Counters, Growth, Window, nanos};
 use crate::attribution::{Attributed, NamedBlame, Sample, Workload, WorkloadKind};
 use crate::evidence::{Severity, SignalEvidence, SignalKind};
@@ -84,6 +85,11 @@ pub struct Engine {
     tracked: HashMap<ByPath, Tracked>,
     /// What happened of late, and when it is over.
     happened: Vec<Happened>,
+    /// Reclaim for the node so far, ns; and who had grown most when there was some last.
+    node_reclaim: u64,
+    growers: Vec<Neighbour>,
+    /// The first reading is of workloads that were there before.
+    begun: bool,
     losses: SignalLosses,
 }
 
@@ -103,6 +109,7 @@ const HAPPENED_MAX: usize = 1024;
 struct Tracked {
     who: Arc<Workload>,
     seen_ns: u64,
+    memory: Marks,
     windows: Box<[Window]>,
     /// Of each kind that is judged by windows. Not in the map itself, half of which is empty.
     signals: Box<[Signal]>,
@@ -136,6 +143,9 @@ impl Engine {
             window_of,
             tracked: HashMap::default(),
             happened: Vec::new(),
+            node_reclaim: 0,
+            growers: Vec::new(),
+            begun: false,
             losses: SignalLosses::default(),
         }
     }
@@ -151,8 +161,14 @@ impl Engine {
         for blame in &attributed.blame {
             self.blame(blame);
         }
+        self.begun = true;
+        let reclaims = attributed.samples.iter().filter_map(|s| s.reclaim);
+        let reclaimed = reclaims.map(|r| r.node).sum();
+        if std::mem::replace(&mut self.node_reclaim, reclaimed) < reclaimed {
+            self.growers = growers(self.tracked.values().map(|t| (&t.who, &t.memory)));
+        }
         let (rules, lengths, window_of) = (&self.rules, &self.lengths, &self.window_of);
-        let round = Round { rules, lengths, window_of, attributed, probe };
+        let round = Round { rules, lengths, window_of, attributed, growers: &self.growers, probe };
         for sample in attributed.samples.iter().filter(|s| judged(s, probe)) {
             let Some(tracked) = self.tracked.get_mut(sample.who.cgroup.as_str()) else { continue };
             tracked.step(&round, sample, out);
@@ -262,7 +278,8 @@ impl Engine {
                 self.losses.untracked_samples += 1;
                 return;
             }
-            let new = Tracked::new(&sample.who, self.lengths.len());
+            let memory = if self.begun { Marks::of_new(at) } else { Marks::default() };
+            let new = Tracked { memory, ..Tracked::new(&sample.who, self.lengths.len()) };
             self.tracked.insert(ByPath(sample.who.clone()), new);
         }
         if let Some(tracked) = self.tracked.get_mut(path) {
@@ -286,6 +303,7 @@ struct Round<'a> {
     lengths: &'a [Duration],
     window_of: &'a [usize],
     attributed: &'a Attributed,
+    growers: &'a [Neighbour],
     /// The CPU probe runs.
     probe: bool,
 }
@@ -303,6 +321,7 @@ impl Tracked {
         Tracked {
             who: who.clone(),
             seen_ns: 0,
+            memory: Marks::default(),
             windows: (0..windows).map(|_| Window::default()).collect(),
             signals: windowed().map(|_| Signal::default()).collect(),
             history: None,
@@ -311,6 +330,7 @@ impl Tracked {
 
     fn announce(&mut self, at: Instant, sample: &Sample) {
         self.seen_ns = at.mono_ns;
+        self.memory.note(at, sample.stat.memory_usage);
         if !Arc::ptr_eq(&self.who, &sample.who) {
             self.who = sample.who.clone();
         }
@@ -321,7 +341,7 @@ impl Tracked {
     }
 
     fn step(&mut self, round: &Round<'_>, sample: &Sample, out: &mut Vec<Whisper>) {
-        let Round { rules, lengths, window_of, attributed, probe } = *round;
+        let Round { rules, lengths, window_of, attributed, growers, probe } = *round;
         let at = attributed.at;
         let now = Counters::of(sample);
         let usable_cores = usable_cores(attributed.cpus, sample);
@@ -350,7 +370,7 @@ impl Tracked {
             let window = window_of[kind as usize];
             if let Some(growth) = &growths[window] {
                 let cpus = attributed.cpus;
-                let seen = Seen { at, sample, growth, window: &self.windows[window], cpus };
+                let seen = Seen { at, sample, growth, window: &self.windows[window], growers, cpus };
                 self.signals[i].update(kind, &seen, self.history.as_deref());
             }
             self.signals[i].say(transitions[i], at, out);

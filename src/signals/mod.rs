@@ -2,6 +2,7 @@
 
 mod culprits;
 mod engine;
+mod growers;
 mod history;
 mod hysteresis;
 pub mod kinds;

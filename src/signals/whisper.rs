@@ -30,11 +30,12 @@ impl Transition {
     }
 }
 
-/// A workload that ran while the victim waited, and its share of the window.
+/// A workload that ran while the victim waited, and its share of the window; or that grew while the node was short of memory, and its
+/// share of what all grew by.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
     pub who: Arc<Workload>,
-    /// Its share of the time in which at least one thread waited, in percent of the window, 0..=100.
+    /// Its share of the time in which at least one thread waited, in percent of the window; of growth, of all of it. 0..=100.
     pub percent: f64,
 }
 
@@ -50,7 +51,7 @@ pub struct Whisper {
     pub at: Instant,
     /// Without the neighbours, which are workloads here: see the next.
     pub evidence: SignalEvidence,
-    /// Those who ran meanwhile, the greatest share first; at most five.
+    /// Those who ran, or grew, meanwhile, the greatest share first; at most five.
     pub neighbours: Vec<Neighbour>,
     /// The last two minutes at most, oldest first.
     pub history: Vec<HistoryPoint>,

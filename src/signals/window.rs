@@ -35,6 +35,55 @@ counters! {
     }
 }
 
+counters! {
+    /// What held threads up beside CPUs: ns that they slept, ns that they reclaimed, and how often. `None` is unknown.
+    pub struct Held {
+        /// Asleep for I/O.
+        pub disk: Option<u64>,
+        /// Asleep for memory, and the parts of that in which pages were read back and in which memory.high held them up.
+        pub memory: Option<u64>,
+        pub refault: u64,
+        pub high: u64,
+        /// In direct reclaim for a limit, and for the node.
+        pub own_reclaim: u64,
+        pub node_reclaim: u64,
+        pub refaults: Option<u64>,
+        pub major_faults: Option<u64>,
+    }
+}
+
+impl Held {
+    fn of(sample: &Sample) -> Held {
+        let cpu = sample.cpu.as_ref();
+        let reclaim = sample.reclaim.unwrap_or_default();
+        Held {
+            disk: cpu.map(|c| c.disk),
+            memory: cpu.and_then(|c| c.memory),
+            refault: cpu.map_or(0, |c| c.refault),
+            high: cpu.map_or(0, |c| c.high),
+            own_reclaim: reclaim.own,
+            node_reclaim: reclaim.node,
+            refaults: sample.memory.and_then(|m| m.refaults),
+            major_faults: sample.memory.and_then(|m| m.major_faults),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        let Held { disk, memory, own_reclaim, node_reclaim, refaults, major_faults, .. } = *self;
+        let counted = [disk, memory, refaults, major_faults].into_iter().flatten().sum::<u64>();
+        counted + own_reclaim + node_reclaim == 0
+    }
+
+    /// The growth since an earlier sample. What probes count began at zero with them; what files have was there before.
+    fn grown(&self, then: &Held) -> Held {
+        Held {
+            refaults: self.refaults.since(&then.refaults).flatten(),
+            major_faults: self.major_faults.since(&then.major_faults).flatten(),
+            ..self.growth(then)
+        }
+    }
+}
+
 /// The counters of one sample, or their growth. `None` is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -121,6 +170,8 @@ pub struct Growth {
     pub counters: Counters,
     /// Packets of its own network; `None`: unknown, or it has none.
     pub packets: Option<PacketCounters>,
+    /// What held its threads up beside CPUs.
+    pub held: Held,
     /// The cores it can use at most: its limit, or the machine's CPUs where these are fewer. `None`: unknown.
     pub usable_cores: Option<f64>,
     /// What the kernel adds up over the cgroup and all below it is other workloads': [`Workload::contains_others`].
@@ -140,6 +191,8 @@ pub struct Window {
     stalls: Option<Box<[Log2Histogram; SLOTS]>>,
     /// Packets at each slot; nothing until the first ones, which most never have: a container's are its pod's.
     network: Option<Box<[NetworkCounters; SLOTS]>>,
+    /// What held threads up at each slot; nothing until something does.
+    held: Option<Box<[Held; SLOTS]>>,
     culprits: Culprits,
     /// Neighbour wait since the newest kept sample, ns: what a newly seen culprit can have had at most.
     fresh_neighbour: u64,
@@ -180,14 +233,18 @@ impl Window {
         if self.kept > 0 && now.since(&self.samples[self.newest].1).is_none() {
             self.kept = 0;
         }
-        let growth = self
-            .growth(length, at, now)
-            .map(|growth| Growth { packets: self.packets(growth.slot, sample.network.as_ref()), ..growth });
+        let growth = self.growth(length, at, now).map(|growth| Growth {
+            packets: self.packets(growth.slot, sample.network.as_ref()),
+            held: Held::of(sample)
+                .grown(&self.held.as_ref().map_or_else(Held::default, |kept| kept[growth.slot])),
+            ..growth
+        });
         // Two fewer intervals than slots: the kept samples then always span more than one window.
         let spacing = length / (SLOTS as u32 - 2);
         let age = at.mono_ns.saturating_sub(self.samples[self.newest].0.mono_ns);
         if self.kept == 0 || age >= nanos(spacing) {
             self.keep(at, now, stalls, sample.network.as_ref());
+            self.keep_held(Held::of(sample));
         }
         growth
     }
@@ -207,6 +264,7 @@ impl Window {
             complete,
             counters,
             packets: None,
+            held: Held::default(),
             usable_cores: None,
             of_others: false,
             slot,
@@ -238,6 +296,15 @@ impl Window {
             (Some(network), Some(kept)) => kept[self.newest] = *network,
             (Some(network), none) => none.insert(Box::default())[self.newest] = *network,
             (None, _) => {}
+        }
+    }
+
+    fn keep_held(&mut self, held: Held) {
+        match &mut self.held {
+            Some(kept) => kept[self.newest] = held,
+            // The slots before had nothing.
+            none if !held.is_nothing() => none.insert(Box::default())[self.newest] = held,
+            _ => {}
         }
     }
 

@@ -34,6 +34,8 @@ pub mod resource {
 pub mod attribute {
     /// `throttle`, `neighbour`, `own`, `unattributed`.
     pub const WAIT_CAUSE: &str = "kernel_gossip.cpu.wait.cause";
+    /// `ran`, `throttled`, `neighbour`, `own`, `unattributed`, `memory`, `disk`.
+    pub const THREAD_STATE: &str = "kernel_gossip.thread.state";
     /// `interrupts`, `hypervisor`.
     pub const TAKEN_BY: &str = "kernel_gossip.cpu.taken.by";
     /// `cpu`, `memory`, `io`.

@@ -89,6 +89,11 @@ pub fn counters(s: u64) -> CpuCounters {
         stall_sum: second(s) / 2,
         stall_wall: second(s) / 5 * 2,
         stall_full: second(s) / 10,
+        disk: second(s) / 20,
+        memory: Some(second(s) / 4),
+        refault: second(s) / 10,
+        reclaim_asleep: second(s) / 20,
+        high: second(s) / 10,
         switches: s * 100,
         ..CpuCounters::default()
     };
@@ -109,6 +114,7 @@ pub fn stat(s: u64) -> CgroupStat {
         throttled: Some(second(s) / 2),
         quota: Some(50_000_000),
         period: Some(100_000_000),
+        memory_usage: Some(s << 20),
         cpu_pressure: pressure,
         memory_pressure: pressure,
         io_pressure: pressure,
@@ -122,6 +128,8 @@ pub fn sample(who: &Arc<Workload>, s: u64) -> Sample {
         stat: stat(s),
         quota_cores: Some(0.5),
         network: None,
+        reclaim: None,
+        memory: None,
         last: false,
     }
 }

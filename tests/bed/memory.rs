@@ -8,7 +8,7 @@ use std::process::Command;
 
 use procfs::process::Process;
 
-use super::cgroup::remove;
+use super::cgroup::{Version, cpu_tree, remove};
 use super::pressure::Oracle;
 use super::process::Running;
 
@@ -21,6 +21,8 @@ pub struct Squeezed {
     /// In the v2 tree, whose `memory.pressure` counts, and in the tree that limits its memory: the same, or one of v1.
     counts: PathBuf,
     limits: PathBuf,
+    /// In the tree whose cgroups the scheduler knows, where that is of v1: as a container's is in all of them.
+    runs: Option<PathBuf>,
     path: String,
     file: tempfile::NamedTempFile,
     readers: Option<Running>,
@@ -52,11 +54,12 @@ impl Squeezed {
                 (dir.clone(), dir)
             }
         };
+        let runs = (cpu_tree().version == Version::V1).then(|| make(&cpu_tree().mount, None));
         // Not in the memory of a file system: what is read must be to be dropped.
         let mut file = tempfile::NamedTempFile::new_in("/var/tmp").expect("a file");
         file.write_all(&vec![b'x'; READS]).expect("written");
         file.as_file().sync_all().expect("on the disk");
-        let squeezed = Squeezed { counts, limits, path, file, readers: None };
+        let squeezed = Squeezed { counts, limits, runs, path, file, readers: None };
         squeezed.counts.join("memory.pressure").exists().then_some(squeezed)
     }
 
@@ -76,9 +79,22 @@ impl Squeezed {
             true => "tail /dev/zero & ".to_owned(),
             false => format!("(while :; do cat {file} > /dev/null; done) & "),
         };
-        let script =
-            format!("{forget}{}{}{{ {} wait; }}", enter(&self.counts), enter(&self.limits), one.repeat(4));
+        let runs = self.runs.as_deref().map(enter).unwrap_or_default();
+        let (counts, limits) = (enter(&self.counts), enter(&self.limits));
+        let script = format!("{forget}{runs}{counts}{limits}{{ {} wait; }}", one.repeat(4));
         self.readers = Some(Running::start(Command::new("/bin/sh").args(["-c", &script])));
+    }
+
+    /// It is held up by memory.high, else by the limit that it has.
+    pub fn by_high(&self) -> bool {
+        self.counts == self.limits
+    }
+
+    /// A line of its memory.stat.
+    pub fn stat(&self, line: &str) -> u64 {
+        let text = fs::read_to_string(self.limits.join("memory.stat")).expect("memory.stat");
+        let value = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {line}"))
     }
 
     /// Notes what the kernel counts, every 50 ms until [`Oracle::stop`].
@@ -89,7 +105,7 @@ impl Squeezed {
 
 impl Drop for Squeezed {
     fn drop(&mut self) {
-        for dir in [&self.counts, &self.limits] {
+        for dir in [&self.counts, &self.limits].into_iter().chain(&self.runs) {
             if dir.exists() {
                 remove(dir).expect("the group ends");
             }

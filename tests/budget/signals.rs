@@ -38,6 +38,8 @@ fn node() -> Attributed {
             stat: CgroupStat::default(),
             quota_cores: Some(0.2),
             network: None,
+            reclaim: None,
+            memory: None,
             last: false,
         })
         .collect();

@@ -116,6 +116,19 @@ fn a_group_that_waits_for_memory_is_told_with_the_kernels_count() {
     let numbers = ["kernel_gossip.memory.pressure.percent", "kernel_gossip.memory.pressure.full_percent"];
     let said = as_the_kernel_counts(&mut agent, squeezed.path(), "memory_pressure", numbers[0], oracle);
     assert!(number(&said, numbers[1]) <= number(&said, numbers[0]), "{said:#}");
+    // What held it up, by whom, and what it has.
+    let of = |name: &str| number(&said, &format!("kernel_gossip.memory.{name}"));
+    let cause = if squeezed.by_high() { "high" } else { "own" };
+    assert_eq!(said["kernel_gossip.memory.cause"], cause, "{said:#}");
+    let waited = of("thread.time") + of("reclaim.own");
+    assert!(waited > 0.1 && of("reclaim.node") < waited / 10.0, "{said:#}");
+    assert!(
+        of("usage") <= 16e6 * 1.1 && of("working_set") <= of("usage") && of("reclaimable") <= of("usage"),
+        "{said:#}"
+    );
+    if !squeezed.by_high() {
+        assert!(of("limit") == f64::from(16 << 20) && of("refaults") > 1000.0, "{said:#}");
+    }
     let path = squeezed.path().to_owned();
     drop(squeezed);
     assert_eq!(until_resolved(&mut agent, &path)["kernel_gossip.whisper.signal"], "memory_pressure");

@@ -57,7 +57,13 @@ fn processes_that_are_nobodys_give_the_recorders_room_back() {
     let mut storage = Storage::default();
     let mut driver = Driver::start(
         &mut storage,
-        DriverOptions { cpu: None, oom: None, drops: None, ..DriverOptions::of(&facts, &plan, 4096) },
+        DriverOptions {
+            cpu: None,
+            oom: None,
+            reclaim: None,
+            drops: None,
+            ..DriverOptions::of(&facts, &plan, 4096)
+        },
     );
     let mut births = Watcher::new(Options::default(), &facts, &plan, &[]);
     births.drive(&mut driver);

@@ -8,6 +8,7 @@ use crate::bed::process::without_capabilities;
 use kernel_gossip::kernel::facts::{Facts, Trial};
 use kernel_gossip::kernel::oom::OomHook;
 use kernel_gossip::kernel::plan::{Plan, plan};
+use kernel_gossip::kernel::reclaim::ReclaimHook;
 use kernel_gossip::kernel::rehearsal::Rehearsal;
 use procfs::KernelVersion;
 
@@ -76,7 +77,7 @@ fn programs(out: &Output) -> BTreeMap<String, (Option<String>, Option<String>)> 
 #[test]
 fn the_programs_that_will_run_are_loaded() {
     let (facts, planned) = report(&HERE);
-    let mut expected = vec!["OOM kills", "births", "cgroup tracepoints", "cpu"];
+    let mut expected = vec!["OOM kills", "births", "cgroup tracepoints", "cpu", "reclaim"];
     if planned.cgroups.hook().is_some_and(|hook| hook.iterator) {
         expected.push("cgroup iterator");
     }
@@ -111,4 +112,5 @@ fn without_capabilities_files_remain() {
     assert!(planned.cpu.hook().is_none());
     assert!(planned.cgroups.hook().is_some_and(|hook| !hook.iterator && hook.tracepoints.is_none()));
     assert_eq!(planned.oom.hook(), Some(&OomHook::Counts));
+    assert_eq!(planned.reclaim.hook(), Some(&ReclaimHook::Files));
 }

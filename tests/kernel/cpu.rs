@@ -34,6 +34,8 @@ pub fn options(hook: Hook) -> CpuOptions {
         hook,
         atomics: kernel() >= KernelVersion::new(5, 12, 0),
         prime: true,
+        sleeps: true,
+        memory_marked: true,
         hierarchy,
         max_cgroups: 256,
         rest: REST,

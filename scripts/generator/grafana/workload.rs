@@ -9,7 +9,7 @@ use super::variable;
 pub const UID: &str = "kernel-gossip-workload";
 
 pub fn dashboard() -> Dashboard {
-    let cause = label(attribute::WAIT_CAUSE);
+    let state = label(attribute::THREAD_STATE);
     let neighbour = label(attribute::NEIGHBOUR_NAME);
     let per = |of: &metric::Metric| sum(&WHO, &rate(of, &[WORKLOADS], POINT));
     let of_all = |of: &metric::Metric| sum(&[], &rate(of, &[WORKLOADS], POINT));
@@ -82,10 +82,9 @@ pub fn dashboard() -> Dashboard {
                     .query(&named(&used_of_limit), "{{who}}"),
                 Panel::graph("What the kernel says: time stopped by the limit", "The share of time in which at least one CPU was refused to it.", "percentunit")
                     .query(&named(&per(&metric::CPU_THROTTLED_WALL_TIME)), "{{who}}").share().lines(&[(0.25, ORANGE), (0.5, RED)]),
-                Panel::graph("What its threads did", "Of all threads, seconds a second: ran, or were ready to run and waited, and for what. They add up to the time in which a thread wanted a CPU.", LOST)
-                    .query(&of_all(&metric::CPU_RUN_TIME), "ran")
-                    .query(&sum(&[&cause], &rate(&metric::CPU_WAIT_TIME, &[WORKLOADS], POINT)), &format!("{{{{{cause}}}}}"))
-                    .stacked().color("ran", GREEN).color("throttle", RED).color("neighbour", ORANGE).color("own", BLUE).color("unattributed", GREY),
+                Panel::graph("Where the time of its threads went", "Of all threads, seconds a second: ran, or were ready to run and waited, and for what, or slept for memory or a disk. Asleep for anything else is not there.", LOST)
+                    .query(&sum(&[&state], &rate(&metric::THREAD_TIME, &[WORKLOADS], POINT)), &format!("{{{{{state}}}}}"))
+                    .stacked().color("ran", GREEN).color("throttled", RED).color("neighbour", ORANGE).color("own", BLUE).color("unattributed", GREY),
                 Panel::graph("Throttled, in three ways", "Wall: some of it was stopped. Full: no CPU ran it. Per CPU: the sum over CPUs, by its own limit and its pod's. cpu.stat: what it reports of the container's own limit.", LOST)
                     .query(&of_all(&metric::CPU_THROTTLED_WALL_TIME), "wall").query(&of_all(&metric::CPU_THROTTLED_FULL_TIME), "full")
                     .query(&of_all(&metric::CPU_THROTTLED_PER_CPU_TIME), "per CPU").query(&sum(&[], &rate(&metric::CPU_THROTTLED_REPORTED_TIME, &[WORKLOADS, NO_POD], POINT)), "cpu.stat"),

@@ -36,6 +36,11 @@ pub struct Btf {
     pub mark_victim_task: bool,
     /// `task_io_accounting.rchar` (CONFIG_TASK_XACCT): bytes read and written.
     pub io_accounting: bool,
+    /// `task_struct.in_memstall` (5.8, 1066d1b6974e "psi: Move PF_MEMSTALL out of task->flags"; CONFIG_PSI): a task that waits for
+    /// memory is marked.
+    pub memstall: bool,
+    /// The tracepoints mm_vmscan_memcg_reclaim_begin (CONFIG_MEMCG) and mm_vmscan_direct_reclaim_begin, and their ends.
+    pub reclaim_tracepoints: bool,
     /// The tracepoint kfree_skb tells why (5.17, c504e5c2f964 "net: skb: introduce kfree_skb_reason()").
     pub drop_reasons: bool,
 }
@@ -75,6 +80,15 @@ impl Btf {
                 .all(tracepoint),
             mark_victim_task: field("trace_event_raw_mark_victim", "uid"),
             io_accounting: field("task_io_accounting", "rchar"),
+            memstall: field("task_struct", "in_memstall"),
+            reclaim_tracepoints: [
+                "mm_vmscan_memcg_reclaim_begin",
+                "mm_vmscan_memcg_reclaim_end",
+                "mm_vmscan_direct_reclaim_begin",
+                "mm_vmscan_direct_reclaim_end",
+            ]
+            .into_iter()
+            .all(tracepoint),
             drop_reasons: field("trace_event_raw_kfree_skb", "reason"),
         }
     }

@@ -76,6 +76,13 @@ pub enum Pressure {
     Unreadable(String),
 }
 
+impl Pressure {
+    /// The kernel counts it: its files are there, readable or not.
+    pub fn is_on(&self) -> bool {
+        matches!(self, Pressure::Works | Pressure::Unreadable(_))
+    }
+}
+
 impl Trees {
     /// Looks through the mounts. `below`: only those at this path or below count.
     pub(crate) fn find(below: Option<&Path>) -> Trees {

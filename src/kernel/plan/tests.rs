@@ -5,6 +5,7 @@ use super::*;
 use crate::kernel::cpu::ThrottleClock;
 use crate::kernel::facts::Trial;
 use crate::kernel::oom::OomHook;
+use crate::kernel::reclaim::ReclaimHook;
 use crate::kernel::recorder::Entry;
 use crate::kernel::{Hierarchy, Hook};
 
@@ -119,6 +120,23 @@ fn kills_are_seen_or_at_least_counted() {
     assert!(matches!(plan(&facts).oom, Verdict::Unavailable(_)), "nothing is counted either");
 }
 
+#[test]
+fn reclaim_is_seen_or_its_effects_are_read() {
+    let mut facts = recorded("debian-6.12-v2");
+    assert!(shortfall(&plan(&facts).reclaim, "does not tell of reclaim").what_to_do.contains("CONFIG_MEMCG"));
+    facts.btf.reclaim_tracepoints = true;
+    assert_eq!(plan(&facts).reclaim, Verdict::Working { hook: ReclaimHook::Tracepoints });
+    for host in ["debian-6.1-user", "local-6.18-hybrid-user", "debian-6.12-lockdown-confidentiality"] {
+        let mut facts = recorded(host);
+        facts.btf.reclaim_tracepoints = true;
+        let plan = plan(&facts);
+        assert_eq!(plan.reclaim.hook(), Some(&ReclaimHook::Files), "{host}");
+        shortfall(&plan.reclaim, "a limit or the node");
+    }
+    facts.cgroups.unified = None;
+    shortfall(&plan(&facts).reclaim, "is not mounted here");
+}
+
 /// Packets are not told of where the kernel says of none why it was dropped, or namespaces cannot be found by cgroups: the
 /// namespaces' counters alone are read, and nothing where that is not allowed.
 #[test]
@@ -158,7 +176,7 @@ fn a_host_without_types_is_told_so_in_one_line() {
     let lines = plan(&recorded("debian-6.1-no-btf")).summary();
     let text: Vec<_> = lines.iter().map(|line| (line.lacking, line.text.as_str())).collect();
     let expected = "cpu: unavailable, cgroups: degraded (files, new ones by walking the trees), births: unavailable, \
-                    oom: degraded (counts in cgroup files), drops: unavailable: the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
+                    oom: degraded (counts in cgroup files), reclaim: degraded (cgroup files), drops: unavailable: the kernel's types (BTF) cannot be read: /sys/kernel/btf/vmlinux: No such file or directory \
                     (os error 2): use a kernel with CONFIG_DEBUG_INFO_BTF, and let the file be read";
     assert_eq!(text, [(true, expected)]);
 }
@@ -170,7 +188,7 @@ fn each_recorded_host_is_told_in_words_once_a_cause() {
         let Some(host) = name.strip_suffix(".json") else { continue };
         let planned = plan(&recorded(host));
         let lines = planned.summary();
-        for probe in ["cpu: ", "cgroups: ", "births: ", "oom: "] {
+        for probe in ["cpu: ", "cgroups: ", "births: ", "oom: ", "reclaim: "] {
             assert!(lines.iter().any(|line| line.text.contains(probe)), "{host}: {probe}{lines:?}");
         }
         assert!(lines.iter().all(|line| !line.text.contains(['{', '\n'])), "{host}: {lines:?}");

@@ -5,6 +5,7 @@ pub mod cgroups;
 pub mod cpu;
 pub mod drops;
 pub mod oom;
+pub mod reclaim;
 pub mod recorder;
 
 use super::{Kind, Loss};
@@ -18,6 +19,7 @@ macro_rules! probes {
             cgroups: $crate::kernel::probes::cgroups::Cgroups,
             births: $crate::kernel::probes::recorder::Births,
             oom: $crate::kernel::probes::oom::Oom,
+            reclaim: $crate::kernel::probes::reclaim::Reclaim,
             drops: $crate::kernel::probes::drops::Drops,
         }
     };

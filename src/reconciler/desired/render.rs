@@ -211,6 +211,7 @@ fn evidence(container: &str, kind: SignalKind, s: &SignalState) -> String {
         for (what, bytes) in parts {
             let _ = bytes.map(|b| write!(text, ", {what} {}", plain::bytes(b)));
         }
+        let _ = m.reclaimable_bytes.map(|b| write!(text, ", reclaimable {}", plain::bytes(b)));
         let _ = m.refaults.map(|n| write!(text, ", {n} refaults"));
         let _ = m.oom_kills.map(|n| write!(text, ", {n} OOM kills"));
     }
@@ -220,7 +221,7 @@ fn evidence(container: &str, kind: SignalKind, s: &SignalState) -> String {
         let _ = n.reason.as_ref().map(|r| write!(text, ", reason {r}"));
     }
     if !s.numbers.neighbours.is_empty() {
-        text.push_str("; ran meanwhile: ");
+        let _ = write!(text, "; {}: ", kind.kind().neighbours_did());
         let names: Vec<String> =
             s.numbers.neighbours.iter().map(|n| format!("{} {:.0} %", n.name, n.percent)).collect();
         text.push_str(&names.join(", "));

@@ -1,7 +1,7 @@
 //! What the signals of the CPU have in common: from a window's growth to the numbers a whisper carries, and their words.
 
 use super::cpu_contention::{contended_seconds, lost_cores, of_the_time};
-use super::{Seen, percent, phrases};
+use super::{Seen, percent, phrases, seconds};
 use crate::attribution::{Sample, quota_cores};
 use crate::evidence::CpuNumbers;
 use crate::signals::whisper::Whisper;
@@ -38,7 +38,6 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
     let of_the_time = of_the_time(growth);
     whisper.neighbours.iter_mut().for_each(|n| n.percent = (n.percent * of_the_time).min(100.0));
     let c = &growth.counters;
-    let seconds = |ns: u64| ns as f64 / 1e9;
     let cores = |ns: u64| seconds(ns) / growth.seconds;
     // A stall is counted when it ends: one that began before the window can exceed it.
     let percent = |ns: u64| percent(ns, growth.seconds).min(100.0);

@@ -1,6 +1,6 @@
 //! `io_pressure`: it stood still because every task of it that was not asleep waited for I/O, by the kernel's own count (PSI).
 
-use super::{Kind, Seen, at_most_all, with_percent};
+use super::{Kind, Seen, at_most_all, cpu, phrases, seconds, with_percent};
 use crate::evidence::{IoNumbers, SignalEvidence};
 use crate::signals::hysteresis::Judgement;
 use crate::signals::rules::{Key, Rule, Section, WINDOWED};
@@ -41,6 +41,7 @@ impl Kind for IoPressure {
         whisper.evidence.io = Some(IoNumbers {
             pressure_percent: pressure.map(|p| of_the_window(p.some)),
             pressure_full_percent: pressure.and_then(|p| p.full).map(of_the_window),
+            thread_seconds: seen.growth.held.disk.map(seconds),
         });
     }
 
@@ -53,10 +54,16 @@ impl Kind for IoPressure {
         with_percent("stood still for I/O", full(numbers))
     }
 
-    /// ", at least one of its tasks waited 70 %"
+    /// ", at least one of its tasks waited 70 %, its threads slept 9.1 s for it"
     fn details(&self, whisper: &Whisper) -> String {
-        let some = whisper.evidence.io.as_ref().and_then(|io| io.pressure_percent);
-        some.map(|some| format!(", at least one of its tasks waited {some:.0} %")).unwrap_or_default()
+        let Some(io) = &whisper.evidence.io else { return String::new() };
+        phrases(
+            ", ",
+            [
+                io.pressure_percent.map(|some| format!("at least one of its tasks waited {some:.0} %")),
+                io.thread_seconds.map(|s| format!("its threads slept {} for it", cpu::length(s))),
+            ],
+        )
     }
 
     fn sentence(&self, who: &str, numbers: &SignalEvidence) -> Option<String> {

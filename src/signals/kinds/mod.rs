@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use super::hysteresis::Judgement;
 use super::rules::{Rule, Section};
-use super::whisper::Whisper;
+use super::whisper::{Neighbour, Whisper};
 use super::window::{Growth, Window};
 use crate::advice::{Evidence, NodeFacts, Recommendation};
 use crate::attribution::Sample;
@@ -65,6 +65,11 @@ pub trait Kind: Debug + Sync {
         false
     }
 
+    /// What its neighbours did.
+    fn neighbours_did(&self) -> &'static str {
+        "ran meanwhile"
+    }
+
     /// A higher CPU limit settles it: remediation may set one.
     fn wants_a_higher_limit(&self) -> bool {
         false
@@ -88,6 +93,8 @@ pub struct Seen<'a> {
     pub sample: &'a Sample,
     pub growth: &'a Growth,
     pub window: &'a Window,
+    /// Who had grown most when the node was short of memory last.
+    pub growers: &'a [Neighbour],
     /// CPUs of the machine that are online; 0: unknown.
     pub cpus: u32,
 }
@@ -140,6 +147,10 @@ pub fn recommend(evidence: &Evidence, node: NodeFacts) -> Recommendation {
         return Recommendation::none("the numbers are about the pod as a whole, not about one container.");
     }
     evidence.kind.kind().advise(evidence, node)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
 }
 
 /// So many ns of so many seconds, percent.

@@ -42,7 +42,16 @@ pub(super) fn container(path: &str) -> Arc<Workload> {
 }
 
 fn sample(who: &Arc<Workload>, cpu: Option<CpuCounters>, stat: CgroupStat) -> Sample {
-    Sample { who: who.clone(), cpu, stat, quota_cores: None, network: None, last: false }
+    Sample {
+        who: who.clone(),
+        cpu,
+        stat,
+        quota_cores: None,
+        network: None,
+        reclaim: None,
+        memory: None,
+        last: false,
+    }
 }
 
 fn reading(ns: u64, samples: Vec<Sample>, blame: Vec<NamedBlame>) -> Attributed {

@@ -183,6 +183,13 @@ pub static CPU_NEIGHBOUR_TIME: Metric = metric(
         attribute::NEIGHBOUR_CGROUP,
     ],
 );
+pub static THREAD_TIME: Metric = metric(
+    "kernel_gossip.thread.time",
+    "s",
+    Kind::Counter,
+    "Where the time of its threads went, all together: what they were asleep for beside memory and disks is not counted",
+    &[attribute::THREAD_STATE],
+);
 pub static PRESSURE_SOME_TIME: Metric = metric(
     "kernel_gossip.pressure.some.time",
     "s",
@@ -241,7 +248,7 @@ pub static WHISPER_ACTIVE: Metric = metric(
 );
 
 /// About workloads, each with its own Resource.
-pub static WORKLOAD: [&Metric; 22] = [
+pub static WORKLOAD: [&Metric; 23] = [
     &CPU_RUN_TIME,
     &CPU_TAKEN_TIME,
     &CPU_WAIT_TIME,
@@ -256,6 +263,7 @@ pub static WORKLOAD: [&Metric; 22] = [
     &CPU_THROTTLED_PERIODS,
     &CPU_LIMIT,
     &CPU_NEIGHBOUR_TIME,
+    &THREAD_TIME,
     &PRESSURE_SOME_TIME,
     &PRESSURE_FULL_TIME,
     &NETWORK_PACKETS,

@@ -63,6 +63,7 @@ pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
     },
     Source { metric: &metric::CPU_LIMIT, points: |a, emit| stat(a, emit, a.quota_cores.map(Value::Cores)) },
     Source { metric: &metric::CPU_NEIGHBOUR_TIME, points: neighbours },
+    Source { metric: &metric::THREAD_TIME, points: thread_time },
     Source { metric: &metric::PRESSURE_SOME_TIME, points: |a, emit| pressure(a, emit, |p| Some(p.some)) },
     Source { metric: &metric::PRESSURE_FULL_TIME, points: |a, emit| pressure(a, emit, |p| p.full) },
     Source { metric: &metric::NETWORK_PACKETS, points: packets },
@@ -139,6 +140,23 @@ fn neighbours(a: &Account, emit: Emit<'_>) {
     }
     if let Some(rest) = a.other_neighbours {
         emit(&["other", "", "", ""], Value::Time(rest.ns), rest.since);
+    }
+}
+
+fn thread_time(a: &Account, emit: Emit<'_>) {
+    let Some(cpu) = &a.cpu else { return };
+    for (state, ns) in [
+        ("ran", Some(cpu.run)),
+        ("throttled", Some(cpu.throttle)),
+        ("neighbour", Some(cpu.neighbour)),
+        ("own", Some(cpu.own)),
+        ("unattributed", Some(cpu.unattributed)),
+        ("memory", cpu.memory),
+        ("disk", Some(cpu.disk)),
+    ] {
+        if let Some(ns) = ns {
+            emit(&[state], Value::Time(ns), a.probe_since);
+        }
     }
 }
 

@@ -4,5 +4,7 @@
 mod birth;
 mod certificates;
 mod cpu;
+pub mod ledger;
+mod memory;
 mod possible;
 mod runc;

@@ -80,6 +80,7 @@ impl<'obj> Iterator<'obj> {
 
 fn reading(raw: &cgroup_stat) -> StatReading {
     let known = |value: u64| (value != UNKNOWN).then_some(value);
+    let page = rustix::param::page_size() as u64;
     let pressure = |some, full| Some(Pressure { some: known(some)?, full: known(full) });
     StatReading {
         cgroup: CgroupKey { hierarchy: Hierarchy::Unified, id: raw.id },
@@ -90,6 +91,7 @@ fn reading(raw: &cgroup_stat) -> StatReading {
             throttled: known(raw.throttled),
             quota: known(raw.quota),
             period: known(raw.period),
+            memory_usage: known(raw.memory).map(|pages| pages.saturating_mul(page)),
             cpu_pressure: pressure(raw.cpu_some, raw.cpu_full),
             memory_pressure: pressure(raw.memory_some, raw.memory_full),
             io_pressure: pressure(raw.io_some, raw.io_full),

@@ -16,6 +16,8 @@ pub struct CpuLosses {
     pub switches_missed: u64,
     /// Stalls that are not in the time by the wall, because other CPUs ended stalls of the cgroup at that moment.
     pub stalls_unjoined: u64,
+    /// Sleeps for memory or a disk that are in no figure, as two tasks that slept at once had one place in the table.
+    pub sleeps_lost: u64,
     /// Pairs of victim and culprit taken out of the kernel's table to make room: they begin again at zero.
     pub pairs_evicted: u64,
     /// Readings in which not all pairs of victim and culprit could be read.
@@ -29,6 +31,7 @@ const SLOTS_EXHAUSTED: Loss = Loss::of_table(
 );
 const SWITCH_MISSED: Loss = Loss::new("switch_missed");
 const STALL_UNJOINED: Loss = Loss::new("stall_unjoined");
+const SLEEP_LOST: Loss = Loss::new("sleep_lost");
 const PAIR_EVICTED: Loss = Loss::of_table(
     "pair_evicted",
     "more pairs of cgroups keep each other waiting than the kernel's table holds, those with the least \
@@ -37,7 +40,8 @@ const PAIR_EVICTED: Loss = Loss::of_table(
 const PAIR_UNREAD: Loss = Loss::new("pair_unread");
 
 /// The reasons it loses something for.
-pub const LOSSES: &[Loss] = &[SLOTS_EXHAUSTED, SWITCH_MISSED, STALL_UNJOINED, PAIR_EVICTED, PAIR_UNREAD];
+pub const LOSSES: &[Loss] =
+    &[SLOTS_EXHAUSTED, SWITCH_MISSED, STALL_UNJOINED, SLEEP_LOST, PAIR_EVICTED, PAIR_UNREAD];
 
 impl CpuLosses {
     /// By reason.
@@ -49,6 +53,7 @@ impl CpuLosses {
             blame_unnamed_ns: _,
             switches_missed,
             stalls_unjoined,
+            sleeps_lost,
             pairs_evicted,
             pairs_unread,
         } = *self;
@@ -56,6 +61,7 @@ impl CpuLosses {
             SLOTS_EXHAUSTED.lost(slots_exhausted),
             SWITCH_MISSED.lost(switches_missed),
             STALL_UNJOINED.lost(stalls_unjoined),
+            SLEEP_LOST.lost(sleeps_lost),
             PAIR_EVICTED.lost(pairs_evicted),
             PAIR_UNREAD.lost(pairs_unread),
         ]

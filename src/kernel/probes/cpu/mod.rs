@@ -36,8 +36,8 @@ unsafe impl Wire for cpu_state {}
 unsafe impl Wire for pair {}
 // SAFETY: as above.
 unsafe impl Wire for slot_all {}
-// SAFETY: as above.
-unsafe impl Wire for u64 {}
+// SAFETY: as above, u32s.
+unsafe impl Wire for blame_key {}
 
 impl Probe for CpuProbe<'_> {
     fn read(&mut self, reading: &mut Reading) {
@@ -74,6 +74,10 @@ pub struct CpuOptions {
     pub atomics: bool,
     /// An iterator over tasks may be used: who is on a CPU already is known, also if it never leaves it.
     pub prime: bool,
+    /// What tasks sleep for is counted: always, but where its cost is measured.
+    pub sleeps: bool,
+    /// The kernel marks who sleeps for memory (PSI is on).
+    pub memory_marked: bool,
     /// The hierarchy the scheduler's cgroups belong to.
     pub hierarchy: Hierarchy,
     /// Cgroups with tasks counted at a time; the maps are sized for them, see [`Room`].
@@ -148,6 +152,9 @@ impl<'obj> CpuProbe<'obj> {
             (&mut open.maps.blame, BLAME_ENTRIES),
         ] {
             map.set_max_entries(entries).map_err(bpf("size a map"))?;
+        }
+        if let Some(rodata) = open.maps.rodata_data.as_mut() {
+            rodata.with_sleeps = u8::from(options.sleeps);
         }
         let programs = &mut open.progs;
         for program in match (options.hook, options.atomics) {

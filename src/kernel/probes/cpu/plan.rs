@@ -56,6 +56,9 @@ impl Kind for Cpu {
             hook: hook.hook,
             atomics: hook.atomics,
             prime: facts.trials.iter_task.works(),
+            sleeps: true,
+            // What cannot be seen here may be on all the same: then it is unknown, and not zero.
+            memory_marked: facts.btf.memstall && facts.pressure.is_on(),
             hierarchy: hook.hierarchy,
             max_cgroups,
             rest: REST,

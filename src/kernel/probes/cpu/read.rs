@@ -1,11 +1,10 @@
 //! A reading: the counters of every cgroup, added up over the CPUs it ran on, and who is to blame.
 
-use std::os::fd::{AsFd, AsRawFd};
-
 use libbpf_rs::MapCore;
 
 use super::skel::types::{blame_key, cpu_state, pair};
 use super::{BLAME_ENTRIES, CpuLosses, CpuProbe, SharedArray};
+use crate::kernel::batch;
 use crate::kernel::clock;
 use crate::kernel::{Blame, Counter, CpuCounters, CpuReading, Log2Histogram};
 
@@ -73,6 +72,12 @@ impl CpuProbe<'_> {
         {
             let sum = &mut cpu[first + place as usize - 1].counters;
             sum.unattributed = sum.wait.saturating_sub(sum.throttle + sum.neighbour + sum.own);
+            sum.disk = field!(self.slots, slot, disk);
+            sum.refault = field!(self.slots, slot, refault);
+            sum.reclaim_asleep = field!(self.slots, slot, reclaim);
+            sum.high = field!(self.slots, slot, high);
+            let memory = sum.refault + sum.reclaim_asleep + sum.high;
+            sum.memory = self.options.memory_marked.then_some(memory);
             // The queues' clock may be slower by parts in a million: what was told once stays.
             sum.run = sum.run.max(self.told_run[slot]);
             self.told_run[slot] = sum.run;
@@ -117,6 +122,7 @@ impl CpuProbe<'_> {
             losses.blame_unnamed_ns += lost.blame_unnamed;
             losses.switches_missed += lost.switches_missed;
             losses.stalls_unjoined += lost.stalls_unjoined;
+            losses.sleeps_lost += lost.sleeps_lost;
         }
         losses
     }
@@ -137,36 +143,11 @@ impl CpuProbe<'_> {
         self.pairs.get(number as usize)
     }
 
-    /// Reads the blame table, a system call for all of it.
+    /// Reads the blame table.
     fn read_blame(&mut self, out: &mut Vec<Blame>) {
-        let mut position = 0u32; // where a hash map's batches go on
-        let mut found = 0usize;
-        loop {
-            let mut count = BLAME_ENTRIES - found as u32;
-            if count == 0 {
-                break;
-            }
-            let first = found == 0;
-            // SAFETY: keys and values have room for `count` entries past `found`; the map's key and
-            // value sizes are those of blame_key and u64; `position` is the kernel's own cursor.
-            let result = unsafe {
-                libbpf_sys::bpf_map_lookup_batch(
-                    self.skel.maps.blame.as_fd().as_raw_fd(),
-                    if first { std::ptr::null_mut() } else { (&raw mut position).cast() },
-                    (&raw mut position).cast(),
-                    self.blame_keys[found..].as_mut_ptr().cast(),
-                    self.blame_values[found..].as_mut_ptr().cast(),
-                    &raw mut count,
-                    std::ptr::null(),
-                )
-            };
-            found += count as usize;
-            let last = result == -libc::ENOENT;
-            self.pairs_unread += u64::from(result != 0 && !last);
-            if result != 0 || count == 0 {
-                break;
-            }
-        }
+        let read = batch::read(&self.skel.maps.blame, &mut self.blame_keys, &mut self.blame_values);
+        let found = read.entries;
+        self.pairs_unread += u64::from(!read.whole);
         for (key, ns) in self.blame_keys[..found].iter().zip(&self.blame_values) {
             let victim = self.slots.first_word(key.victim as usize);
             let culprit = self.slots.first_word(key.culprit as usize);
