@@ -22,7 +22,7 @@ struct net_device___priv {
 } __attribute__((preserve_access_index));
 
 /* Of packets that conntrack refused since its table was full. The struct may be a module's alone, whose types need more rights
- * to be read; `drop` has been the sixth since 5.9 (4afc41dfa5a7, "netfilter: conntrack: remove ignore stats"). */
+ * to be read: there `drop` is taken to be the sixth, as it is in 6.1, 6.12 and 6.18. */
 struct ip_conntrack_stat___known {
 	unsigned int drop;
 } __attribute__((preserve_access_index));

@@ -190,6 +190,6 @@ impl Probe for TaskWalk<'_> {
         out.extend(DropLosses { drops: 0, namespaces: self.unfound }.by_reason());
     }
 
-    /// Runs that are asked for are not among those that the kernel times.
+    /// Not told so far.
     fn costs(&self, _out: &mut Vec<ProgramCost>) {}
 }
