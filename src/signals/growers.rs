@@ -47,7 +47,7 @@ impl Marks {
 pub fn growers<'a>(all: impl Iterator<Item = (&'a Arc<Workload>, &'a Marks)>) -> Vec<Neighbour> {
     let grown = all.map(|(who, marks)| (marks.growth(), who)).filter(|(bytes, _)| *bytes >= MIN_GROWTH);
     let mut grown: Vec<_> = grown.filter(|(_, who)| !who.contains_others()).collect();
-    grown.sort_by(|a, b| b.0.cmp(&a.0));
+    grown.sort_by_key(|grown| std::cmp::Reverse(grown.0));
     let total: u64 = grown.iter().map(|(bytes, _)| bytes).sum();
     let named = grown.into_iter().take(NAMED);
     named
