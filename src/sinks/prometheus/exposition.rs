@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_52_series_and_two_for_each_signal() {
+    fn a_container_has_59_series_and_two_for_each_signal() {
         let mut all = vec![container("shop", "web", "app")];
         all.extend((0..3 * NAMED).map(|i| container("batch", &format!("noisy-{i}"), "burner")));
         let mut ledger = Ledger::new(moment(0), false);
@@ -240,7 +240,7 @@ mod tests {
         }
         let text = text(ledger);
         let web = series(&text, "namespace=\"shop\",pod=\"web\",container=\"app\",kind=\"container\"");
-        assert_eq!(web.len(), 52 + 2 * SignalKind::said().count(), "{web:#?}");
+        assert_eq!(web.len(), 59 + 2 * SignalKind::said().count(), "{web:#?}");
     }
 
     #[test]

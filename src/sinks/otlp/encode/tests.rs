@@ -147,7 +147,7 @@ fn no_two_workloads_are_one_resource() {
 /// The most that can be said of one container: all numbers known, more neighbours than are named, every
 /// signal once active at either severity.
 #[test]
-fn a_container_has_32_series_and_two_for_each_signal() {
+fn a_container_has_39_series_and_two_for_each_signal() {
     let mut all = vec![testdata::container("shop", "web", "app")];
     all.extend((0..3 * NAMED).map(|i| testdata::container("batch", &format!("noisy-{i}"), "burner")));
     let mut ledger = Ledger::new(testdata::moment(0), true);
@@ -162,7 +162,7 @@ fn a_container_has_32_series_and_two_for_each_signal() {
     let all: Vec<_> = requests.iter().flat_map(decode).collect();
     let series = |r: &ResourceMetrics| metrics(std::slice::from_ref(r)).map(data_points).sum::<usize>();
     let most = all.iter().map(series).max().expect("resources");
-    assert_eq!(most, 32 + 2 * SignalKind::said().count(), "of the victim, which has everything");
+    assert_eq!(most, 39 + 2 * SignalKind::said().count(), "of the victim, which has everything");
 }
 
 #[test]
