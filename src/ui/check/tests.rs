@@ -49,6 +49,9 @@ runtime      containerd: /run/containerd/x
 ~ oom        degraded     counts in cgroup files
     OOM kills are only counted, seconds later: not who was killed, at which limit, and who asked for the memory: lockdown=confidentiality keeps BPF from reading kernel memory
       -> boot with lockdown=integrity or none if that may be
+~ reclaim    degraded     cgroup files
+    memory pressure does not say whether a limit or the node is short: lockdown=confidentiality keeps BPF from reading kernel memory
+      -> boot with lockdown=integrity or none if that may be
 ✗ drops      unavailable
     lockdown=confidentiality keeps BPF from reading kernel memory
       -> boot with lockdown=integrity or none if that may be

@@ -54,6 +54,6 @@ mod tests {
         assert_eq!(Room::of(MAX_CGROUPS, 256).pairs, 16 * 12288 + 1, "as asked for");
         let large = Room::of(DEFAULT_CGROUPS, 128).bytes();
         // With what does not depend on either, 20 MB: tests/kernel/measured/possible.rs asks the kernel.
-        assert!(large < 15_100_000, "{large} bytes, for 1,000 cgroups on 128 CPUs");
+        assert!(large < 15_500_000, "{large} bytes, for 1,000 cgroups on 128 CPUs");
     }
 }
