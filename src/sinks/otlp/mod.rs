@@ -64,6 +64,12 @@ pub struct OtlpSink {
     senders: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Bytes that one request may make of several items. What is on its way keeps its room in the queue: in a small one it must leave
+/// some to events.
+fn most_at_once(queue: usize) -> usize {
+    MAX_REQUEST.min(queue / 4)
+}
+
 impl OtlpSink {
     /// Starts to send. `node`: the node's name, for every Resource. Must be called in a tokio runtime.
     ///
@@ -118,6 +124,7 @@ impl OtlpSink {
                 outcomes: sink.outcomes[lane as usize].clone(),
                 health,
                 retry: sink.config.retry,
+                most_at_once: most_at_once(sink.config.queue_bytes),
                 exhausted: 0,
             };
             lock(&sink.senders).push(tokio::spawn(sender.run()));
@@ -139,7 +146,7 @@ impl OtlpSink {
         if self.config.metrics.is_none() {
             return;
         }
-        let mut requests = Requests::new(MAX_REQUEST);
+        let mut requests = Requests::new(most_at_once(self.config.queue_bytes));
         ledger.export(|account| {
             if let Some(metrics) = encode::workload_metrics(account, self.node.as_deref()) {
                 requests.metrics(metrics);

