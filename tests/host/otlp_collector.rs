@@ -203,7 +203,7 @@ fn a_collector_that_was_gone_gets_every_whisper() {
     let dir = tempfile::tempdir().expect("a directory");
     let collector = Collector::start(dir.path(), free_address(), free_address());
     let (otlp, prometheus) = (collector.otlp, collector.prometheus);
-    let flags = ["--otlp-endpoint", &collector.endpoint(), "--otlp-queue=1048576", "--otlp-interval=1000"];
+    let flags = ["--otlp-endpoint", &collector.endpoint(), "--otlp-queue=2097152", "--otlp-interval=1000"];
     let agent = Agent::start(&flags, Some(free_address()));
     agent.say(0);
     until("the first whisper", || collector.records().pop());
@@ -226,7 +226,7 @@ fn a_collector_that_was_gone_gets_every_whisper() {
     };
     let bytes = value("kernel_gossip_agent_queue_size_bytes", "metrics")
         + value("kernel_gossip_agent_queue_size_bytes", "events");
-    assert!(bytes <= 1_048_576.0, "{bytes} bytes wait");
+    assert!(bytes <= 2_097_152.0, "{bytes} bytes wait");
     assert!(value("kernel_gossip_agent_losses_total", "metrics_queue_full") > 0.0);
     assert_eq!(value("kernel_gossip_agent_losses_total", "events_queue_full"), 0.0);
 

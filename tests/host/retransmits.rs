@@ -5,10 +5,16 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::drops::{UID_A, UID_B, agent, number, pod};
+use super::drops::{agent, number, pod};
 use crate::bed::net::Nets;
 use crate::bed::{free_address, http, until};
 use serde_json::Value;
+
+// Pods of each test's own: tests run side by side.
+const LOSING: &str = "22222222-aaaa-4444-8888-000000000001";
+const TALKING: &str = "22222222-bbbb-4444-8888-000000000002";
+const SENDING: &str = "33333333-aaaa-4444-8888-000000000001";
+const TAKING: &str = "33333333-bbbb-4444-8888-000000000002";
 
 /// This kernel has the walk that finds namespaces.
 fn tells() -> bool {
@@ -26,7 +32,7 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
     if !tells() {
         return;
     }
-    let nets = Nets::of(true, pod(UID_A, 'a'), pod(UID_B, 'b'));
+    let nets = Nets::of(true, pod(LOSING, 'c'), pod(TALKING, 'd'));
     let config = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(config.path(), "signals: {tcp_retransmit: {hold: 5s, repeat: 2s}}\n").expect("written");
     let address = free_address();
@@ -67,7 +73,7 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
                 }
                 told.push(new["k8s.pod.uid"].as_str().unwrap_or_default().to_owned());
                 said = new;
-                said["k8s.pod.uid"] == UID_A && told.iter().filter(|uid| *uid == UID_A).count() >= 9
+                said["k8s.pod.uid"] == LOSING && told.iter().filter(|uid| *uid == LOSING).count() >= 9
             });
             said
         }));
@@ -75,7 +81,7 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
         nets.host.iptables("-F FORWARD");
         over.store(true, Ordering::Relaxed);
         let metrics = metrics.expect("metrics");
-        let of_a = |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.contains(UID_A));
+        let of_a = |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.contains(LOSING));
         assert!(of_a("kernel_gossip_network_tcp_segments_total{"), "{metrics}");
         assert!(of_a("kernel_gossip_network_tcp_events_total{"), "{metrics}");
         (said.expect("a whisper"), told)
@@ -86,7 +92,7 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
     assert!((4.0..=8.0).contains(&of("retransmitted.percent")), "{said:#}");
     // It began with three; that there is one is enough to go on.
     assert!(of("timeouts") >= 1.0 && of("retransmitted.segments") >= of("timeouts"), "{said:#}");
-    assert!(told.iter().all(|uid| uid == UID_A), "{told:?}");
+    assert!(told.iter().all(|uid| uid == LOSING), "{told:?}");
     agent.line("its end", |line| {
         serde_json::from_str::<Value>(&line.text).is_ok_and(|said| {
             said["kernel_gossip.whisper.signal"] == "tcp_retransmit"
@@ -101,14 +107,14 @@ fn a_clean_gigabyte_is_no_whisper() {
     if !tells() {
         return;
     }
-    let nets = Nets::of(false, pod(UID_A, 'a'), pod(UID_B, 'b'));
+    let nets = Nets::of(false, pod(SENDING, 'e'), pod(TAKING, 'f'));
     let address = free_address();
     let mut agent = agent(&["--prometheus", &address.to_string()]);
     agent.says("watching");
     let counted = || {
         let shown = http::get(address, "/metrics", "").body;
         let of_a = |name: &str| {
-            let line = shown.lines().find(|line| line.starts_with(name) && line.contains(UID_A))?;
+            let line = shown.lines().find(|line| line.starts_with(name) && line.contains(SENDING))?;
             line.rsplit(' ').next()?.parse::<f64>().ok()
         };
         Some((
@@ -138,7 +144,7 @@ fn a_clean_gigabyte_is_no_whisper() {
     let said: Vec<_> = agent
         .lines()
         .into_iter()
-        .filter(|line| line.text.contains(UID_A) || line.text.contains(UID_B))
+        .filter(|line| line.text.contains(SENDING) || line.text.contains(TAKING))
         .collect();
     let of_network = |text: &str| text.contains("tcp_retransmit") || text.contains("packet_drop");
     assert!(!said.iter().any(|line| of_network(&line.text)), "{said:?}");
