@@ -153,13 +153,16 @@ static __always_inline __u64 owner_of(void *header, bool v6, __u32 at4, __u32 at
 	return cookie ? *cookie : 0;
 }
 
-/* A segment with RST: that nobody waits for it is no loss. */
-static __always_inline bool is_reset(struct sk_buff *skb, void *header, bool v6)
+/* That nobody waits for it is no loss: a segment with RST; an answer to a ping, of which a raw socket, as most pings use, has had
+ * its copy before (ping_rcv() knows its own sockets alone). */
+static __always_inline bool is_for_nobody(struct sk_buff *skb, void *header, bool v6)
 {
 	__u16 transport = BPF_CORE_READ(skb, transport_header), network = BPF_CORE_READ(skb, network_header);
 	__u8 protocol = 0, flags = 0;
 
 	bpf_probe_read_kernel(&protocol, 1, header + (v6 ? 6 : 9));
+	if (protocol == (v6 ? 58 : 1)) /* ICMP */
+		return true;
 	if (protocol != 6 || transport == 0xffff || transport <= network)
 		return false;
 	bpf_probe_read_kernel(&flags, 1, header + (transport - network) + 13);
@@ -185,7 +188,7 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 		goto no_loss;
 	network = BPF_CORE_READ(skb, network_header);
 	header = (void *)BPF_CORE_READ(skb, head) + network;
-	if (reason == no_socket && is_reset(skb, header, v6))
+	if (reason == no_socket && is_for_nobody(skb, header, v6))
 		goto no_loss;
 	if (!sk)
 		sk = rx_sk;

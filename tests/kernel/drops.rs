@@ -325,6 +325,26 @@ fn buffers_that_overflow_are_named() {
     assert_eq!(of("NO_SOCKET"), closed, "{drops:?}");
 }
 
+/// Answers to pings by a raw socket, which the kernel drops once that socket has its copy: no losses.
+#[test]
+fn answers_to_pings_are_no_losses() {
+    if !tells() {
+        return;
+    }
+    let nets = Nets::new(false);
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let mut ping = std::process::Command::new("busybox");
+    ping.args(["ping", "-q", "-c", "20", "-i", "0.02", &nets.address_b]);
+    let output = nets.a.inside(|| ping.output()).expect("busybox");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(" 20 packets received"), "{said}");
+    reader.read();
+    for pod in [&nets.a, &nets.b] {
+        assert_eq!(reader.drops(pod, &nets.host), [], "{}", pod.name);
+    }
+}
+
 /// A walk over processes finds who is in a namespace, too.
 #[test]
 fn a_namespace_is_found_by_its_process() {
