@@ -5,7 +5,7 @@
 sources=(bpf src/kernel src/birth tests/bed tests/kernel tests/kernel.rs tests/testbed/vm tests/testbed/vm.d build.rs Cargo.toml Cargo.lock)
 
 # guest KERNEL [ARGUMENT...]: tests/kernel under that kernel.
-options=(--host --timeout 900 --modprobe "veth bridge nft_compat nf_tables xt_statistic nf_conntrack xt_conntrack" --env KG_SEED --env KG_SCENARIOS)
+options=(--host --timeout 1500 --modprobe "veth bridge nft_compat nf_tables xt_statistic nf_conntrack xt_conntrack" --env KG_SEED --env KG_SCENARIOS)
 guest() { "$testbed/vm" "$1" "${options[@]}" -- "${program[kernel]}" "${@:2}"; }
 
 # Guests in the background: what each says, and its process.
