@@ -22,6 +22,7 @@
 
 /* Those of all files of cgroups (kernfs_file_fops), once one was written to: other files are told by them. */
 __u64 cgroup_operations;
+
 /* The current process's open file of this number; NULL if there is none. */
 static __always_inline struct file *file_of(struct how how, __u32 fd)
 {

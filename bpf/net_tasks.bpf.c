@@ -3,13 +3,13 @@
  *
  * Nothing is attached: userspace runs the programs itself once in a while (BPF_PROG_TEST_RUN of a raw tracepoint, 5.10), each
  * as often as it takes. A loop's steps are checked one by one there: what one does is a global function, which is checked once.
- * The kernel's list of
- * processes is followed from one of them: an iterator over tasks shows those of the reader's PID namespace alone, and the
+ * The kernel's list of processes is followed from one of them: an iterator over tasks shows those of the reader's PID namespace alone, and the
  * agent's pod has one of its own. */
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include "css.h"
 #include "net.h"
 #include "net_counters.h"
 #include "percpu.h"
@@ -89,14 +89,7 @@ int find_copy(void *ctx)
 
 static __always_inline __u64 cgroup_of(struct task_struct *task)
 {
-	int cpu = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *css = NULL;
-
-	if (unified)
-		return BPF_CORE_READ(set, dfl_cgrp, kn, id);
-	bpf_probe_read_kernel(&css, sizeof(css), (void *)&set->subsys + cpu * sizeof(css));
-	return BPF_CORE_READ(css, cgroup, kn, id);
+	return unified ? BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id) : cpu_cgroup(task);
 }
 
 static __always_inline void meet(struct net *net, __u64 number)
