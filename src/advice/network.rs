@@ -86,8 +86,10 @@ pub fn retransmitted(numbers: &SignalEvidence) -> Recommendation {
     else {
         return Recommendation::none("no segment counts came with it.");
     };
-    let [timeouts, syns, failed] = [network.timeouts, network.syn_retransmits, network.failed_connections]
-        .map(Option::unwrap_or_default);
+    let [timeouts, tail_losses, syns, failed] =
+        [network.timeouts, network.tail_losses, network.syn_retransmits, network.failed_connections]
+            .map(Option::unwrap_or_default);
+    let waits = timeouts.saturating_add(tail_losses);
     let what = if syns * 2 > again {
         format!(
             "Most are first segments of connections ({syns}; {failed} connections failed): nobody answers. Look at the policies and \
@@ -103,7 +105,7 @@ pub fn retransmitted(numbers: &SignalEvidence) -> Recommendation {
     };
     Recommendation::none(format!(
         "nothing in the pod's resources settles tcp_retransmit. {again} of {all} segments ({percent:.1} %) were sent again, after \
-         {timeouts} waits that ran out. {what}"
+         {waits} waits for an acknowledgement in vain. {what}"
     ))
 }
 

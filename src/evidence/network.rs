@@ -26,6 +26,8 @@ NetworkNumbers {
     timeouts: i64, "{timeout}", "kernel_gossip.network.tcp.timeouts";
     /// Segments sent again soon, as acknowledgements of later ones asked for them: out of order perhaps, and not lost.
     fast_retransmits: i64, "{segment}", "kernel_gossip.network.tcp.fast_retransmits";
+    /// Losses of the last that it had sent, which a probe repaired before a timeout.
+    tail_losses: i64, "{loss}", "kernel_gossip.network.tcp.tail_losses";
     /// Segments sent again that were lost again.
     lost_retransmits: i64, "{segment}", "kernel_gossip.network.tcp.lost_retransmits";
     /// First segments of connections, or answers to them, that were sent again.

@@ -143,6 +143,8 @@ super::counters::counters! {
         pub fast: u64,
         /// Segments sent again on the way back from a timeout (TCPSlowStartRetrans).
         pub slow_start: u64,
+        /// Losses at the end of what was sent that a probe repaired, before a timeout (TCPLossProbeRecovery).
+        pub tail_losses: u64,
         /// Segments sent again that were lost again (TCPLostRetransmit).
         pub lost_again: u64,
         /// SYNs and answers to them that were sent again (TCPSynRetrans).

@@ -71,6 +71,9 @@ fn births_and_pods_are_shown_by_either_way() {
         (ask("kernel_gossip_birth_duration_seconds_count").len() >= 2).then_some(())
     });
     pod(&namespace, "victim", LOOP, None);
+    // The API server answers, and the kernel counts segments.
+    let talk = "while :; do nc -w 1 $KUBERNETES_SERVICE_HOST 443 < /dev/null; sleep 0.2; done";
+    pod(&namespace, "talking", talk, None);
     pod(&namespace, "noisy", &format!("for i in 1 2 3; do {LOOP} & done; wait"), None);
 
     for dashboard in dashboards().iter().filter(|d| ["births", "workload"].contains(&&*d.name)) {

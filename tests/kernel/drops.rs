@@ -419,6 +419,7 @@ fn tcp_of_files(of: &Netns) -> TcpCounters {
         timeouts: ext("TCPTimeouts"),
         fast: ext("TCPFastRetrans"),
         slow_start: ext("TCPSlowStartRetrans"),
+        tail_losses: ext("TCPLossProbeRecovery"),
         lost_again: ext("TCPLostRetransmit"),
         syn: ext("TCPSynRetrans"),
         resets_sent: tcp("OutRsts"),

@@ -51,7 +51,11 @@ pub fn dashboard() -> Dashboard {
     };
     let (reason, direction) = (label(attribute::DROP_REASON), label(attribute::DIRECTION));
     let event = label(attribute::TCP_EVENT);
-    let of_packets = |of: &metric::Metric, all: &metric::Metric| format!("{}\n/\n{}", per(of), per(all));
+    // Of whom packets are counted and no drop was, the share is zero.
+    let of_packets = |of: &metric::Metric, all: &metric::Metric| {
+        let all = per(all);
+        format!("({}\nor\n0 * {all})\n/\n{all}", per(of))
+    };
     Dashboard {
         uid: UID,
         title: "Kernel Gossip / Workload",
@@ -111,9 +115,9 @@ pub fn dashboard() -> Dashboard {
                     .query(&named(&of_packets(&metric::NETWORK_DROPPED, &metric::NETWORK_PACKETS)), "{{who}}").lines(&[(0.01, ORANGE), (0.05, RED)]),
                 Panel::graph("Why, and which way", "Packets a second by the kernel's own reason. Nothing dropped, or a kernel before 6.1: may be empty.", "pps")
                     .query(&sum(&[&reason, &direction], &rate(&metric::NETWORK_DROPPED, &[WORKLOADS], POINT)), &format!("{{{{{direction}}}}} {{{{{reason}}}}}")).stacked(),
-                Panel::graph("TCP segments sent again, of all sent", "Segments are sent again without a loss, too: compare with the waits that ran out.", "percentunit")
+                Panel::graph("TCP segments sent again, of all sent", "Segments are sent again without a loss, too: compare with the timeouts and tail losses.", "percentunit")
                     .query(&named(&of_packets(&metric::NETWORK_TCP_RETRANSMITTED, &metric::NETWORK_TCP_SEGMENTS)), "{{who}}").lines(&[(0.01, ORANGE), (0.05, RED)]),
-                Panel::graph("What went wrong on connections", "By the kernel's counters: a timeout is a wait of at least 200 ms for an acknowledgement that did not come.", "short")
+                Panel::graph("What went wrong on connections", "By the kernel's counters: a timeout is a wait of at least 200 ms for an acknowledgement that did not come; a tail loss is one that a probe repaired before.", "short")
                     .query(&sum(&[&event], &rate(&metric::NETWORK_TCP_EVENTS, &[WORKLOADS], POINT)), &format!("{{{{{event}}}}}")),
             ]),
             ("Pressure (PSI)", vec![

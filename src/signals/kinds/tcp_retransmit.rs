@@ -17,7 +17,8 @@ const MIN_TIMEOUTS: Key = Key::whole(
     "min_timeouts",
     3.0,
     (1.0, 1e6),
-    "Fewer timeouts, or SYNs sent again, in the window are not said, whatever the share. 1 to 1000000.",
+    "Fewer timeouts and losses that a probe repaired, or SYNs sent again, in the window are not said, whatever the share. 1 to \
+     1000000.",
 );
 
 static SECTION: Section = Section {
@@ -42,11 +43,13 @@ impl Kind for TcpRetransmit {
     }
 
     /// `None` of what has no network namespace of its own. Segments are sent again without a loss, too, where they come out of
-    /// order or late: 1,516 in a clean transfer of 0.8 GB. A wait that ran out is what hurts, and what reordering does not make. (A
-    /// SYN's is among the timeouts; that of an answer to one is not.)
+    /// order or late: 1,516 in a clean transfer of 0.8 GB. A wait in vain is what hurts, and what reordering does not make: a timeout (200 ms
+    /// and more), or the two round trips after which a probe repairs the loss of what was sent last, as far as nothing says that it had
+    /// arrived. (A SYN's is among the timeouts; that of an answer to one is not.)
     fn judge(&self, rule: &Rule, growth: &Growth) -> Option<Judgement> {
         let tcp = growth.packets?.tcp;
-        let enough = tcp.timeouts.max(tcp.syn) as f64 >= rule.get(&MIN_TIMEOUTS);
+        let waits = tcp.timeouts.max(tcp.syn) + tcp.tail_losses;
+        let enough = waits as f64 >= rule.get(&MIN_TIMEOUTS);
         Some(Judgement::of(rule, share(&tcp), enough, growth.complete))
     }
 
@@ -60,6 +63,7 @@ impl Kind for TcpRetransmit {
             retransmit_percent: Some(share(&tcp)),
             timeouts: number(tcp.timeouts),
             fast_retransmits: number(tcp.fast),
+            tail_losses: number(tcp.tail_losses),
             lost_retransmits: number(tcp.lost_again),
             syn_retransmits: number(tcp.syn),
             resets_sent: number(tcp.resets_sent),
@@ -73,14 +77,16 @@ impl Kind for TcpRetransmit {
         numbers.network().retransmit_percent.unwrap_or_default()
     }
 
-    /// `4.8 % of its segments sent again, 14 timeouts`
+    /// `4.8 % of its segments sent again, 14 timeouts, 3 tail losses`
     fn headline(&self, numbers: &SignalEvidence) -> String {
         let network = numbers.network();
-        let timeouts = network.timeouts.map(|n| format!(", {}", counted(n, "timeout"))).unwrap_or_default();
-        match network.retransmit_percent {
-            Some(percent) => format!("{percent:.1} % of its segments sent again{timeouts}"),
-            None => format!("segments sent again{timeouts}"),
-        }
+        let waits =
+            [(network.timeouts, "timeout"), (network.tail_losses, "tail loss")].map(|(count, what)| {
+                count.filter(|n| *n > 0).map(|n| format!(", {}", counted(n, what))).unwrap_or_default()
+            });
+        let share =
+            network.retransmit_percent.map(|percent| format!("{percent:.1} % of its ")).unwrap_or_default();
+        format!("{share}segments sent again{}", waits.concat())
     }
 
     /// ", 230 of 4802: 180 fast, 12 lost again, 3 of SYNs; 2 connections reset, 1 failed"
@@ -103,9 +109,10 @@ impl Kind for TcpRetransmit {
     fn sentence(&self, who: &str, numbers: &SignalEvidence) -> Option<String> {
         let network = numbers.network();
         let (percent, timeouts) = (network.retransmit_percent?, network.timeouts?);
+        let waits = timeouts.saturating_add(network.tail_losses.unwrap_or_default());
         Some(format!(
             "{who} waited {} for an acknowledgement in vain, and sent again {percent:.1} % of its TCP segments",
-            counted(timeouts, "time")
+            counted(waits, "time")
         ))
     }
 
@@ -118,9 +125,14 @@ impl Kind for TcpRetransmit {
     }
 }
 
-/// `1 timeout`, `14 timeouts`
+/// `1 timeout`, `14 timeouts`, `2 tail losses`
 fn counted(n: i64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    let ending = match n {
+        1 => "",
+        _ if what.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{n} {what}{ending}")
 }
 
 #[cfg(test)]
@@ -152,6 +164,9 @@ mod tests {
     fn segments_sent_again_without_a_wait_are_no_loss() {
         assert_eq!(judged(segments(10_000, 1_516, 2)).level, None);
         assert_eq!(judged(segments(10_000, 1_516, 3)).level, Some(Severity::Critical));
+        // Where the answer is near, a probe repairs the loss of what was sent last before a timeout.
+        let probed = TcpCounters { tail_losses: 300, ..segments(6_170, 324, 0) };
+        assert_eq!(judged(probed).level, Some(Severity::Warning));
         // Of the answers to SYNs no timeout is counted.
         let answers = TcpCounters { syn: 3, ..segments(4, 3, 0) };
         assert_eq!(judged(answers).level, Some(Severity::Critical));
@@ -169,6 +184,13 @@ mod tests {
         };
         let numbers = SignalEvidence { network: Some(network), ..SignalEvidence::default() };
         assert_eq!(TcpRetransmit.headline(&numbers), "4.8 % of its segments sent again, 1 timeout");
+        let mut probed = numbers.clone();
+        probed.network.as_mut().unwrap().tail_losses = Some(2);
+        assert_eq!(
+            TcpRetransmit.headline(&probed),
+            "4.8 % of its segments sent again, 1 timeout, 2 tail losses"
+        );
+        assert!(TcpRetransmit.sentence("The pod", &probed).unwrap().contains("waited 3 times"));
         assert_eq!(
             TcpRetransmit.sentence("The pod", &numbers).as_deref(),
             Some(

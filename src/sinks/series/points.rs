@@ -192,6 +192,7 @@ fn tcp_events(a: &Account, emit: Emit<'_>) {
         ("timeout", tcp.timeouts),
         ("fast_retransmit", tcp.fast),
         ("slow_start_retransmit", tcp.slow_start),
+        ("tail_loss", tcp.tail_losses),
         ("lost_retransmit", tcp.lost_again),
         ("syn_retransmit", tcp.syn),
         ("reset_sent", tcp.resets_sent),

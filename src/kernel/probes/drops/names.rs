@@ -23,7 +23,7 @@ const SENT: &str = "IPSTATS_MIB_OUTREQUESTS";
 const SENT_BEFORE: &str = "IPSTATS_MIB_OUTPKTS";
 
 /// The counters that are read, in the order of [`counters`].
-const COUNTERS: [(usize, &str); 18] = [
+const COUNTERS: [(usize, &str); 19] = [
     (IP, RECEIVED),
     (IP, SENT),
     (IP6, RECEIVED),
@@ -37,6 +37,7 @@ const COUNTERS: [(usize, &str); 18] = [
     (LINUX, "LINUX_MIB_TCPTIMEOUTS"),
     (LINUX, "LINUX_MIB_TCPFASTRETRANS"),
     (LINUX, "LINUX_MIB_TCPSLOWSTARTRETRANS"),
+    (LINUX, "LINUX_MIB_TCPLOSSPROBERECOVERY"),
     (LINUX, "LINUX_MIB_TCPLOSTRETRANSMIT"),
     (LINUX, "LINUX_MIB_TCPSYNRETRANS"),
     (TCP, "TCP_MIB_OUTRSTS"),
@@ -63,6 +64,7 @@ pub fn counters(read: &[u64]) -> PacketCounters {
             timeouts: next(),
             fast: next(),
             slow_start: next(),
+            tail_losses: next(),
             lost_again: next(),
             syn: next(),
             resets_sent: next(),
@@ -207,7 +209,7 @@ mod tests {
     /// Numbers as in 6.18; those of a table lie in one piece, and each counter is found again.
     #[test]
     fn each_counter_has_a_place_of_its_own() {
-        let numbers = [0, 8, 0, 8, 19, 20, 5, 5, 11, 12, 40, 38, 39, 34, 97, 14, 8, 7];
+        let numbers = [0, 8, 0, 8, 19, 20, 5, 5, 11, 12, 40, 38, 39, 42, 34, 97, 14, 8, 7];
         let layout = Layout::of(&numbers).expect("room");
         let mut places = layout.places;
         places.sort_unstable();
@@ -228,11 +230,12 @@ mod tests {
         assert_eq!(counted.listen_overflows, at("LISTENOVERFLOWS"));
         assert_eq!(counted.listen_refusals, at("LISTENDROPS") - at("LISTENOVERFLOWS"));
         assert_eq!(counted.buffer_overflows, 7 + 8);
-        let TcpCounters { sent, retransmitted, timeouts, fast, slow_start, lost_again, syn, .. } =
+        let TcpCounters { sent, retransmitted, timeouts, fast, slow_start, tail_losses, lost_again, syn, .. } =
             counted.tcp;
         assert_eq!((sent, retransmitted), (at("OUTSEGS"), at("RETRANSSEGS")));
         assert_eq!((timeouts, fast, slow_start), (at("TIMEOUTS"), at("FASTRETRANS"), at("SLOWSTARTRETRANS")));
-        assert_eq!((lost_again, syn), (at("LOSTRETRANSMIT"), at("SYNRETRANS")));
+        assert_eq!((tail_losses, lost_again), (at("LOSSPROBERECOVERY"), at("LOSTRETRANSMIT")));
+        assert_eq!(syn, at("SYNRETRANS"));
         let TcpCounters { resets_sent, reset, failed, .. } = counted.tcp;
         assert_eq!((resets_sent, reset, failed), (at("OUTRSTS"), at("ESTABRESETS"), at("ATTEMPTFAILS")));
     }
