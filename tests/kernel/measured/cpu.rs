@@ -169,41 +169,52 @@ fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
     cgroup.limit(Some(20 * MS), 100 * MS);
     let _burner = cgroup.burn(1, Some(0));
     let points = 100.0 * tolerance();
-    // From the end of one stall to the end of another: whole periods. Measured again where the figures have a gap: the
-    // kernel left out switches, which are in no sum, or this test itself had to wait for a CPU.
+    // From the end of one stall to the end of another: whole periods. Where the kernel left out switches, or this test itself
+    // had to wait for a CPU, it is measured again: what was not told of is in no sum.
     let mut next_stall = || {
         let seen = reader.of(&cgroup).stalls;
-        until("a stall", || {
+        until("the run after a stall", || {
             let now = reader.of(&cgroup);
-            (now.stalls > seen).then(|| (now, reader.losses.switches_missed, Instant::now()))
+            if now.stalls == seen {
+                return None;
+            }
+            // That nothing of it ran is known once something does.
+            let next = reader.of(&cgroup);
+            let runs_again = next.stalls == now.stalls && next.run > now.run;
+            runs_again.then(|| (next, reader.losses.switches_missed, Instant::now()))
         })
     };
     next_stall();
-    let last = (0..5)
+    let (full, wall, stalls) = (0..5)
         .find_map(|_| {
             let (first, missed_before, start) = next_stall();
             sleep(5 * SECOND);
             let (last, missed, end) = next_stall();
             let elapsed = (end - start).as_secs_f64();
-            let percent = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first)) / elapsed * 100.0;
+            let of = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first));
+            let percent = |counter| of(counter) / elapsed * 100.0;
             let (throttled, run, neighbour) =
                 (percent(|c| c.stall_wall), percent(|c| c.run), percent(|c| c.neighbour));
+            let missed = missed - missed_before;
             println!(
-                "throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %, {} switches not \
-                 told of",
-                missed - missed_before
+                "throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %, {missed} switches not \
+                 told of"
             );
             // Whatever else this machine does, it ran, was throttled or waited for another. While another cgroup has
             // the CPU the quota is not used up: that time is not throttled.
             let whole = (throttled + neighbour + run - 100.0).abs() <= points;
             let stopped = neighbour >= 1.0 || (throttled - 80.0).abs() <= points + neighbour;
-            (whole && stopped).then_some(last)
+            let told = missed == 0 || of(|c| c.stall_full) >= 0.999 * of(|c| c.stall_wall);
+            (whole && stopped && told).then(|| {
+                (of(|c| c.stall_full), of(|c| c.stall_wall), (last.stalls - first.stalls) as f64)
+            })
         })
         .expect("a window in which it was stopped for 80 % and the parts are the whole");
     if options(Hook::TpBtf).atomics {
-        // One thread: stopped is stopped everywhere, but for what it still does in the kernel once it is.
-        let (full, wall) = (seconds(last.stall_full), seconds(last.stall_wall));
-        assert!(full <= wall && full >= 0.999 * wall, "{full} of {wall} s");
+        // One thread: stopped is stopped everywhere, but for what it still does in the kernel once it is, where an emulated
+        // CPU is slow: 0.13 ms a stall under 7.3.
+        let in_the_kernel = if emulated() { 0.001 } else { 0.000_08 };
+        assert!(full <= wall && full >= wall - stalls * in_the_kernel, "{full} of {wall} s, {stalls} stalls");
     }
 }
 
