@@ -23,7 +23,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define ETH_P_IPV6 0x86DD
 #define PACKET_HOST 0
 #define PACKET_OUTGOING 4
+#define TIME_WAIT 6 /* TCP_TIME_WAIT */
 #define CLOSED 7 /* TCP_CLOSE */
+#define NEW_SYN_RECV 12 /* TCP_NEW_SYN_RECV */
 #define REASONS 256 /* a power of two */
 #define NAMESPACES 1024
 #define ADDRESSES 8192
@@ -169,6 +171,23 @@ static __always_inline bool is_for_nobody(struct sk_buff *skb, void *header, boo
 	return flags & 4;
 }
 
+/* A segment without data. One that came to its socket is freed with no reason where that has nothing more to receive, once what it
+ * acknowledges is known: in CLOSE_WAIT, CLOSING and LAST_ACK (tcp_rcv_state_process()), and in TIME_WAIT, to which the other's end
+ * comes. */
+static __always_inline bool is_empty_segment(struct sk_buff *skb, void *header, bool v6)
+{
+	__u16 transport = BPF_CORE_READ(skb, transport_header), network = BPF_CORE_READ(skb, network_header), length = 0;
+	__u8 protocol = 0, offset = 0;
+
+	bpf_probe_read_kernel(&protocol, 1, header + (v6 ? 6 : 9));
+	if (protocol != 6 || transport == 0xffff || transport <= network)
+		return false;
+	bpf_probe_read_kernel(&length, sizeof(length), header + (v6 ? 4 : 2));
+	bpf_probe_read_kernel(&offset, 1, header + (transport - network) + 12);
+	/* IPv6 does not count its own header. */
+	return bpf_ntohs(length) + (v6 ? 40 : 0) == transport - network + (offset >> 4) * 4;
+}
+
 static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct sock *rx_sk)
 {
 	struct net_device *dev = BPF_CORE_READ(skb, dev);
@@ -189,6 +208,8 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 	network = BPF_CORE_READ(skb, network_header);
 	header = (void *)BPF_CORE_READ(skb, head) + network;
 	if (reason == no_socket && is_for_nobody(skb, header, v6))
+		goto no_loss;
+	if (reason == unspecified && iif && is_empty_segment(skb, header, v6))
 		goto no_loss;
 	if (!sk)
 		sk = rx_sk;
@@ -232,8 +253,8 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 		} else if ((by = owner_of(header, v6, 16, 24)) && by != key.space) {
 			key.other = by;
 		}
-	} else if (state != 6 && state != 12) {
-		/* The others are no full sockets: TIME_WAIT and NEW_SYN_RECV. */
+	} else if (state != TIME_WAIT && state != NEW_SYN_RECV) {
+		/* The others are no full sockets. */
 		key.cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
 	}
 	key.reason = reason;

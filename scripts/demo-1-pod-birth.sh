@@ -11,11 +11,12 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/demo.sh
+. "$repository/scripts/demo.sh"
 
 namespace=kernel-gossip-demo-1
 pod=simple-nginx
 certificate=$pod-pbc
-usage() { sed -n 's/^# \(scripts.*\)/usage: \1/p' "$0"; }
 
 keep='' image='' html=()
 while [ $# -gt 0 ]; do
@@ -35,8 +36,6 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-k() { kubectl -n "$namespace" "$@"; }
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 field() { k get podbirthcertificate "$certificate" -o "jsonpath={.status.kernelStats.$1}"; }
 
 # program: where kernel-gossip is, for the waterfall.
@@ -66,26 +65,15 @@ testbed_nginx() {
   rm -r "$conf"
 }
 
-command -v kubectl >/dev/null || die "needs kubectl"
-kubectl version >/dev/null 2>&1 || die "no cluster answers: set KUBECONFIG or the current context"
-kubectl get crd podbirthcertificates.kernel.gossip.io >/dev/null 2>&1 ||
-  die "Kernel Gossip is not installed here: kubectl apply -k k8s/"
+demo_begins podbirthcertificates
 if [ -z "$image" ]; then
   image=docker.io/library/nginx:alpine
-  if [ -n "$(kubectl get node kg-node --ignore-not-found -o name)" ]; then
+  if on_test_bed; then
     image=testbed.local/nginx:1
     testbed_nginx "$image"
   fi
 fi
 kernel_gossip=$(program)
-
-cleanup() {
-  [ -n "$keep" ] || kubectl delete namespace "$namespace" --ignore-not-found --wait=false >/dev/null
-}
-trap cleanup EXIT
-kubectl delete namespace "$namespace" --ignore-not-found >/dev/null
-kubectl create namespace "$namespace" >/dev/null
-timeout 60 bash -c "until kubectl -n $namespace get serviceaccount default >/dev/null 2>&1; do sleep 0.2; done"
 
 say "A pod is born: $pod ($image)"
 k create -f - <<YAML
@@ -116,5 +104,7 @@ say "kernel-gossip birth $pod"
 for count in totalSyscalls namespacesCreated cgroupWrites mounts; do
   [ -n "$(field "$count")" ] || die "the kernel did not say $count: $(k get pbc "$certificate" -o 'jsonpath={.status.missing}')"
 done
-say "To start one pod the kernel did: $(field totalSyscalls) syscalls, $(field namespacesCreated) namespaces, $(field cgroupWrites) cgroup writes, $(field mounts) mounts"
+cost="$(field totalSyscalls) syscalls, $(field namespacesCreated) namespaces, $(field cgroupWrites) cgroup writes, $(field mounts) mounts"
+say "To start one pod the kernel did: $cost"
+told "starting $pod" "Running" "$cost"
 [ "$(k get pbc "$certificate" -o 'jsonpath={.status.outcome}')" = complete ]

@@ -12,11 +12,12 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/demo.sh
+. "$repository/scripts/demo.sh"
 
 namespace=kernel-gossip-demo-2
 pod=bursts
 whisper=$pod-kw
-usage() { sed -n 's/^# \(scripts.*\)/usage: \1/p' "$0"; }
 
 apply='' keep='' image=''
 while [ $# -gt 0 ]; do
@@ -33,27 +34,13 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-k() { kubectl -n "$namespace" "$@"; }
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 field() { k get kernelwhisper "$whisper" -o "jsonpath={.status.$1}"; }
 
-command -v kubectl >/dev/null || die "needs kubectl"
-kubectl version >/dev/null 2>&1 || die "no cluster answers: set KUBECONFIG or the current context"
-kubectl get crd kernelwhispers.kernel.gossip.io >/dev/null 2>&1 ||
-  die "Kernel Gossip is not installed here: kubectl apply -k k8s/"
+demo_begins kernelwhispers
 if [ -z "$image" ]; then
   image=docker.io/library/busybox:1.36
-  [ -z "$(kubectl get node kg-node --ignore-not-found -o name)" ] || image=testbed.local/busybox:1
+  ! on_test_bed || image=testbed.local/busybox:1
 fi
-
-cleanup() {
-  [ -n "$keep" ] || kubectl delete namespace "$namespace" --ignore-not-found --wait=false >/dev/null
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-kubectl delete namespace "$namespace" --ignore-not-found >/dev/null
-kubectl create namespace "$namespace" >/dev/null
 
 # throttled SECONDS: "PERIODS THROTTLED" of so many seconds, by the container's own cpu.stat: nobody's word but
 # the kernel's.
@@ -86,7 +73,6 @@ fi
 say "The same pod, side by side"
 cores() { awk -v c="$1" 'BEGIN {if (c == "") print "not said"; else printf "%.2f cores", c}'; }
 percent() { awk -v p="$1" 'BEGIN {if (p == "") print "not said"; else printf "%.0f %%", p}'; }
-row() { printf '  %-28s %-26s %s\n' "$@"; }
 row "" "Metrics API (kubectl top)" "the kernel"
 # The same seconds on both sides: the Metrics API's window.
 window=$(field metricsSay.window) used=$(field 'metricsSay.containers[0].kernelCpuCores') limit=$(field kernelTruth.cpuLimitCores)
@@ -95,6 +81,8 @@ row "CPU used${window:+ in $window s}" "$(cores "$(field metricsSay.cpuCores)")"
 row "of its limit" "$(percent "$(field metricsSay.cpuPercent)")" "$(percent "$of_limit")"
 row "stopped by its limit" "not said" "$(percent "$(field kernelTruth.throttledPercent)") of the time"
 row "would have used at most" "not said" "$(cores "$(field kernelTruth.demandCpuCores)") of the $(cores "$limit") it may"
+
+told "$pod, CPU" "uses $(cores "$(field metricsSay.cpuCores)")" "stopped by its limit $(percent "$(field kernelTruth.throttledPercent)") of the time"
 
 say "kubectl get kernelwhispers"
 k get kernelwhispers

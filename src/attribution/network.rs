@@ -51,7 +51,13 @@ impl Grown {
     /// Adds it to what the owner has.
     pub fn add_to(&self, network: &mut NetworkCounters) {
         if let Some(packets) = &self.packets {
-            network.packets.get_or_insert_default().add(packets);
+            let known = network.packets.get_or_insert_default();
+            let by_interfaces = known.interface_dropped;
+            known.add(packets);
+            // That a packet was dropped says nothing of interfaces.
+            if self.dropped.is_some() {
+                known.interface_dropped = by_interfaces;
+            }
         }
         if let Some((reason, out, packets)) = self.dropped {
             network.drops.count(reason, out, packets);

@@ -87,7 +87,7 @@ async fn a_pod_whose_packets_are_lost_is_an_object_and_its_neighbours_are_not() 
     assert!(network.drop_percent.is_some_and(|percent| (4.5..=5.5).contains(&percent)), "{network:?}");
     assert_eq!(network.reason.as_deref(), Some("NETFILTER_DROP"), "{network:?}");
     assert_eq!(network.dropped_sent_packets, network.dropped_packets, "{network:?}");
-    assert_eq!(network.interface_dropped_packets.unwrap_or_default(), 0, "{network:?}");
+    assert_eq!(network.interface_dropped_packets, Some(0), "{network:?}");
     assert!(signal.severity >= Severity::Warning && signal.container.is_empty(), "{signal:?}");
     let advice = said.recommendation.as_deref().unwrap_or_default();
     assert!(advice.contains("packets (") && advice.contains("NETFILTER_DROP"), "{advice}");

@@ -177,16 +177,23 @@ async fn installed_by_kustomize_the_demo_ends_with_the_pod_unthrottled() {
     who_may_view_a_namespace_reads_its_objects();
 
     let page = tempfile::NamedTempFile::new().unwrap();
-    let mut demo = Command::new(repository().join("scripts/demo-1-pod-birth.sh"));
-    demo.arg("--html").arg(page.path()).env("KERNEL_GOSSIP", bed::kernel_gossip().get_program());
+    let mut demo = Command::new(repository().join("scripts/demo-final.sh"));
+    demo.args(["--apply", "--html"])
+        .arg(page.path())
+        .env("KERNEL_GOSSIP", bed::kernel_gossip().get_program());
     let out = process::output(&mut demo);
+    println!("{out}");
     assert!(out.contains("To start one pod the kernel did: "), "{out}");
     assert!(std::fs::read_to_string(page.path()).unwrap().contains("simple-nginx"));
-
-    let demo = repository().join("scripts/demo-2-cpu-throttle.sh");
-    let out = process::output(Command::new(demo).arg("--apply"));
-    println!("{out}");
     assert!(out.contains("the same container, never restarted"), "{out}");
     // By the reconciler: its status said so, and an Event on the pod.
     assert!(out.contains("ResizeVerified"), "{out}");
+    let (_, story) = out.rsplit_once("What the metrics said, and what the kernel says").expect("the end");
+    let told = |what: &str, words: &[&str]| {
+        story.lines().any(|line| line.contains(what) && words.iter().all(|word| line.contains(word)))
+    };
+    assert!(told("starting simple-nginx", &["Running", "syscalls, 7 namespaces"]), "{story}");
+    assert!(told("bursts, CPU", &["stopped by its limit"]), "{story}");
+    assert!(told("worker, memory", &["Running", "OOM kill"]), "{story}");
+    assert!(told("shop, network", &["0 packets dropped", "NETFILTER_DROP"]), "{story}");
 }

@@ -103,6 +103,7 @@ fn a_pod_that_loses_packets_is_told_with_the_share_of_the_rule() {
         assert_eq!(sent, number(&said, "kernel_gossip.network.dropped.packets"), "{said:#}");
         assert_eq!(said["kernel_gossip.network.dropped.reason"], "NETFILTER_DROP", "{said:#}");
         assert_eq!(quiet, 0, "the usual metrics");
+        assert_eq!(number(&said, "kernel_gossip.network.interface.dropped.packets"), 0.0, "{said:#}");
         let metrics = metrics.expect("metrics");
         // What else is on this machine may have drops too.
         let told_of = |line: &&str| {

@@ -616,6 +616,51 @@ fn what_is_no_loss_is_not_counted() {
     }
 }
 
+/// Connections that end as connections do: either side the first to close, or the client done with asking before the answer comes.
+/// Where a socket has nothing more to receive, what still comes to it, acknowledgements and the other's end, is freed with no reason
+/// given. It is no loss.
+#[test]
+fn connections_that_end_lose_nothing() {
+    if !tells() {
+        return;
+    }
+    const CONNECTIONS: usize = 900;
+    let nets = Nets::new(false);
+    let mut storage = ObjectStorage::default();
+    let mut reader = Reader::new(&mut storage, options());
+    let listener = nets.b.inside(|| TcpListener::bind("0.0.0.0:7001").expect("a socket"));
+    let server = std::thread::spawn(move || {
+        for (i, stream) in listener.incoming().take(CONNECTIONS).enumerate() {
+            let mut stream = stream.expect("a connection");
+            if i % 3 == 0 {
+                stream.read_to_end(&mut Vec::new()).expect("the question, to its end");
+            }
+            (0..20).for_each(|_| stream.write_all(&[b'x'; 2_000]).expect("to write"));
+            if i % 3 == 1 {
+                stream.read_to_end(&mut Vec::new()).expect("the client's end");
+            }
+        }
+    });
+    nets.a.inside(|| {
+        for i in 0..CONNECTIONS {
+            let mut stream = TcpStream::connect(format!("{}:7001", nets.address_b)).expect("a connection");
+            if i % 3 == 0 {
+                stream.write_all(b"question").expect("to ask");
+                stream.shutdown(std::net::Shutdown::Write).expect("to be done");
+            }
+            stream.read_exact(&mut [0; 40_000]).expect("the answer");
+            if i % 3 != 1 {
+                assert_eq!(stream.read(&mut [0; 1]).expect("its end"), 0);
+            }
+        }
+    });
+    server.join().expect("the server");
+    reader.read();
+    for pod in [&nets.a, &nets.b] {
+        assert_eq!(reader.drops(pod, &nets.host), [], "{}", pod.name);
+    }
+}
+
 /// Processes on the host's own network are told by their sockets' cgroup, never by the namespace.
 #[test]
 fn a_process_on_the_hosts_network_is_told_by_its_cgroup() {

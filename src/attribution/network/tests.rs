@@ -157,3 +157,30 @@ fn refused_connections_are_dropped_ones() {
     let all = vec![("LISTEN_OVERFLOW", false, 14), ("LISTEN_DROP", false, 4), ("SOCKET_RCVBUFF", false, 4)];
     assert_eq!(read(2, true), (Some(22), all));
 }
+
+/// What interfaces say is known whatever was dropped, and stays unknown whatever was.
+#[test]
+fn a_drop_says_nothing_of_interfaces() {
+    for by_interfaces in [Some(3), None] {
+        let mut node = Node::new();
+        let mut read = |times: u64| {
+            let counters = PacketCounters {
+                packets: 50 * times,
+                interface_dropped: by_interfaces.map(|n| n * times),
+                ..PacketCounters::default()
+            };
+            let space = NamespaceReading { namespace: 101, counters, conntrack_full: 0, counted_only: false };
+            let reading = Reading {
+                namespaces: vec![space],
+                drops: vec![dropped(101, true, 9 * times)],
+                ..Reading::default()
+            };
+            for grown in node.networks.book(&reading, |key| Some(key.id as usize)) {
+                grown.add_to(node.of[grown.owner].get_or_insert_default());
+            }
+            node.network(1).packets.map(|p| (p.dropped_out, p.interface_dropped))
+        };
+        read(1);
+        assert_eq!(read(2), Some((18, by_interfaces)));
+    }
+}

@@ -101,10 +101,10 @@ impl Kind for PacketDrop {
         Some(match network.interface_dropped_packets {
             Some(n) => {
                 format!(
-                    "{who}'s interfaces count {n} packets dropped, and the kernel dropped {percent:.1} % of its packets ({reason})"
+                    "{who}'s interfaces count {n} dropped packets, and the kernel dropped {percent:.1} % of its packets ({reason}) in a window"
                 )
             }
-            None => format!("the kernel dropped {percent:.1} % of the packets of {who} ({reason})"),
+            None => format!("{who} lost {percent:.1} % of its packets in the kernel ({reason}) in a window"),
         })
     }
 

@@ -111,7 +111,7 @@ impl Kind for TcpRetransmit {
         let (percent, timeouts) = (network.retransmit_percent?, network.timeouts?);
         let waits = timeouts.saturating_add(network.tail_losses.unwrap_or_default());
         Some(format!(
-            "{who} waited {} for an acknowledgement in vain, and sent again {percent:.1} % of its TCP segments",
+            "{who} waited {} for an acknowledgement in vain, and sent again {percent:.1} % of its TCP segments in a window",
             counted(waits, "time")
         ))
     }
@@ -194,7 +194,8 @@ mod tests {
         assert_eq!(
             TcpRetransmit.sentence("The pod", &numbers).as_deref(),
             Some(
-                "The pod waited 1 time for an acknowledgement in vain, and sent again 4.8 % of its TCP segments"
+                "The pod waited 1 time for an acknowledgement in vain, and sent again 4.8 % of its TCP segments in \
+                 a window"
             )
         );
     }
