@@ -62,6 +62,7 @@ struct member {
 const volatile __u8 ignored[REASONS]; /* reasons of the kernel's core that are no loss */
 const volatile __u32 unspecified; /* SKB_DROP_REASON_NOT_SPECIFIED */
 const volatile __u32 no_socket; /* SKB_DROP_REASON_NO_SOCKET */
+const volatile __u32 odd_flags; /* SKB_DROP_REASON_TCP_FLAGS */
 const volatile __u32 netfilter; /* SKB_DROP_REASON_NETFILTER_DROP */
 
 struct {
@@ -173,7 +174,7 @@ static __always_inline bool is_for_nobody(struct sk_buff *skb, void *header, boo
 
 /* A segment without data. One that came to its socket is freed with no reason where that has nothing more to receive, once what it
  * acknowledges is known: in CLOSE_WAIT, CLOSING and LAST_ACK (tcp_rcv_state_process()), and in TIME_WAIT, to which the other's end
- * comes. */
+ * comes. For its flags is one freed that comes late for a connection that is over, where a socket listens. */
 static __always_inline bool is_empty_segment(struct sk_buff *skb, void *header, bool v6)
 {
 	__u16 transport = BPF_CORE_READ(skb, transport_header), network = BPF_CORE_READ(skb, network_header), length = 0;
@@ -209,7 +210,7 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 	header = (void *)BPF_CORE_READ(skb, head) + network;
 	if (reason == no_socket && is_for_nobody(skb, header, v6))
 		goto no_loss;
-	if (reason == unspecified && iif && is_empty_segment(skb, header, v6))
+	if ((reason == unspecified || reason == odd_flags) && iif && is_empty_segment(skb, header, v6))
 		goto no_loss;
 	if (!sk)
 		sk = rx_sk;
@@ -223,6 +224,9 @@ static __always_inline int on_drop(struct sk_buff *skb, __u32 reason, struct soc
 		/* What a TCP socket still had when it was closed is told with no reason: all of it before 6.2 (a QUEUE_PURGE since), and
 		 * what had come out of order since then too (there the tree it was in has overwritten `dev`). */
 		if (reason == unspecified && state == CLOSED && BPF_CORE_READ(sk, sk_protocol) == 6)
+			goto no_loss;
+		/* Data for a connection that its program closed is answered with a reset. */
+		if (reason == unspecified && state == TIME_WAIT)
 			goto no_loss;
 		net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
 		key.out = !rx_sk && !iif;

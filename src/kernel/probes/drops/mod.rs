@@ -153,6 +153,7 @@ impl<'obj> DropProbe<'obj> {
             }
             rodata.unspecified = reasons.unspecified;
             rodata.no_socket = reasons.no_socket;
+            rodata.odd_flags = reasons.odd_flags;
             (rodata.cpus_end, rodata.possible_cpus) = (cpus.end(), cpus.bits());
             rodata.netfilter = reasons.netfilter;
             counters.layout.tell(&mut rodata.spans, &mut rodata.wanted, |to, span| {

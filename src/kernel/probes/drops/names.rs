@@ -75,9 +75,9 @@ pub fn counters(read: &[u64]) -> PacketCounters {
     }
 }
 
-/// Reasons that are no loss: what nobody waited for, what was there already, what was for another machine, and what a
-/// socket still had when it was closed. TCP_LISTEN_OVERFLOW is counted by the namespace's counter, which has it too.
-const NO_LOSS: [&str; 14] = [
+/// Reasons that are no loss: what nobody waited for, what was there already, what was for another machine, what a
+/// socket still had when it was closed, and what came for it after. TCP_LISTEN_OVERFLOW is counted by the namespace's counter, which has it too.
+const NO_LOSS: [&str; 15] = [
     "NOT_DROPPED_YET",
     "CONSUMED",
     "QUEUE_PURGE",
@@ -90,6 +90,7 @@ const NO_LOSS: [&str; 14] = [
     "TCP_DUP_DATA",
     "TCP_CLOSE",
     "TCP_RESET",
+    "TCP_ABORT_ON_DATA",
     "TCP_RFC7323_PAWS_ACK",
     "TCP_LISTEN_OVERFLOW",
 ];
@@ -186,6 +187,7 @@ pub struct Reasons {
     pub no_loss: Vec<u32>,
     pub unspecified: u32,
     pub no_socket: u32,
+    pub odd_flags: u32,
     pub netfilter: u32,
 }
 
@@ -197,6 +199,7 @@ impl Reasons {
             no_loss: NO_LOSS.into_iter().filter_map(named).collect(),
             unspecified: named("NOT_SPECIFIED")?,
             no_socket: named("NO_SOCKET")?,
+            odd_flags: named("TCP_FLAGS")?,
             netfilter: named("NETFILTER_DROP")?,
         })
     }
