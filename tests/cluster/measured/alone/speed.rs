@@ -126,23 +126,24 @@ impl Sample {
     }
 }
 
-/// 1,000 agents of 110 pods, 2 % of which whisper, said again each minute; each second some begin and
-/// as many end. `KG_SCALE_SECONDS` says for how long (30).
+/// Agents of 110 pods, 2 % of which whisper, said again each minute; each second some begin and as many end. `KG_SCALE_NODES` says how
+/// many agents (1,000), `KG_SCALE_SECONDS` for how long (30).
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the test bed's cluster"]
-async fn a_thousand_nodes() {
-    const NODES: usize = 1000;
-    const ACTIVE: usize = NODES * 110 * 2 / 100;
-    /// Whispers that begin a second, and that end: each lasts some five minutes.
-    const CHURN: usize = ACTIVE / 300;
-    let seconds = std::env::var("KG_SCALE_SECONDS").map_or(30, |s| s.parse().unwrap());
+async fn many_nodes() {
+    let number = |name: &str, usual| std::env::var(name).map_or(usual, |n| n.parse().unwrap());
+    let nodes: usize = number("KG_SCALE_NODES", 1000);
+    let seconds = number("KG_SCALE_SECONDS", 30);
+    let whispering = nodes * 110 * 2 / 100;
+    // Whispers that begin a second, and that end: each lasts some five minutes.
+    let churn = whispering / 300;
     let (client, ns) = (client().await, Namespace::alone("scale"));
     let node = Node::new("kg-test-scale");
     let r = Reconciler::ready(&ns, &[]).await;
-    let all = pods(&client, &ns, &node, ACTIVE + ACTIVE / 10).await;
+    let all = pods(&client, &ns, &node, whispering + whispering / 10).await;
     let token = ns.caller("agent", &["/otlp/cluster"]);
     let mut agents: Vec<Agent> = Vec::new();
-    for _ in 0..NODES {
+    for _ in 0..nodes {
         agents.push(r.agent(&token).await);
     }
 
@@ -150,10 +151,10 @@ async fn a_thousand_nodes() {
     let mut rng = StdRng::seed_from_u64(7);
     let mut whispers: Vec<Option<Whisper>> = all.iter().map(|_| None).collect();
     let start = Instant::now();
-    let batches = (0..ACTIVE).map(|i| {
+    let batches = (0..whispering).map(|i| {
         let w = throttled(&all[i]);
         whispers[i] = Some(w.clone());
-        let mut agent = agents[i % NODES].clone();
+        let mut agent = agents[i % nodes].clone();
         async move { agent.say(&[w]).await }
     });
     let batches: Vec<_> = batches.collect();
@@ -164,18 +165,18 @@ async fn a_thousand_nodes() {
     let (mut written, mut since) = (0.0, Instant::now());
     loop {
         let now = r.metric("kernel_gossip_reconciler_writes_total{object=\"whisper\",result=\"ok\"}").await;
-        if now >= ACTIVE as f64 && r.metric("kernel_gossip_reconciler_queue_length").await == 0.0 {
+        if now >= whispering as f64 && r.metric("kernel_gossip_reconciler_queue_length").await == 0.0 {
             break;
         }
         if now > written {
             (written, since) = (now, Instant::now());
         }
-        assert!(since.elapsed() < PATIENCE, "{written} of {ACTIVE} written, and no more");
+        assert!(since.elapsed() < PATIENCE, "{written} of {whispering} written, and no more");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let burst = Sample::take(&r, start).await;
     println!(
-        "{ACTIVE} whispers at once over {NODES} connections: taken in {taken:.1?}, {} objects written after {:.1} s; {burst:?}",
+        "{whispering} whispers at once over {nodes} connections: taken in {taken:.1?}, {} objects written after {:.1} s; {burst:?}",
         burst.writes, burst.seconds
     );
 
@@ -191,19 +192,19 @@ async fn a_thousand_nodes() {
         for &i in active.iter().filter(|&&i| i % 60 == second % 60) {
             let w = whispers[i].as_mut().unwrap();
             (w.transition, w.at.unix_ns) = (Transition::Repeated, now);
-            batch.entry(i % NODES).or_default().push(w.clone());
+            batch.entry(i % nodes).or_default().push(w.clone());
         }
-        for _ in 0..CHURN {
+        for _ in 0..churn {
             let end = active[rng.random_range(0..active.len())];
             if let Some(mut w) = whispers[end].take() {
                 (w.transition, w.at.unix_ns) = (Transition::Resolved, now + 1);
-                batch.entry(end % NODES).or_default().push(w);
+                batch.entry(end % nodes).or_default().push(w);
             }
             let silent: Vec<usize> = (0..all.len()).filter(|&i| whispers[i].is_none() && i != end).collect();
             let begin = silent[rng.random_range(0..silent.len())];
             let w = throttled(&all[begin]);
             whispers[begin] = Some(w.clone());
-            batch.entry(begin % NODES).or_default().push(w);
+            batch.entry(begin % nodes).or_default().push(w);
         }
         let sends = batch.into_iter().map(|(n, ws)| {
             let mut agent = agents[n].clone();
