@@ -1,7 +1,11 @@
 //! Every panel shows data of the real agent: by its own page, and through the collector.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::bed::cgroup::{Burners, Cgroup};
 use crate::bed::grafana::{Shown, dashboards, until_data, values};
+use crate::bed::net::Nets;
 use crate::bed::process::Running;
 use crate::bed::prometheus::{Prometheus, shipped_job};
 use crate::bed::stats::StatsEnabled;
@@ -38,10 +43,19 @@ fn container(runtime: &Path, number: u32, pod: &str) -> Cgroup {
     Cgroup::at(&format!("kg-test-dashboards-{}-0/kubepods/burstable/pod{uid}/{id}", std::process::id()))
 }
 
-/// One is stopped by its limit, and one kept waiting by a noisy neighbour.
+/// One is stopped by its limit, one kept waiting by a noisy neighbour, and one asks where nobody listens, twenty times a second.
 struct Load {
     _burners: Vec<Burners>,
     _cgroups: Vec<Cgroup>,
+    over: Arc<AtomicBool>,
+    talker: Option<JoinHandle<()>>,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.talker.take().map(JoinHandle::join);
+    }
 }
 
 fn load(runtime: &Path) -> Load {
@@ -51,7 +65,21 @@ fn load(runtime: &Path) -> Load {
     // So little that it is stopped also where others leave it little of a CPU.
     limited.limit(Some(5 * ms), 100 * ms);
     let burners = vec![limited.burn(2, None), victim.burn(1, Some(0)), noisy.burn(3, Some(0))];
-    Load { _burners: burners, _cgroups: vec![limited, victim, noisy] }
+    let nets = Nets::of(false, container(runtime, 4, "talker"), container(runtime, 5, "silent"));
+    let over = Arc::new(AtomicBool::new(false));
+    let talker = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            let nets = nets; // whole, with the other end
+            nets.a.inside(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = TcpStream::connect(format!("{}:7001", nets.address_b));
+                    std::thread::sleep(50 * ms);
+                }
+            });
+        }
+    });
+    Load { _burners: burners, _cgroups: vec![limited, victim, noisy], over, talker: Some(talker) }
 }
 
 #[test]
@@ -92,6 +120,13 @@ fn every_panel_shows_data_by_either_way() {
             )],
         );
         (active.ok()?["result"].as_array()?.len() == 4).then_some(())
+    });
+
+    // The agent's own come with the next export.
+    until("the agent's own metrics, by either way", || {
+        let known =
+            prometheus.api("query", &[("query", "count by (cluster) (kernel_gossip_agent_workload_known)")]);
+        (known.ok()?["result"].as_array()?.len() == 2).then_some(())
     });
 
     for dashboard in dashboards() {
