@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
-use super::counters::counters;
+use super::counters::{Counter, counters};
 use super::drops::{DropReason, PacketCounters};
 use super::loss::Lost;
 
@@ -160,6 +160,28 @@ pub struct Pressure {
     pub full: Option<u64>,
 }
 
+impl Counter for Pressure {
+    fn add(&mut self, other: &Self) {
+        self.some.add(&other.some);
+        self.full.add(&other.full);
+    }
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        let some = self.some.checked_sub(earlier.some)?;
+        let full = match (self.full, earlier.full) {
+            // The kernel adds up the two a moment apart: by microseconds `full` may be ahead.
+            (Some(now), Some(then)) => Some(now.checked_sub(then)?.min(some)),
+            _ => None,
+        };
+        Some(Pressure { some, full })
+    }
+
+    fn growth(&self, earlier: &Self) -> Self {
+        let some = self.some.growth(&earlier.some);
+        Pressure { some, full: self.full.growth(&earlier.full).map(|full| full.min(some)) }
+    }
+}
+
 /// What the kernel keeps for a cgroup by itself; the same numbers as its files. `None`: this
 /// hierarchy or kernel does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -264,4 +286,37 @@ pub struct Reading {
     /// Blame that has no name, ns: it did not fit its table, or the history no longer has it.
     pub blame_lost_ns: u64,
     pub programs: Vec<ProgramCost>,
+}
+
+impl Reading {
+    /// Empties what probes append to, which keeps its room. By name: a vector that is not in here does not compile.
+    pub(super) fn clear(&mut self) {
+        let Reading {
+            at: _,
+            cpus: _,
+            changes,
+            cpu,
+            blame,
+            stats,
+            reclaim,
+            memory,
+            namespaces,
+            drops,
+            members,
+            losses,
+            blame_lost_ns: _,
+            programs,
+        } = self;
+        changes.clear();
+        cpu.clear();
+        blame.clear();
+        stats.clear();
+        reclaim.clear();
+        memory.clear();
+        namespaces.clear();
+        drops.clear();
+        members.clear();
+        losses.clear();
+        programs.clear();
+    }
 }

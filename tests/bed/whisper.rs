@@ -71,7 +71,7 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
                 taken_interrupts_seconds: Some(0.01),
                 contended_seconds: Some(0.05),
                 lost_cores: Some(0.005),
-                reported_usage_cores: None,
+                ..CpuNumbers::default()
             }),
             ..Default::default()
         },

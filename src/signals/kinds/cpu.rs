@@ -73,7 +73,7 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
         taken_interrupts_seconds: taken(s.map(|s| s.interrupted)),
         contended_seconds: contended_seconds(growth),
         lost_cores: lost_cores(growth),
-        reported_usage_cores: None,
+        ..CpuNumbers::default()
     });
 }
 
