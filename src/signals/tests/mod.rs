@@ -3,6 +3,7 @@
 mod captured;
 mod engine;
 mod hysteresis;
+mod life;
 mod naming;
 mod window;
 

@@ -1,4 +1,7 @@
 //! The terms of docs/signals.md by brute force: every wait laid over every run and every stall of the CPU it was on.
+//!
+//! In one piece, though long: the terms are defined here once, side by side as the page has them, and what a walk through the trace keeps is
+//! what they are made of.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
