@@ -141,7 +141,8 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 	return 1;
 }
 
-/* No CPU ran the cgroup for ns of [start, end). */
+/* Joins a gap to the stalls of all CPUs: from start to end no CPU ran the cgroup, for ns in all if it is several gaps put together. What
+ * it shares with a stall that ended is full; with one that ends later, join_stall() adds it then. Returns as that does. */
 __noinline int join_gap(__u32 slot, __u64 start, __u64 end, __u64 ns)
 {
 	struct slot_all *s = slot_at(slot);
@@ -304,8 +305,8 @@ static __always_inline void settle_stall(struct how how, struct cpu_state *c, st
 		join_late(cpu, pair, start, start + length);
 }
 
-/* This CPU ceases to run the cgroup it was counted for. */
-static __always_inline void leave(struct how how, struct cpu_state *c, __u64 now)
+/* This CPU ceases to run the cgroup that it is counted for among those that run it. */
+static __always_inline void end_running(struct how how, struct cpu_state *c, __u64 now)
 {
 	struct slot_all *s;
 
@@ -334,9 +335,9 @@ static __always_inline void limit(struct how how, struct cpu_state *c, struct pa
 	p->tracked = 1;
 }
 
-/* This CPU begins to run a cgroup; whether any does matters for one that is limited.
- * looked: when it did so before. */
-static __always_inline void enter(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 looked, __u64 now)
+/* This CPU begins to run a cgroup, and is counted among those that do; the first of them ends a gap. Of one that is limited alone: of
+ * others it does not matter. looked: when this CPU did so before. */
+static __always_inline void begin_running(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 looked, __u64 now)
 {
 	struct slot_all *s;
 	__u64 out;

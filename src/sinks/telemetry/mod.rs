@@ -1,5 +1,7 @@
 //! The agent about itself: what it costs, what it lost, what waits. Kept once, in [`SelfStats`]; sent by
 //! the OpenTelemetry SDK through the same queue as the rest, and shown on `/metrics`.
+//!
+//! Inside belongs what the agent says of itself; what it says of workloads does not.
 
 mod loss;
 mod sdk;
