@@ -5,7 +5,7 @@ use super::ledger::Account;
 use crate::attribution::WorkloadKind;
 use crate::bounds;
 use crate::kernel::{CpuCounters, Log2Histogram, Pressure, TcpCounters};
-use crate::sinks::names::metric::{self, Metric};
+use crate::names::metric::{self, Metric};
 
 /// The value of a point.
 #[derive(Clone, Copy, Debug, PartialEq)]

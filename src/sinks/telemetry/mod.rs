@@ -18,7 +18,6 @@ pub use loss::Loss;
 pub use sdk::start;
 
 use super::lock;
-use super::names::metric::{self, Metric};
 use super::otlp::queue::{Lane, LaneSize};
 use super::otlp::{OtlpSink, Outcomes};
 use super::series::points::Value;
@@ -26,6 +25,7 @@ use crate::api::BirthOutcome;
 use crate::attribution::{Attributed, AttributionLosses};
 use crate::birth::{Certificate, Phase};
 use crate::kernel::{self, Log2Histogram, ProgramCost};
+use crate::names::metric::{self, Metric};
 
 /// The agent's numbers about itself. Shared; every part writes what it knows.
 #[derive(Debug, Default)]

@@ -230,8 +230,9 @@ mod tests {
         assert_eq!(counted.listen_overflows, at("LISTENOVERFLOWS"));
         assert_eq!(counted.listen_refusals, at("LISTENDROPS") - at("LISTENOVERFLOWS"));
         assert_eq!(counted.buffer_overflows, 7 + 8);
-        let TcpCounters { sent, retransmitted, timeouts, fast, slow_start, tail_losses, lost_again, syn, .. } =
-            counted.tcp;
+        let TcpCounters {
+            sent, retransmitted, timeouts, fast, slow_start, tail_losses, lost_again, syn, ..
+        } = counted.tcp;
         assert_eq!((sent, retransmitted), (at("OUTSEGS"), at("RETRANSSEGS")));
         assert_eq!((timeouts, fast, slow_start), (at("TIMEOUTS"), at("FASTRETRANS"), at("SLOWSTARTRETRANS")));
         assert_eq!((tail_losses, lost_again), (at("LOSSPROBERECOVERY"), at("LOSTRETRANSMIT")));
