@@ -125,8 +125,8 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 		for (k = 0; k < GAPS; k++)
 			full = since(full, shared_with(&s->gaps[k], from, to));
 	}
-	s->stall_wall += ns;
-	s->stall_full += earlier(full, ns);
+	s->throttled_wall += ns;
+	s->throttled_full += earlier(full, ns);
 	/* What it overlaps or touches becomes one with it. */
 	for (i = 0; i < JOINED; i++) {
 		if (!s->stalls[i].end || s->stalls[i].end < start || s->stalls[i].start > end)
@@ -157,7 +157,7 @@ __noinline int join_gap(__u32 slot, __u64 start, __u64 end, __u64 ns)
 		part = shared_with(&s->stalls[i], start, end);
 		if (part && ns < end - start)
 			part = part * (ns >> 8) / (((end - start) >> 8) + 1);
-		s->stall_full += part;
+		s->throttled_full += part;
 	}
 	put(s->gaps, GAPS, start, end, ns);
 	unlock(s);
@@ -191,7 +191,7 @@ __noinline int stall_ended(__u32 cpu, __u32 pair, __u64 start, __u64 end)
 	if (!s)
 		return 0;
 	p->stalls++;
-	p->stall_sum += end - start;
+	p->throttled_per_cpu += end - start;
 	put(p->recent, RECENT, start, end, end - start);
 	__sync_fetch_and_add(&s->stall_lengths[hist_bucket(end - start)], 1);
 	s->limited = 1;
@@ -231,7 +231,7 @@ __noinline int join_late(__u32 cpu, __u32 pair, __u64 start, __u64 end)
 /* The stalls of a pair so far, ns, with what the kernel's clock has that was not taken in yet, and the one in progress. */
 static __always_inline __u64 stalled_in_all(struct how how, struct pair *p, struct cfs_rq *cfs_rq, __u64 open, __u64 now)
 {
-	return p->stall_sum + since(throttle_clock(how, cfs_rq), p->clock_seen) + since(now, open);
+	return p->throttled_per_cpu + since(throttle_clock(how, cfs_rq), p->clock_seen) + since(now, open);
 }
 
 /* How long the CPU has been idle, idling in progress with it. */

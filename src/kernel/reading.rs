@@ -66,11 +66,11 @@ counters! {
         /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
         pub stalls: u64,
         /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
-        pub stall_sum: u64,
+        pub throttled_per_cpu: u64,
         /// Throttled time, wall: union of the stalls over CPUs.
-        pub stall_wall: u64,
-        /// The part of `stall_wall` in which no CPU ran the cgroup.
-        pub stall_full: u64,
+        pub throttled_wall: u64,
+        /// The part of `throttled_wall` in which no CPU ran the cgroup.
+        pub throttled_full: u64,
         /// Asleep for I/O, as PSI counts it: from the switch-out to the wake-up. What is also for memory is there.
         pub disk: u64,
         /// Asleep for memory, as PSI counts it, all of it; `None`: the kernel does not mark it (PSI is off). What its tasks

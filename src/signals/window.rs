@@ -29,9 +29,9 @@ counters! {
         pub interrupted: u64,
         pub stolen: u64,
         pub stalls: u64,
-        pub stall_sum: u64,
-        pub stall_wall: u64,
-        pub stall_full: u64,
+        pub throttled_per_cpu: u64,
+        pub throttled_wall: u64,
+        pub throttled_full: u64,
     }
 }
 
@@ -144,7 +144,7 @@ impl Counters {
 
     /// Throttled time per CPU, ns: the probe's (parents' quotas included), else `cpu.stat`'s.
     pub fn throttled_per_cpu(&self) -> Option<u64> {
-        self.scheduler.map(|s| s.stall_sum).or(self.throttled)
+        self.scheduler.map(|s| s.throttled_per_cpu).or(self.throttled)
     }
 }
 

@@ -54,8 +54,8 @@ proptest! {
         let mut ns = 0;
         for (ms, i, stalled, waited, what) in steps {
             ns += if what == 11 { ms } else { ms % 1500 } * 1_000_000;
-            cpu[i].stall_wall += stalled;
-            cpu[i].stall_sum += stalled;
+            cpu[i].throttled_wall += stalled;
+            cpu[i].throttled_per_cpu += stalled;
             cpu[i].stalls += 5;
             cpu[i].neighbour += waited;
             if what == 0 {
@@ -124,7 +124,7 @@ fn the_evidence_says_all_that_is_known() {
     assert_eq!((e.wait_seconds, e.wait_throttle_seconds), (Some(8.0), Some(8.0)));
     assert_eq!((e.wait_neighbour_seconds, e.wait_own_seconds), (Some(0.0), Some(0.0)));
     assert_eq!(w.history.len(), 30, "one point a second since it began");
-    assert_eq!(w.history[29].throttled_wall_ns, Some(stopped(80.0, 29 * SECOND).stall_wall));
+    assert_eq!(w.history[29].throttled_wall_ns, Some(stopped(80.0, 29 * SECOND).throttled_wall));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn keeps_to(rates: CpuCounters, limit: Option<f64>, cpus: u32) -> Option<Whisper
             wait: times(rates.wait),
             neighbour: times(rates.neighbour),
             waited: times(rates.waited),
-            stall_sum: times(rates.stall_sum),
+            throttled_per_cpu: times(rates.throttled_per_cpu),
             ..Default::default()
         };
         let sample = Sample { quota_cores: limit, ..sample(&victim, Some(cpu), CgroupStat::default()) };
@@ -233,8 +233,12 @@ fn demand_is_no_more_than_threads_and_cpus() {
         let mut engine = engine();
         for second in 0..20u64 {
             let ns = second * SECOND;
-            let cpu =
-                CpuCounters { run: ns / 4, wait: wait * second, stall_sum: 2 * ns, ..stopped(80.0, ns) };
+            let cpu = CpuCounters {
+                run: ns / 4,
+                wait: wait * second,
+                throttled_per_cpu: 2 * ns,
+                ..stopped(80.0, ns)
+            };
             let reading = Attributed {
                 cpus,
                 ..reading(ns, vec![sample(&who, Some(cpu), CgroupStat::default())], vec![])
@@ -255,8 +259,8 @@ fn one_long_stall_is_too_little_evidence() {
         let stalled = if ns > 10 * SECOND { 4 * SECOND } else { 0 };
         CpuCounters {
             stalls: stalled / (4 * SECOND),
-            stall_sum: stalled,
-            stall_wall: stalled,
+            throttled_per_cpu: stalled,
+            throttled_wall: stalled,
             ..stopped(0.0, ns)
         }
     };
@@ -276,7 +280,7 @@ fn too_little_time_is_too_little_evidence() {
     let cpu = |ns: u64| {
         let mut cpu = stopped(4.9, ns);
         cpu.run = 0;
-        cpu.neighbour = cpu.stall_sum;
+        cpu.neighbour = cpu.throttled_per_cpu;
         cpu
     };
     assert!(watch(&mut Engine::new(&rules), 30, cpu).is_empty(), "just below half a second in ten");
