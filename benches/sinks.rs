@@ -116,9 +116,9 @@ fn varied(who: &Arc<Workload>, seed: u64) -> Sample {
             &mut cpu.neighbour,
             &mut cpu.own,
             &mut cpu.unattributed,
-            &mut cpu.stall_sum,
-            &mut cpu.stall_wall,
-            &mut cpu.stall_full,
+            &mut cpu.throttled_per_cpu,
+            &mut cpu.throttled_wall,
+            &mut cpu.throttled_full,
         ] {
             some(value);
         }

@@ -98,7 +98,7 @@ static __always_inline void missed_switch(struct how how, struct cpu_state *c, _
 	if (!FIELD(how, prev, pid)) {
 		c->pair = c->slot = NONE;
 		c->idling = 1;
-		leave(how, c, since_when);
+		end_running(how, c, since_when);
 		return;
 	}
 	look_up(c, cpu, cgroup_of(how, prev));
@@ -109,8 +109,8 @@ static __always_inline void missed_switch(struct how how, struct cpu_state *c, _
 		return;
 	p->switches++;
 	if (c->counted != c->slot) {
-		leave(how, c, since_when);
-		enter(how, c, p, c->slot, p->looked, since_when);
+		end_running(how, c, since_when);
+		begin_running(how, c, p, c->slot, p->looked, since_when);
 	}
 	wait = waited_before(how, c, rq, prev);
 	if (!wait || wait > since_when)
@@ -160,7 +160,7 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 		c->pair = c->slot = NONE;
 		c->idling = 1;
 		c->delay_seen = queue_delay(how, rq);
-		leave(how, c, now);
+		end_running(how, c, now);
 		return 0;
 	}
 	cgroup = cgroup_of(how, next);
@@ -179,7 +179,7 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 		p = pair_at(c->pair);
 	if (c->pair == NONE || !p) {
 		c->losses.slots_exhausted++;
-		leave(how, c, now);
+		end_running(how, c, now);
 		return 0;
 	}
 	p->switches++;
@@ -189,8 +189,8 @@ static __always_inline int on_switch(struct how how, bool preempt, struct task_s
 	c->ran_into = open;
 	settle_stall(how, c, p, cpu, c->pair, cfs_rq, queued, idled, open, now);
 	if (c->counted != c->slot) {
-		leave(how, c, now);
-		enter(how, c, p, c->slot, looked, now);
+		end_running(how, c, now);
+		begin_running(how, c, p, c->slot, looked, now);
 	}
 	if (queued < now)
 		charge_wait(how, c, p, cpu, c->pair, next, cfs_rq, queued, now, open);

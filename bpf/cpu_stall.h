@@ -125,8 +125,8 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 		for (k = 0; k < GAPS; k++)
 			full = since(full, shared_with(&s->gaps[k], from, to));
 	}
-	s->stall_wall += ns;
-	s->stall_full += earlier(full, ns);
+	s->throttled_wall += ns;
+	s->throttled_full += earlier(full, ns);
 	/* What it overlaps or touches becomes one with it. */
 	for (i = 0; i < JOINED; i++) {
 		if (!s->stalls[i].end || s->stalls[i].end < start || s->stalls[i].start > end)
@@ -141,7 +141,8 @@ __noinline int join_stall(__u32 slot, __u64 start, __u64 end)
 	return 1;
 }
 
-/* No CPU ran the cgroup for ns of [start, end). */
+/* Joins a gap to the stalls of all CPUs: from start to end no CPU ran the cgroup, for ns in all if it is several gaps put together. What
+ * it shares with a stall that ended is full; with one that ends later, join_stall() adds it then. Returns as that does. */
 __noinline int join_gap(__u32 slot, __u64 start, __u64 end, __u64 ns)
 {
 	struct slot_all *s = slot_at(slot);
@@ -156,7 +157,7 @@ __noinline int join_gap(__u32 slot, __u64 start, __u64 end, __u64 ns)
 		part = shared_with(&s->stalls[i], start, end);
 		if (part && ns < end - start)
 			part = part * (ns >> 8) / (((end - start) >> 8) + 1);
-		s->stall_full += part;
+		s->throttled_full += part;
 	}
 	put(s->gaps, GAPS, start, end, ns);
 	unlock(s);
@@ -190,7 +191,7 @@ __noinline int stall_ended(__u32 cpu, __u32 pair, __u64 start, __u64 end)
 	if (!s)
 		return 0;
 	p->stalls++;
-	p->stall_sum += end - start;
+	p->throttled_per_cpu += end - start;
 	put(p->recent, RECENT, start, end, end - start);
 	__sync_fetch_and_add(&s->stall_lengths[hist_bucket(end - start)], 1);
 	s->limited = 1;
@@ -230,7 +231,7 @@ __noinline int join_late(__u32 cpu, __u32 pair, __u64 start, __u64 end)
 /* The stalls of a pair so far, ns, with what the kernel's clock has that was not taken in yet, and the one in progress. */
 static __always_inline __u64 stalled_in_all(struct how how, struct pair *p, struct cfs_rq *cfs_rq, __u64 open, __u64 now)
 {
-	return p->stall_sum + since(throttle_clock(how, cfs_rq), p->clock_seen) + since(now, open);
+	return p->throttled_per_cpu + since(throttle_clock(how, cfs_rq), p->clock_seen) + since(now, open);
 }
 
 /* How long the CPU has been idle, idling in progress with it. */
@@ -304,8 +305,8 @@ static __always_inline void settle_stall(struct how how, struct cpu_state *c, st
 		join_late(cpu, pair, start, start + length);
 }
 
-/* This CPU ceases to run the cgroup it was counted for. */
-static __always_inline void leave(struct how how, struct cpu_state *c, __u64 now)
+/* This CPU ceases to run the cgroup that it is counted for among those that run it. */
+static __always_inline void end_running(struct how how, struct cpu_state *c, __u64 now)
 {
 	struct slot_all *s;
 
@@ -334,9 +335,9 @@ static __always_inline void limit(struct how how, struct cpu_state *c, struct pa
 	p->tracked = 1;
 }
 
-/* This CPU begins to run a cgroup; whether any does matters for one that is limited.
- * looked: when it did so before. */
-static __always_inline void enter(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 looked, __u64 now)
+/* This CPU begins to run a cgroup, and is counted among those that do; the first of them ends a gap. Of one that is limited alone: of
+ * others it does not matter. looked: when this CPU did so before. */
+static __always_inline void begin_running(struct how how, struct cpu_state *c, struct pair *p, __u32 slot, __u64 looked, __u64 now)
 {
 	struct slot_all *s;
 	__u64 out;

@@ -68,7 +68,7 @@ static __always_inline void join_wait(struct pair *p, __u64 from, __u64 now, __u
 		p->waited_floor = p->waited_end;
 		p->waited_start = from;
 	} else {
-		own = since(p->run, p->waited_run) + since(p->stall_sum, p->waited_stalled);
+		own = since(p->run, p->waited_run) + since(p->throttled_per_cpu, p->waited_stalled);
 		p->waited += since(now - p->waited_end, own);
 		from = later(from, p->waited_floor);
 		if (from < p->waited_start) {
@@ -78,7 +78,7 @@ static __always_inline void join_wait(struct pair *p, __u64 from, __u64 now, __u
 	}
 	p->waited_end = now;
 	p->waited_run = p->run;
-	p->waited_stalled = p->stall_sum;
+	p->waited_stalled = p->throttled_per_cpu;
 }
 
 /* Splits the wait [from, to) of a task on this CPU. open: start of a stall still in progress, 0 if there is none;

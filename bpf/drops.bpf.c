@@ -27,7 +27,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define CLOSED 7 /* TCP_CLOSE */
 #define NEW_SYN_RECV 12 /* TCP_NEW_SYN_RECV */
 #define REASONS 256 /* a power of two */
-#define NAMESPACES 1024
 #define ADDRESSES 8192
 #define DROPS 8192
 
@@ -53,11 +52,7 @@ struct space {
 	__u32 pad;
 };
 
-/* A task of this cgroup is in this namespace. */
-struct member {
-	__u64 cookie;
-	__u64 cgroup; /* in the tree that was walked */
-};
+#include "net_walk.h"
 
 const volatile __u8 ignored[REASONS]; /* reasons of the kernel's core that are no loss */
 const volatile __u32 unspecified; /* SKB_DROP_REASON_NOT_SPECIFIED */
@@ -80,33 +75,6 @@ struct {
 	__type(value, __u64);
 } addresses SEC(".maps");
 
-/* Cookie -> the walk that saw it last. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, NAMESPACES * 2);
-	__type(key, __u64);
-	__type(value, __u32);
-} seen SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, NAMESPACES);
-	__type(key, __u32);
-	__type(value, struct space);
-} spaces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* cgroups */
-	__type(key, __u32);
-	__type(value, struct member);
-} members SEC(".maps");
-
-__u32 walk; /* the number of this one; userspace counts it up */
-__u32 found_spaces; /* by it */
-__u32 found_members;
 __u64 not_losses; /* packets and parts of them that ended without being lost */
 __u64 drops_lost; /* packets for which the table had no room */
 
@@ -424,35 +392,16 @@ static __always_inline void read_addresses(struct net *net, __u64 cookie)
 	}
 }
 
-/* Once for each namespace in a walk. */
-static __always_inline void meet(struct net *net, __u64 cookie)
-{
-	__u32 *last = bpf_map_lookup_elem(&seen, &cookie), now = walk, at = found_spaces;
-	struct space *space;
-
-	if (last && *last == now)
-		return;
-	bpf_map_update_elem(&seen, &cookie, &now, BPF_ANY);
-	found_spaces = at + 1;
-	space = bpf_map_lookup_elem(&spaces, &at);
-	if (!space)
-		return;
-	space->cookie = cookie;
-	read_counters(net, space);
-	read_addresses(net, cookie);
-}
-
 SEC("?iter/cgroup")
 int find_spaces(struct bpf_iter__cgroup *ctx)
 {
 	struct cgroup *cgrp = ctx->cgroup, *self;
 	struct task_struct *task = NULL;
 	struct cgrp_cset_link *link;
-	struct member *member;
 	struct css_set *set;
+	struct space *space;
 	struct net *net = NULL;
 	__u64 at, head, task_at, cookie;
-	__u32 key;
 	int i, j;
 
 	if (!cgrp)
@@ -479,13 +428,12 @@ int find_spaces(struct bpf_iter__cgroup *ctx)
 	cookie = BPF_CORE_READ(net, net_cookie);
 	if (!cookie)
 		return 0;
-	key = found_members;
-	found_members = key + 1;
-	member = bpf_map_lookup_elem(&members, &key);
-	if (member) {
-		member->cookie = cookie;
-		member->cgroup = BPF_CORE_READ(self, kn, id);
-	}
-	meet(net, cookie);
+	note_member(cookie, BPF_CORE_READ(self, kn, id));
+	space = meet(cookie);
+	if (!space)
+		return 0;
+	space->cookie = cookie;
+	read_counters(net, space);
+	read_addresses(net, cookie);
 	return 0;
 }

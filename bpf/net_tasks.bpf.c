@@ -16,57 +16,26 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define NAMESPACES 1024 /* a power of two */
 #define TASKS_A_RUN 1024
 #define COPIES_A_RUN 1024
 
 /* A network namespace at the last walk. */
-struct counted_space {
+struct space {
 	__u64 net; /* where it is */
 	__u64 number; /* of its inode: before 5.12 it has no cookie until somebody asks for it */
 	__u64 counters[COUNTERS];
 };
 
-/* A process of this cgroup is in this namespace. */
-struct task_member {
-	__u64 number;
-	__u64 cgroup; /* in the tree of the cpu controller */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, NAMESPACES);
-	__type(key, __u32);
-	__type(value, struct counted_space);
-} spaces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* processes */
-	__type(key, __u32);
-	__type(value, struct task_member);
-} members SEC(".maps");
-
-/* Number -> the walk that saw it last. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, NAMESPACES * 2);
-	__type(key, __u64);
-	__type(value, __u32);
-} seen SEC(".maps");
+#include "net_walk.h"
 
 /* How far from a per-CPU variable each CPU has its copy. */
 __u64 far_of[MOST_CPUS];
 __u8 known[MOST_CPUS];
 const volatile __u8 unified; /* the cpu controller is in the unified tree */
 
-__u32 walk; /* the number of this one; userspace counts it up, and sets the next four to zero */
+/* Userspace sets the next four to zero before a walk. */
 __u64 first_task; /* of the list, a process that userspace runs */
 __u64 next_task;
-__u32 found_spaces;
-__u32 found_members;
 __u32 walked; /* all of the list */
 __u32 at_space; /* whose copies are added up */
 __u32 at_cpu;
@@ -92,18 +61,9 @@ static __always_inline __u64 cgroup_of(struct task_struct *task)
 	return unified ? BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id) : cpu_cgroup(task);
 }
 
-static __always_inline void meet(struct net *net, __u64 number)
+/* Nothing is counted of it so far. */
+static __always_inline void begin(struct space *space, struct net *net, __u64 number)
 {
-	__u32 *last = bpf_map_lookup_elem(&seen, &number), now = walk, at = found_spaces;
-	struct counted_space *space;
-
-	if (last && *last == now)
-		return;
-	bpf_map_update_elem(&seen, &number, &now, BPF_ANY);
-	found_spaces = at + 1;
-	space = bpf_map_lookup_elem(&spaces, &at);
-	if (!space)
-		return;
 	space->net = (__u64)net;
 	space->number = number;
 	__builtin_memset(space->counters, 0, sizeof(space->counters));
@@ -114,21 +74,16 @@ __attribute__((noinline)) int visit_task(void)
 {
 	__u64 tasks = bpf_core_field_offset(struct task_struct, tasks), number;
 	struct task_struct *task = (void *)next_task;
-	struct task_member *member;
+	struct space *space;
 	struct net *net;
-	__u32 at;
 
 	net = BPF_CORE_READ(task, nsproxy, net_ns);
 	number = net ? BPF_CORE_READ(net, ns.inum) : 0;
 	if (number) {
-		at = found_members;
-		found_members = at + 1;
-		member = bpf_map_lookup_elem(&members, &at);
-		if (member) {
-			member->number = number;
-			member->cgroup = cgroup_of(task);
-		}
-		meet(net, number);
+		note_member(number, cgroup_of(task));
+		space = meet(number);
+		if (space)
+			begin(space, net, number);
 	}
 	next_task = (__u64)BPF_CORE_READ(task, tasks.next) - tasks;
 	return next_task == first_task || next_task == -tasks;
@@ -158,7 +113,7 @@ int find_tasks(void *ctx)
 __attribute__((noinline)) int visit_copy(void)
 {
 	__u64 mibs[MIBS] = {};
-	struct counted_space *space;
+	struct space *space;
 	__u32 at = at_space, cpu = at_cpu;
 	struct net *net;
 

@@ -56,18 +56,18 @@ struct pair {
 	__u64 wait;
 	__u64 stolen; /* of taken: what the hypervisor took */
 	__u64 run_stalled; /* of run: while it was throttled, on the way out of the kernel */
-	__u64 idle_stalled; /* the CPU was idle, of stall_sum */
+	__u64 idle_stalled; /* the CPU was idle, of throttled_per_cpu */
 	__u64 stall_since; /* switch-out that saw the queue throttled; 0: none */
 	__u64 throttle;
 	__u64 neighbour;
 	__u64 own;
 	__u64 stalls;
-	__u64 stall_sum;
+	__u64 throttled_per_cpu;
 	__u64 waited; /* some task waited for a neighbour: the union of those waits */
 	__u64 waited_start; /* the last interval of the union of all waits, and where the one before it ended */
 	__u64 waited_end;
 	__u64 waited_floor;
-	__u64 waited_run; /* run and stall_sum at waited_end */
+	__u64 waited_run; /* run and throttled_per_cpu at waited_end */
 	__u64 waited_stalled;
 
 	struct stretch late[LATE]; /* stalls still to be joined to those of other CPUs: one of them held the lock all the while */
@@ -84,8 +84,8 @@ struct pair {
 /* One cgroup, all CPUs. */
 struct slot_all {
 	__u64 cgroup; /* kernfs id; 0: the slot is free */
-	__u64 stall_wall;
-	__u64 stall_full;
+	__u64 throttled_wall;
+	__u64 throttled_full;
 	__u64 last_out; /* when the last CPU that ran it ceased to; kept while it is limited */
 	__u32 limited; /* it was stalled lately: whether any CPU runs it is kept track of */
 	__u32 running; /* on so many CPUs */

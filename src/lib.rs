@@ -3,7 +3,8 @@
 //! Types flow one way, left to right, and a module knows only those on its left:
 //! [`kernel`] (a [`kernel::Reading`] each interval) -> [`attribution`] (an
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
-//! [`sinks`] (OTLP, Prometheus, terminal; [`top`] looks on). [`evidence`] has the words and numbers of a signal for all of them. [`api`] and [`reconciler`] are the cluster's half;
+//! [`sinks`] (OTLP, Prometheus, terminal; [`top`] looks on). [`evidence`] has the words and numbers of a signal for all of them, [`names`] the names of all that
+//! leaves the agent. [`api`] and [`reconciler`] are the cluster's half;
 //! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
 //! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`listen`] opens ports and [`shell`] writes commands, for both.
 
@@ -21,6 +22,7 @@ mod floors;
 pub mod kernel;
 pub mod kubeconfig;
 pub mod listen;
+pub mod names;
 pub mod plain;
 pub mod proxy;
 pub mod quantity;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use kernel_gossip::evidence::{RESOURCES, SignalKind};
-use kernel_gossip::sinks::names::{EVENT_NAME, WHISPER_EVENT, whisper};
+use kernel_gossip::names::{EVENT_NAME, WHISPER_EVENT, whisper};
 
 const HEAD: &str = "\
 # What a whisper says: its numbers and its event. Made by scripts/generate from the tables in src/evidence; units of attributes,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use kernel_gossip::sinks::names;
-use kernel_gossip::sinks::names::metric::{self, Metric};
+use kernel_gossip::names;
+use kernel_gossip::names::metric::{self, Metric};
 
 use super::registry::{Attribute, EVIDENCE, Group, Type, file, own_attributes};
 

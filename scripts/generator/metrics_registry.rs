@@ -4,14 +4,14 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use kernel_gossip::sinks::names::attribute::OPTIONAL;
-use kernel_gossip::sinks::names::metric::Metric;
+use kernel_gossip::names::attribute::OPTIONAL;
+use kernel_gossip::names::metric::Metric;
 
 use super::registry::all_metrics;
 
 const HEAD: &str = "\
 # Every metric the agent emits. Cumulative; durations of workloads are exponential histograms of scale 0, the agent's own have
-# explicit buckets with the same bounds. Made by scripts/generate from src/sinks/names/metric.rs.
+# explicit buckets with the same bounds. Made by scripts/generate from src/names/metric.rs.
 ";
 
 pub fn text() -> Result<String> {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use kernel_gossip::sinks::names::metric::{self, Metric};
+use kernel_gossip::names::metric::{self, Metric};
 use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,5 +1,8 @@
 //! What to do about a signal: pure, from one [`Evidence`] to one [`Recommendation`]. Which signal wants which advice its kind
 //! says (`src/signals/kinds`); the reasoning is told in `docs/recommendations.md`.
+//!
+//! Inside belongs how much is advised, for whom, and the command for it. Whether anything is wrong does not, nor what is done
+//! about it by the reconciler.
 
 mod case;
 mod command;

@@ -1,5 +1,8 @@
 //! The Kubernetes objects, group `kernel.gossip.io/v1alpha1`: [`KernelWhisper`] (kw) and
 //! [`PodBirthCertificate`] (pbc). `kernel-gossip crds` prints their definitions, `k8s/crds/` holds them.
+//!
+//! Inside belongs what stands in the objects, and what they and their labels are called. What is written into them, and when,
+//! does not.
 
 pub mod kernel_whisper;
 mod names;

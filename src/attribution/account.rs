@@ -42,7 +42,8 @@ impl CgroupAccount {
         to.cpu_seen = true;
         let mut growth = now.growth(last);
         // Times by the clock on the wall do not add up over cgroups.
-        let (wall, full) = (std::mem::take(&mut growth.stall_wall), std::mem::take(&mut growth.stall_full));
+        let (wall, full) =
+            (std::mem::take(&mut growth.throttled_wall), std::mem::take(&mut growth.throttled_full));
         to.stalled(wall, full);
         // Over cgroups `waited` may be more than the time in which any of them waited: never more than the neighbours' part.
         to.cpu.add(&growth);
@@ -102,8 +103,8 @@ impl Account {
     /// All its cgroups of this reading are booked.
     pub fn settle(&mut self) {
         let (wall, full) = self.stall.take().unwrap_or_default();
-        self.cpu.stall_wall += wall;
-        self.cpu.stall_full += full;
+        self.cpu.throttled_wall += wall;
+        self.cpu.throttled_full += full;
     }
 
     /// The counters to publish: one of its cgroups kept waiting by another is the workload's own doing.

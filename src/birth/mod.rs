@@ -3,6 +3,9 @@
 //!
 //! [`hints`] (what a program says of itself), [`places`] (where that is believed) -> [`kin`] (whose it is) -> [`log`] ->
 //! [`story`] (one pod's part of it, container by container) -> [`certificate`]; [`watch`] says when a birth begins and ends.
+//!
+//! Inside belongs what the start of a pod was made of. How a process is recorded does not, nor what a start that took long is
+//! called.
 
 pub mod certificate;
 pub mod failure;

@@ -4,6 +4,9 @@
 //! A number is one row of its resource's table. The attributes of the OTLP event, the JSON lines, the decoder with its
 //! checks, what an object holds and how it is rounded, the registry (`docs/semconv/registry/evidence.yaml`) and
 //! docs/metrics.md are loops over the tables.
+//!
+//! Inside belongs what is the same in the agent, on the wire and in the objects. How any of it is measured, or told to people,
+//! does not.
 
 mod birth;
 mod cpu;

@@ -110,6 +110,7 @@ pub(crate) use counters;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Pressure;
 
     counters! {
         /// Two, and a histogram.
@@ -160,5 +161,25 @@ mod tests {
             assert_eq!(after.since(&before), None, "{after:?}");
         }
         assert_eq!(whole(9, 29, &[5, 5_000]).growth(&before), whole(5, 0, &[]));
+    }
+
+    #[test]
+    fn all_of_a_pressure_is_at_most_its_part_and_unknown_on_its_own() {
+        let pressure = |some, full| Pressure { some, full };
+        let since = |now: Pressure, then| now.since(&then);
+        let then = pressure(100, Some(50));
+        assert_eq!(since(pressure(200, Some(90)), then), Some(pressure(100, Some(40))));
+        assert_eq!(
+            since(pressure(200, Some(151)), then),
+            Some(pressure(100, Some(100))),
+            "ahead by a moment"
+        );
+        assert_eq!(since(pressure(200, None), then), Some(pressure(100, None)));
+        assert_eq!(since(pressure(99, Some(90)), then), None, "it began anew");
+        assert_eq!(since(pressure(200, Some(49)), then), None);
+        assert_eq!(pressure(90, Some(60)).growth(&then), pressure(0, Some(0)));
+        let mut sum = then;
+        sum.add(&pressure(1, Some(2)));
+        assert_eq!(sum, pressure(101, Some(52)));
     }
 }

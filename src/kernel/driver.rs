@@ -36,6 +36,12 @@ macro_rules! driver {
                 DriverOptions { $($field: <$probe>::options(facts, plan.$field.hook(), max_cgroups),)+ }
             }
 
+            /// The same of births alone: the recorder, and who tells it of new cgroups.
+            pub fn of_births(facts: &Facts, plan: &Plan, max_cgroups: u32) -> Self {
+                let DriverOptions { cgroups, births, .. } = DriverOptions::of(facts, plan, max_cgroups);
+                DriverOptions { cgroups, births, ..DriverOptions::default() }
+            }
+
             /// Tries what these options ask for, one after the other. libbpf's own messages are held back meanwhile.
             #[must_use]
             pub fn rehearse(self) -> Vec<Rehearsal> {
@@ -176,19 +182,9 @@ impl<'obj> Driver<'obj> {
     /// Reads everything. The reading is the driver's own and filled again by the next call.
     pub fn read(&mut self) -> &Reading {
         let (r, probes) = (&mut self.reading, &mut self.probes);
+        r.clear();
         r.at = clock::instant();
         r.cpus = self.cpus.count(r.at.mono_ns);
-        r.changes.clear();
-        r.cpu.clear();
-        r.blame.clear();
-        r.stats.clear();
-        r.reclaim.clear();
-        r.memory.clear();
-        r.namespaces.clear();
-        r.drops.clear();
-        r.members.clear();
-        r.programs.clear();
-        r.losses.clear();
         probes.each_mut().for_each(|probe| probe.find(r));
         // What is gone is read a last time before it is forgotten.
         for probe in probes.each_mut() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Log2Histogram;
-use super::counters::counters;
+use super::counters::{Counter, counters};
 use super::drops::{DropReason, PacketCounters};
 use super::loss::Lost;
 
@@ -66,11 +66,11 @@ counters! {
         /// Stalls that ended: intervals in which the run queue on one CPU was throttled.
         pub stalls: u64,
         /// Throttled time, per CPU: sum of the stalls (the term of `cpu.stat`).
-        pub stall_sum: u64,
+        pub throttled_per_cpu: u64,
         /// Throttled time, wall: union of the stalls over CPUs.
-        pub stall_wall: u64,
-        /// The part of `stall_wall` in which no CPU ran the cgroup.
-        pub stall_full: u64,
+        pub throttled_wall: u64,
+        /// The part of `throttled_wall` in which no CPU ran the cgroup.
+        pub throttled_full: u64,
         /// Asleep for I/O, as PSI counts it: from the switch-out to the wake-up. What is also for memory is there.
         pub disk: u64,
         /// Asleep for memory, as PSI counts it, all of it; `None`: the kernel does not mark it (PSI is off). What its tasks
@@ -158,6 +158,28 @@ pub struct Pressure {
     pub some: u64,
     /// `None` where the kernel has no `full` line (cpu, before 5.13).
     pub full: Option<u64>,
+}
+
+impl Counter for Pressure {
+    fn add(&mut self, other: &Self) {
+        self.some.add(&other.some);
+        self.full.add(&other.full);
+    }
+
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        let some = self.some.checked_sub(earlier.some)?;
+        let full = match (self.full, earlier.full) {
+            // The kernel adds up the two a moment apart: by microseconds `full` may be ahead.
+            (Some(now), Some(then)) => Some(now.checked_sub(then)?.min(some)),
+            _ => None,
+        };
+        Some(Pressure { some, full })
+    }
+
+    fn growth(&self, earlier: &Self) -> Self {
+        let some = self.some.growth(&earlier.some);
+        Pressure { some, full: self.full.growth(&earlier.full).map(|full| full.min(some)) }
+    }
 }
 
 /// What the kernel keeps for a cgroup by itself; the same numbers as its files. `None`: this
@@ -264,4 +286,37 @@ pub struct Reading {
     /// Blame that has no name, ns: it did not fit its table, or the history no longer has it.
     pub blame_lost_ns: u64,
     pub programs: Vec<ProgramCost>,
+}
+
+impl Reading {
+    /// Empties what probes append to, which keeps its room. By name: a vector that is not in here does not compile.
+    pub(super) fn clear(&mut self) {
+        let Reading {
+            at: _,
+            cpus: _,
+            changes,
+            cpu,
+            blame,
+            stats,
+            reclaim,
+            memory,
+            namespaces,
+            drops,
+            members,
+            losses,
+            blame_lost_ns: _,
+            programs,
+        } = self;
+        changes.clear();
+        cpu.clear();
+        blame.clear();
+        stats.clear();
+        reclaim.clear();
+        memory.clear();
+        namespaces.clear();
+        drops.clear();
+        members.clear();
+        losses.clear();
+        programs.clear();
+    }
 }

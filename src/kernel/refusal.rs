@@ -1,6 +1,7 @@
 //! Why a kernel refuses a BPF program, in words for the owner of the host: the error code alone says
 //! little.
 
+use super::Hook;
 use super::facts::{Facts, Trial};
 use super::verdict::Shortfall;
 
@@ -28,6 +29,16 @@ pub fn of_iterator(facts: &Facts, trial: &Trial) -> Shortfall {
         }
         Shortfall::new("this kernel has no iterator over cgroups", "use a kernel of 6.1 or later")
     })
+}
+
+/// What keeps programs off that enter by tracepoints without types and read the kernel's memory, and these trials beside; `None`:
+/// nothing. For what is rare: such an entry is the same on every kernel, and that it costs more than a typed one does not matter.
+pub fn of_raw(facts: &Facts, beside: &[&Trial]) -> Option<Shortfall> {
+    let trials = &facts.trials;
+    let needed = [&trials.raw_tracepoint, &trials.read_kernel].into_iter().chain(beside.iter().copied());
+    let refused = needed.into_iter().find(|trial| !trial.works());
+    let refused = refused.or_else(|| Hook::best(facts).is_none().then_some(&trials.raw_tracepoint));
+    refused.map(|trial| of(facts, trial))
 }
 
 /// Causes that are facts by themselves.

@@ -1,10 +1,9 @@
 //! Loads and attaches the very programs that will run, and lets go of them: that small ones of their kind load says
 //! what a host allows, not that the verifier takes these, or that their maps fit.
 
-use std::error::Error;
-
 use serde::{Deserialize, Serialize};
 
+use super::probe::{Kind, LoadError};
 use crate::causes::chain;
 
 /// What became of the programs of one probe.
@@ -19,9 +18,15 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
+    /// What becomes of all of a probe at once: it is loaded and attached, and let go of.
+    pub(super) fn of_all<K: Kind>(probe: &str, options: K::Options) -> Vec<Rehearsal> {
+        let mut storage = K::Storage::default();
+        vec![Rehearsal::of(probe, K::load(&mut storage, options).map(drop))]
+    }
+
     /// What became of the programs of this name.
-    pub fn of(probe: &str, outcome: Result<(), impl Error + 'static>) -> Rehearsal {
-        let error = outcome.err().map(|error| chain(&error));
+    pub fn of(probe: &str, outcome: Result<(), impl Into<LoadError>>) -> Rehearsal {
+        let error = outcome.err().map(|error| chain(&*error.into()));
         let what_to_do = error.as_deref().map(|error| what_to_do(error).to_owned());
         Rehearsal { probe: probe.to_owned(), error, what_to_do }
     }

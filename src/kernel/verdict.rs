@@ -55,6 +55,14 @@ impl<H> Verdict<H> {
         }
     }
 
+    /// What is left where the better way is refused: `hook`, at the price of what is `lost`; without one nothing.
+    pub fn instead(refusal: Shortfall, hook: Option<H>, lost: &str) -> Self {
+        match hook {
+            Some(hook) => Verdict::Degraded { hook, how: vec![refusal.loses(lost)] },
+            None => Verdict::Unavailable(refusal),
+        }
+    }
+
     /// Degraded if anything is lacking.
     pub fn of(hook: H, how: Vec<Shortfall>) -> Self {
         if how.is_empty() { Verdict::Working { hook } } else { Verdict::Degraded { hook, how } }

@@ -3,6 +3,8 @@
 //! [`ingest`] (checked, the pod looked up) -> [`engine`] (owns [`desired`], pure) -> [`write::queue`]
 //! (bounded, rate-limited) -> [`write::writer`] (server-side apply). One replica does this, see [`lead::leader`];
 //! the rest hand their connections to it, see [`lead::serve`].
+//!
+//! Inside belongs what is done for the cluster as a whole. What a kernel says is the agent's.
 
 pub mod desired;
 pub mod engine;

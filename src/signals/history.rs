@@ -40,7 +40,7 @@ impl History {
             unix_ns: at.unix_ns,
             cpu_usage_ns: used,
             throttled_ns: throttled,
-            throttled_wall_ns: counters.scheduler.map(|s| s.stall_wall),
+            throttled_wall_ns: counters.scheduler.map(|s| s.throttled_wall),
         };
         if let Some((last_ns, last)) = self.points.back() {
             if !follows(last, &point) {

@@ -1,4 +1,6 @@
 //! Windows and rules with hysteresis: pure, no clock of their own, no I/O.
+//!
+//! Inside belongs when something is said, of whom and for how long. Who measured it does not, nor who is told.
 
 mod culprits;
 mod engine;

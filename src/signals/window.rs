@@ -29,9 +29,9 @@ counters! {
         pub interrupted: u64,
         pub stolen: u64,
         pub stalls: u64,
-        pub stall_sum: u64,
-        pub stall_wall: u64,
-        pub stall_full: u64,
+        pub throttled_per_cpu: u64,
+        pub throttled_wall: u64,
+        pub throttled_full: u64,
     }
 }
 
@@ -84,66 +84,58 @@ impl Held {
     }
 }
 
-/// The counters of one sample, or their growth. `None` is unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The CPU probe's word; without it only `cpu.stat` speaks.
-    pub scheduler: Option<Scheduler>,
+/// Writes what a window keeps of a sample: the scheduler's counters, and a row for each number of its [`crate::kernel::CgroupStat`], with its place
+/// there.
+macro_rules! kept {
+    ($($(#[$doc:meta])* $name:ident: $number:ty = $place:ident,)+) => {
+        /// The counters of one sample, or their growth. `None` is unknown.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            /// The CPU probe's word; without it only `cpu.stat` speaks.
+            pub scheduler: Option<Scheduler>,
+            $($(#[$doc])* pub $name: Option<$number>,)+
+        }
+
+        impl Counters {
+            pub fn of(sample: &Sample) -> Self {
+                Counters {
+                    scheduler: sample.cpu.as_ref().map(Scheduler::from),
+                    $($name: sample.stat.$place,)+
+                }
+            }
+
+            /// Growth since an earlier sample; `None` if a counter shrank or the CPU probe came or went.
+            pub fn since(&self, earlier: &Self) -> Option<Self> {
+                let scheduler = match (&self.scheduler, &earlier.scheduler) {
+                    (Some(now), Some(then)) => Some(now.since(then)?),
+                    (None, None) => None,
+                    _ => return None,
+                };
+                Some(Counters { scheduler, $($name: grown(self.$name, earlier.$name)?,)+ })
+            }
+        }
+    };
+}
+kept! {
     /// CPU time used by the cgroup and all below it, ns.
-    pub usage: Option<u64>,
-    pub periods: Option<u64>,
-    pub throttled_periods: Option<u64>,
+    usage: u64 = cpu_usage,
+    periods: u64 = periods,
+    throttled_periods: u64 = throttled_periods,
     /// Throttled time per CPU as `cpu.stat` has it, ns.
-    pub throttled: Option<u64>,
-    pub memory_pressure: Option<Pressure>,
-    pub io_pressure: Option<Pressure>,
+    throttled: u64 = throttled,
+    memory_pressure: Pressure = memory_pressure,
+    io_pressure: Pressure = io_pressure,
+}
+
+/// One file that could not be read for once leaves that number unknown, not the whole window.
+fn grown<C: Counter>(now: Option<C>, then: Option<C>) -> Option<Option<C>> {
+    match (now, then) {
+        (Some(now), Some(then)) => now.since(&then).map(Some),
+        _ => Some(None),
+    }
 }
 
 impl Counters {
-    pub fn of(sample: &Sample) -> Self {
-        Counters {
-            scheduler: sample.cpu.as_ref().map(Scheduler::from),
-            usage: sample.stat.cpu_usage,
-            periods: sample.stat.periods,
-            throttled_periods: sample.stat.throttled_periods,
-            throttled: sample.stat.throttled,
-            memory_pressure: sample.stat.memory_pressure,
-            io_pressure: sample.stat.io_pressure,
-        }
-    }
-
-    /// Growth since an earlier sample; `None` if a counter shrank or the CPU probe came or went.
-    pub fn since(&self, earlier: &Self) -> Option<Self> {
-        let scheduler = match (&self.scheduler, &earlier.scheduler) {
-            (Some(now), Some(then)) => Some(now.since(then)?),
-            (None, None) => None,
-            _ => return None,
-        };
-        // One file that could not be read for once leaves that number unknown, not the whole window.
-        let grown = |now: Option<u64>, then: Option<u64>| match (now, then) {
-            (Some(now), Some(then)) => now.checked_sub(then).map(Some),
-            _ => Some(None),
-        };
-        let pressure = |now: Option<Pressure>, then: Option<Pressure>| match (now, then) {
-            (Some(now), Some(then)) => {
-                let some = now.some.checked_sub(then.some)?;
-                // The kernel adds up the two a moment apart: by microseconds `full` may be ahead.
-                let full = grown(now.full, then.full)?.map(|full| full.min(some));
-                Some(Some(Pressure { some, full }))
-            }
-            _ => Some(None),
-        };
-        Some(Counters {
-            scheduler,
-            usage: grown(self.usage, earlier.usage)?,
-            periods: grown(self.periods, earlier.periods)?,
-            throttled_periods: grown(self.throttled_periods, earlier.throttled_periods)?,
-            throttled: grown(self.throttled, earlier.throttled)?,
-            memory_pressure: pressure(self.memory_pressure, earlier.memory_pressure)?,
-            io_pressure: pressure(self.io_pressure, earlier.io_pressure)?,
-        })
-    }
-
     /// CPU time used, ns: the kernel's own count (a task that never leaves its CPU is in it), else
     /// the probe's.
     pub fn used(&self) -> Option<u64> {
@@ -152,7 +144,7 @@ impl Counters {
 
     /// Throttled time per CPU, ns: the probe's (parents' quotas included), else `cpu.stat`'s.
     pub fn throttled_per_cpu(&self) -> Option<u64> {
-        self.scheduler.map(|s| s.stall_sum).or(self.throttled)
+        self.scheduler.map(|s| s.throttled_per_cpu).or(self.throttled)
     }
 }
 

@@ -1,15 +1,15 @@
 //! A workload, a [`Whisper`] and a [`Certificate`] as named attributes: the one list the OTLP encoder and the JSON lines
-//! of the terminal are both written from. Names and units: [`super::names`].
+//! of the terminal are both written from. Names and units: [`crate::names`].
 
 use std::borrow::Cow;
 
-use super::names::{birth, resource, whisper as attr};
 use crate::api::ImageOrigin;
 use crate::attribution::Workload;
 use crate::birth::Certificate;
 use crate::birth::certificate::image_of;
 use crate::bounds;
 use crate::evidence::Value;
+use crate::names::{birth, resource, whisper as attr};
 use crate::signals::{HistoryPoint, Whisper};
 
 /// The value of one attribute. What is unknown has no attribute at all.
@@ -58,7 +58,7 @@ impl From<Value> for AttrValue {
     }
 }
 
-/// One attribute, named by a constant of [`super::names`].
+/// One attribute, named by a constant of [`crate::names`].
 pub type Attribute = (&'static str, AttrValue);
 
 /// Who it is about, as OpenTelemetry resource attributes: what is known of the pod and container; the unit for what
@@ -79,7 +79,7 @@ pub fn resource_attributes(who: &Workload, node: Option<&str>) -> impl Iterator<
     .flatten()
 }
 
-/// What a whisper says, as the attributes of one [`super::names::WHISPER_EVENT`].
+/// What a whisper says, as the attributes of one [`crate::names::WHISPER_EVENT`].
 pub fn whisper_attributes(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
     let head = [
         known(attr::SIGNAL, Some(w.signal.as_str())),
@@ -125,7 +125,7 @@ fn history(w: &Whisper) -> impl Iterator<Item = Attribute> + use<> {
     attributes.into_iter().flatten().flatten()
 }
 
-/// What a birth says, as the attributes of one [`super::names::BIRTH_EVENT`].
+/// What a birth says, as the attributes of one [`crate::names::BIRTH_EVENT`].
 pub fn birth_attributes(c: &Certificate) -> Vec<Attribute> {
     let status = &c.status;
     let stats = status.kernel_stats.clone().unwrap_or_default();

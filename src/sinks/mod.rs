@@ -1,10 +1,12 @@
-//! Where it goes: OTLP, Prometheus, a terminal, a live view. The names of all of it are in [`names`].
+//! Where it goes: OTLP, Prometheus, a terminal, a live view. The names of all of it are in [`crate::names`].
+//!
+//! Inside belongs what is sent, in which form, and what becomes of it where nobody takes it. What a number means is settled
+//! left of here.
 
 pub mod birth_text;
 pub mod event;
 pub mod frames;
 mod lock;
-pub mod names;
 pub mod otlp;
 pub mod prometheus;
 pub mod series;

@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::event::{AttrValue, birth_attributes, resource_attributes, whisper_attributes};
-use super::names::{self, whisper as attr};
 use crate::birth::Certificate;
+use crate::names::{self, whisper as attr};
 use crate::plain::Printable;
 use crate::signals::{Severity, Transition, Whisper};
 

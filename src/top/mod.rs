@@ -1,5 +1,7 @@
 //! `kernel-gossip top`: which workloads lose time, to what, and who is to blame, live. One type, the
 //! [`Frame`], is shown, written as JSON, recorded, and read again.
+//!
+//! Inside belongs what a person does with frames. How they are made does not: an agent makes them, this program's own or another.
 
 pub mod draw;
 pub mod palette;
@@ -20,7 +22,7 @@ use ratatui::crossterm::event::{self, Event};
 use tokio::sync::mpsc;
 
 use crate::agent::AgentArgs;
-use crate::attribution::watch;
+use crate::attribution::{HostArgs, watch};
 use crate::sinks::frames::lines;
 use crate::sinks::frames::{Frame, Shown};
 use crate::sinks::otlp::OtlpArgs;
@@ -36,10 +38,10 @@ pub use screen::{Log, Screen};
 pub struct TopArgs {
     /// Show what this agent reads instead of reading the kernel: the address of its --prometheus, such as
     /// http://127.0.0.1:9464
-    #[arg(long, value_name = "URL", value_parser = source::agent_url, conflicts_with = "replay")]
+    #[arg(long, value_name = "URL", value_parser = source::agent_url, conflicts_with_all = ["replay", "HostArgs"])]
     pub attach: Option<Uri>,
     /// Show a recording: space plays and pauses, the arrows go one interval on or back
-    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "HostArgs"])]
     pub replay: Option<PathBuf>,
     /// Also write what is shown to this new file, for --replay
     #[arg(long, value_name = "FILE")]
@@ -68,19 +70,12 @@ pub struct TopArgs {
     /// Configuration file of the agent
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "replay"])]
     pub config: Option<PathBuf>,
-    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["attach", "replay"])]
-    pub cgroup_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub host: HostArgs,
     /// Name of this node in the API server [default: $NODE_NAME, else the host name]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["attach", "replay"],
           value_parser = |name: &str| watch::valid_node_name(name))]
     pub node_name: Option<String>,
-    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "replay"])]
-    pub kubeconfig: Option<PathBuf>,
-    /// Directory of a container runtime's files, searched before the defaults; may be repeated
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["attach", "replay"])]
-    pub runtime_root: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -115,10 +110,8 @@ impl TopArgs {
         let args = AgentArgs {
             config: self.config.clone(),
             output: None,
-            cgroup_root: self.cgroup_root.clone(),
+            host: self.host.clone(),
             node_name: self.node_name.clone(),
-            kubeconfig: self.kubeconfig.clone(),
-            runtime_root: self.runtime_root.clone(),
             prometheus: None,
             otlp: OtlpArgs::default(),
         };

@@ -4,12 +4,12 @@
 mod tests;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::attribution::HostArgs;
 use crate::attribution::bundle::{Bundles, Directory};
 use crate::attribution::paths::{self, UnknownShapes};
 use crate::kernel::cgroups::{self, Roots};
@@ -30,15 +30,8 @@ pub struct CheckArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
-    #[arg(long, value_name = "DIR")]
-    pub cgroup_root: Option<PathBuf>,
-    /// Directory of a container runtime's files, searched before the defaults; may be repeated
-    #[arg(long, value_name = "DIR")]
-    pub runtime_root: Vec<PathBuf>,
-    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub host: HostArgs,
     /// The agent's OTLP flags: these receivers are tried
     #[command(flatten)]
     pub otlp: OtlpArgs,
@@ -62,9 +55,9 @@ pub enum Format {
 /// When stdout cannot be written.
 pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let options = FactsOptions {
-        cgroup_root: args.cgroup_root.clone(),
+        cgroup_root: args.host.cgroup_root.clone(),
         every_trial: true,
-        kubeconfig: args.kubeconfig.clone(),
+        kubeconfig: args.host.kubeconfig.clone(),
         ..FactsOptions::default()
     };
     let facts = Facts::gather(&options).await;
@@ -72,7 +65,7 @@ pub async fn run(args: &CheckArgs) -> Result<ExitCode> {
     let unknown_shapes = &unknown_shapes(&facts);
     // As many cgroups as by default: the configuration is the agent's.
     let programs = &DriverOptions::of(&facts, &plan, DEFAULT_CGROUPS).rehearse();
-    let runtimes = &Bundles::new(&args.runtime_root).directories();
+    let runtimes = &Bundles::new(&args.host.runtime_root).directories();
     let otlp = &receivers(&args.otlp).await;
     let found =
         Found { facts: &facts, plan: &plan, programs, runtimes, otlp, unknown_cgroup_shapes: unknown_shapes };

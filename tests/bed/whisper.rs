@@ -7,11 +7,11 @@ use kernel_gossip::attribution::{Workload, WorkloadKind};
 use kernel_gossip::birth::certificate::Certificate;
 use kernel_gossip::evidence::{CpuNumbers, SignalEvidence};
 use kernel_gossip::kernel::Instant;
+use kernel_gossip::names::{BIRTH_EVENT, WHISPER_EVENT};
 use kernel_gossip::signals::{HistoryPoint, Neighbour, Severity, SignalKind, Transition, Whisper};
 use kernel_gossip::sinks::event::{
     AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes,
 };
-use kernel_gossip::sinks::names::{BIRTH_EVENT, WHISPER_EVENT};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -71,7 +71,7 @@ pub fn throttled(who: &Arc<Workload>, now: jiff::Timestamp) -> Whisper {
                 taken_interrupts_seconds: Some(0.01),
                 contended_seconds: Some(0.05),
                 lost_cores: Some(0.005),
-                reported_usage_cores: None,
+                ..CpuNumbers::default()
             }),
             ..Default::default()
         },

@@ -71,8 +71,8 @@ fn run(
             cpu.run += SECOND / 100;
             cpu.neighbour += SECOND / 100;
             cpu.wait += SECOND / 100;
-            cpu.stall_sum += SECOND * stopped / 100;
-            cpu.stall_wall += SECOND * stopped / 100;
+            cpu.throttled_per_cpu += SECOND * stopped / 100;
+            cpu.throttled_wall += SECOND * stopped / 100;
             cpu.stalls += stopped;
             cpu.stall_histogram.counts[20] += stopped;
         }

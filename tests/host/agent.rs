@@ -9,7 +9,7 @@ use crate::bed::memory::Squeezed;
 use crate::bed::pressure::{Oracle, Reading, shares};
 use crate::bed::process::{Line, Running, without_capabilities};
 use crate::bed::{self, http, kernel_gossip, until};
-use kernel_gossip::sinks::names;
+use kernel_gossip::names;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 

@@ -348,7 +348,7 @@ async fn the_agents_own_telemetry_comes_from_the_sdk() {
     let arrived = receiver.next().await;
     let mut found: Vec<_> = arrived.metrics().into_iter().map(|m| m.name).collect();
     found.sort();
-    let mut expected: Vec<_> = kernel_gossip::sinks::names::metric::AGENT.iter().map(|m| m.name).collect();
+    let mut expected: Vec<_> = kernel_gossip::names::metric::AGENT.iter().map(|m| m.name).collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
     let receiver::Export::Metrics(metrics) = arrived.said else { panic!("metrics") };

@@ -55,16 +55,7 @@ fn processes_that_are_nobodys_give_the_recorders_room_back() {
         tokio::runtime::Runtime::new().expect("a runtime").block_on(Facts::gather(&FactsOptions::default()));
     let plan = plan(&facts);
     let mut storage = Storage::default();
-    let mut driver = Driver::start(
-        &mut storage,
-        DriverOptions {
-            cpu: None,
-            oom: None,
-            reclaim: None,
-            drops: None,
-            ..DriverOptions::of(&facts, &plan, 4096)
-        },
-    );
+    let mut driver = Driver::start(&mut storage, DriverOptions::of_births(&facts, &plan, 4096));
     let mut births = Watcher::new(Options::default(), &facts, &plan, &[]);
     births.drive(&mut driver);
     let pods = Pods::default();

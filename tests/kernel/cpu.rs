@@ -126,14 +126,14 @@ fn the_slot_of_a_dead_cgroup_is_used_again_from_zero() {
     let seen = reader.of(&neighbour).switches;
     until("the neighbour's turn", || (reader.of(&neighbour).switches >= seen + 2).then_some(()));
     let last = reader.read()[&id];
-    assert!(last.run > 0 && last.stall_sum > 0);
+    assert!(last.run > 0 && last.throttled_per_cpu > 0);
     reader.probe.forget(CgroupKey { hierarchy: options.hierarchy, id });
     assert!(!reader.read().contains_key(&id));
     reader.read();
     let fresh = Cgroup::new("fresh");
     let _burner = fresh.burn(1, Some(0));
     let counters = until("the fresh one", || reader.read().get(&fresh.id()).copied());
-    assert_eq!((counters.stalls, counters.stall_sum, counters.throttle), (0, 0, 0));
+    assert_eq!((counters.stalls, counters.throttled_per_cpu, counters.throttle), (0, 0, 0));
     assert!(!reader.read().contains_key(&id), "the dead one has no slot");
     // Nobody has waited longer for it than it ran; and there is a place for it beside the counters.
     let beside = until("blame", || {

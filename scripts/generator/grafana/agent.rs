@@ -1,6 +1,6 @@
 //! What the agents cost, what they lose, and what they cannot see.
 
-use kernel_gossip::sinks::names::{attribute, metric};
+use kernel_gossip::names::{attribute, metric};
 
 use super::panel::{Dashboard, GREEN, ORANGE, Panel, RED};
 use super::query::*;

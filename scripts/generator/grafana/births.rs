@@ -1,6 +1,6 @@
 //! What starting pods takes, and which phase of it.
 
-use kernel_gossip::sinks::names::{birth, metric};
+use kernel_gossip::names::{birth, metric};
 use serde_json::json;
 
 use super::panel::{Dashboard, GREEN, ORANGE, Panel, RED};

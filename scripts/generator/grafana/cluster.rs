@@ -1,6 +1,6 @@
 //! Who whispers, and who loses the most time to what.
 
-use kernel_gossip::sinks::names::{attribute, metric, whisper};
+use kernel_gossip::names::{attribute, metric, whisper};
 
 use super::panel::{BLUE, Dashboard, GREEN, GREY, LOST, ORANGE, Panel, RED};
 use super::query::*;

@@ -1,6 +1,6 @@
 //! One node: who made whom wait.
 
-use kernel_gossip::sinks::names::{attribute, metric, whisper};
+use kernel_gossip::names::{attribute, metric, whisper};
 
 use super::cluster::LOST_TO;
 use super::panel::{BLUE, Dashboard, GREEN, GREY, LOST, ORANGE, Panel, RED};

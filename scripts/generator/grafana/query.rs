@@ -5,7 +5,7 @@
 //! ([`or_none`]); of histograms both forms are asked for, as the agent's own page has buckets and what comes
 //! through a collector is native.
 
-use kernel_gossip::sinks::names::metric::{self, Metric, prometheus_name};
+use kernel_gossip::names::metric::{self, Metric, prometheus_name};
 
 /// Of a graph's point.
 pub const POINT: &str = "$__rate_interval";

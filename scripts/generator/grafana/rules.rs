@@ -2,8 +2,8 @@
 //! agents' exports through a collector (one a minute).
 
 use anyhow::Result;
-use kernel_gossip::sinks::names::metric::{self, Metric};
-use kernel_gossip::sinks::names::{attribute, birth};
+use kernel_gossip::names::metric::{self, Metric};
+use kernel_gossip::names::{attribute, birth};
 use serde::Serialize;
 
 use super::query::{increase, is, label, rate, selected, series, sum};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::query::{CLUSTER, NAMESPACES, NODES, any, series};
-use kernel_gossip::sinks::names::metric;
+use kernel_gossip::names::metric;
 
 /// Of Prometheus.
 pub fn data_source() -> Value {

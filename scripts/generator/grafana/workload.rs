@@ -1,6 +1,6 @@
 //! One workload: what the metrics say beside what the kernel says.
 
-use kernel_gossip::sinks::names::{attribute, metric, whisper};
+use kernel_gossip::names::{attribute, metric, whisper};
 
 use super::panel::{BLUE, Dashboard, GREEN, GREY, LOST, ORANGE, Panel, RED};
 use super::query::*;

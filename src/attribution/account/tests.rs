@@ -41,22 +41,26 @@ fn a_part_that_wavers_does_not_add_up() {
 #[test]
 fn a_number_that_goes_back_adds_nothing() {
     let (mut a, mut sum) = (CgroupAccount::default(), Account::default());
-    a.book(&CpuCounters { run: 10, stall_sum: 7, switches: 5, ..CpuCounters::default() }, &mut sum);
-    a.book(&CpuCounters { run: 12, stall_sum: 3, switches: 6, ..CpuCounters::default() }, &mut sum);
-    assert_eq!((sum.cpu.run, sum.cpu.stall_sum, sum.cpu.switches), (12, 7, 6));
-    a.book(&CpuCounters { run: 13, stall_sum: 4, switches: 7, ..CpuCounters::default() }, &mut sum);
-    assert_eq!((sum.cpu.run, sum.cpu.stall_sum, sum.cpu.switches), (13, 8, 7));
+    a.book(&CpuCounters { run: 10, throttled_per_cpu: 7, switches: 5, ..CpuCounters::default() }, &mut sum);
+    a.book(&CpuCounters { run: 12, throttled_per_cpu: 3, switches: 6, ..CpuCounters::default() }, &mut sum);
+    assert_eq!((sum.cpu.run, sum.cpu.throttled_per_cpu, sum.cpu.switches), (12, 7, 6));
+    a.book(&CpuCounters { run: 13, throttled_per_cpu: 4, switches: 7, ..CpuCounters::default() }, &mut sum);
+    assert_eq!((sum.cpu.run, sum.cpu.throttled_per_cpu, sum.cpu.switches), (13, 8, 7));
 }
 
 #[test]
 fn cgroups_stopped_together_are_not_stopped_twice() {
-    let stopped = |stall_wall, stall_full| CpuCounters { stall_wall, stall_full, ..CpuCounters::default() };
+    let stopped = |throttled_wall, throttled_full| CpuCounters {
+        throttled_wall,
+        throttled_full,
+        ..CpuCounters::default()
+    };
     let (mut a, mut b, mut sum) = (CgroupAccount::default(), CgroupAccount::default(), Account::default());
     let mut reading = |a_now, b_now| {
         a.book(&a_now, &mut sum);
         b.book(&b_now, &mut sum);
         sum.settle();
-        (sum.cpu.stall_wall, sum.cpu.stall_full)
+        (sum.cpu.throttled_wall, sum.cpu.throttled_full)
     };
     assert_eq!(reading(stopped(80, 80), stopped(70, 60)), (80, 60));
     assert_eq!(reading(stopped(160, 100), stopped(70, 60)), (160, 80), "the other slept");

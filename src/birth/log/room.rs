@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Log, Made, leave};
+use super::whose::leave;
+use super::{Log, Made};
 use crate::attribution::paths::PodId;
 use crate::birth::kin::Owner;
 use crate::kernel::recorder::{CgroupWrite, Listen, SegmentId};

@@ -138,6 +138,12 @@ impl Trees {
         tree.as_ref().map(|tree| tree.mount.as_path())
     }
 
+    /// Where the tree with the memory controller is mounted, if it is, and whether that is cgroup v2's.
+    pub fn memory_mount(&self) -> Option<(&Path, bool)> {
+        let tree = self.v1_memory.as_ref().or(self.unified.as_ref())?;
+        Some((&tree.mount, self.v1_memory.is_none()))
+    }
+
     /// Those in sight, with what they are for. A tree that is there for cpu and cpuacct comes once.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Tree)> {
         let cpuacct = self.v1_cpuacct.as_ref().filter(|tree| Some(*tree) != self.v1_cpu.as_ref());

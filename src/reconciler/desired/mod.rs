@@ -1,5 +1,7 @@
 //! What the objects should say: pure, from reports and time to one `KernelWhisper` per pod. No clock
 //! of its own, no I/O; the rules are told in `docs/reconciler.md`.
+//!
+//! Inside belongs what an object says, and when it changes or goes. How it gets there does not.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::check;
 use crate::api::{PodBirthCertificateStatus, Source};
 use crate::bounds::{self, ACTION, DNS_NAME, PROGRAM, SENTENCE, WORD};
+use crate::names::birth as attr;
 use crate::reconciler::refusal::{Reason, Refusal};
-use crate::sinks::names::birth as attr;
 
 /// A certificate is some kilobytes.
 const JSON_MAX: usize = 512 << 10;

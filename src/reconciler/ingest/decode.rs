@@ -12,9 +12,9 @@ use super::check;
 use crate::bounds;
 use crate::evidence::HistoryPoint;
 use crate::evidence::{self, Severity, SignalEvidence, SignalKind, Source, Type};
+use crate::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 use crate::reconciler::refusal::{Reason, Refusal};
 use crate::reconciler::report::{NamedNeighbour, Report};
-use crate::sinks::names::{BIRTH_EVENT, EVENT_NAME, WHISPER_EVENT, birth, resource, whisper as attr};
 
 /// Log records read of one request; the rest is refused.
 pub const RECORDS_MAX: usize = 10_000;

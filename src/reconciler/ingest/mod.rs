@@ -1,5 +1,7 @@
 //! What comes in from outside: OTLP events of agents, JSON of others. All of it is checked, its pod is
 //! looked up, and only then it reaches the desired state.
+//!
+//! Inside belongs what is taken, what is refused and how that is answered. What becomes of it does not.
 
 mod answer;
 pub mod auth;

@@ -3,8 +3,11 @@
 //!
 //! [`fn@run`] takes [`Candidate`]s and gives [`Update`]s. What is decided is pure: [`step`] (where a
 //! remediation stands, and what comes next) and [`plan`] (whether this pod may be resized, and to what).
+//!
+//! Inside belongs all that changes a pod; what is advised does not.
 
 mod cluster_state;
+mod course;
 mod follow;
 mod metrics;
 pub mod plan;

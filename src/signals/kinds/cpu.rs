@@ -48,8 +48,8 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
     let taken = |ns: Option<u64>| ns.filter(|ns| *ns > 0).map(seconds);
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     whisper.evidence.cpu = Some(CpuNumbers {
-        throttled_percent: s.map(|s| percent(s.stall_wall)),
-        throttled_full_percent: s.map(|s| percent(s.stall_full)),
+        throttled_percent: s.map(|s| percent(s.throttled_wall)),
+        throttled_full_percent: s.map(|s| percent(s.throttled_full)),
         throttled_seconds: throttled.map(seconds),
         stalls: s.map(|s| count(s.stalls)),
         stall_p99_seconds: sample
@@ -73,7 +73,7 @@ pub fn fill(whisper: &mut Whisper, seen: &Seen<'_>) {
         taken_interrupts_seconds: taken(s.map(|s| s.interrupted)),
         contended_seconds: contended_seconds(growth),
         lost_cores: lost_cores(growth),
-        reported_usage_cores: None,
+        ..CpuNumbers::default()
     });
 }
 

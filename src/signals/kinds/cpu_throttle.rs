@@ -35,7 +35,7 @@ impl Kind for CpuThrottle {
 
     fn judge(&self, rule: &Rule, growth: &Growth) -> Option<Judgement> {
         let (percent, stalls) = match &growth.counters.scheduler {
-            Some(s) => (percent(s.stall_wall, growth.basis_seconds), Some(s.stalls)),
+            Some(s) => (percent(s.throttled_wall, growth.basis_seconds), Some(s.stalls)),
             None => (at_most(growth)?, growth.counters.throttled_periods),
         };
         let throttled = growth.counters.throttled_per_cpu()?;

@@ -1,5 +1,7 @@
 //! One file a signal: when it is said, what it shows, how it reads, what helps. The rest of the program knows no signal by
 //! name; [`words`](crate::evidence::SignalKind) has the one list.
+//!
+//! Inside belongs what one signal has and no other; what all have is beside this folder.
 
 mod cpu;
 

@@ -3,6 +3,7 @@
 mod captured;
 mod engine;
 mod hysteresis;
+mod life;
 mod naming;
 mod window;
 
@@ -66,9 +67,9 @@ fn stopped(percent: f64, ns: u64) -> CpuCounters {
         wait: stalled,
         throttle: stalled,
         stalls: ns / (SECOND / 10),
-        stall_sum: stalled,
-        stall_wall: stalled,
-        stall_full: stalled,
+        throttled_per_cpu: stalled,
+        throttled_wall: stalled,
+        throttled_full: stalled,
         ..Default::default()
     };
     counters.stall_histogram.counts[20] = counters.stalls;

@@ -38,7 +38,7 @@ proptest! {
                 let s = growth.counters.scheduler.expect("from the probe");
                 let begin = ns - (growth.seconds * 1e9).round() as u64;
                 prop_assert!(times.iter().any(|t: &u64| t.abs_diff(begin) < 100), "begins with a sample");
-                let measured = s.stall_wall as f64 / 1e9 / growth.seconds * 100.0;
+                let measured = s.throttled_wall as f64 / 1e9 / growth.seconds * 100.0;
                 prop_assert!((measured - percent).abs() < 1e-4, "{measured} of {percent}");
                 prop_assert!(growth.basis_seconds >= growth.seconds);
                 prop_assert_eq!(growth.complete, times[0] + nanos(LENGTH) <= ns || growth.complete);
@@ -82,7 +82,7 @@ proptest! {
             if let Some(growth) = growth {
                 prop_assert!(growth.seconds <= i as f64 + 1e-6);
                 let s = growth.counters.scheduler.expect("from the probe");
-                let measured = s.stall_wall as f64 / 1e9 / growth.seconds * 100.0;
+                let measured = s.throttled_wall as f64 / 1e9 / growth.seconds * 100.0;
                 prop_assert!((measured - percent).abs() < 1e-4);
             }
         }

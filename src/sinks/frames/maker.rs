@@ -23,8 +23,8 @@ counters! {
         pub own: u64,
         pub unattributed: u64,
         pub waited: u64,
-        pub stall_sum: u64,
-        pub stall_wall: u64,
+        pub throttled_per_cpu: u64,
+        pub throttled_wall: u64,
     }
 }
 
@@ -188,7 +188,7 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
         since(now.map(|p| p.some), then.map(|p| p.some)).filter(|_| own).map(percent)
     };
     let throttled_percent = match grown {
-        Some(grown) => Some(percent(grown.stall_wall)),
+        Some(grown) => Some(percent(grown.throttled_wall)),
         // At most the sum over CPUs, and at most the periods that saw any.
         None => since(now.throttled, then.throttled).map(|ns| {
             let periods = since(now.throttled_periods, then.throttled_periods);
@@ -218,7 +218,7 @@ fn row(known: &Known, sample: &Sample, grown: Option<Kept>, seconds: f64) -> Row
             unattributed: s(g.unattributed),
         }),
         throttled_percent,
-        throttled_seconds: grown.map(|g| g.stall_sum).or(since(now.throttled, then.throttled)).map(s),
+        throttled_seconds: grown.map(|g| g.throttled_per_cpu).or(since(now.throttled, then.throttled)).map(s),
         contended_percent,
         memory_percent,
         disk_percent,

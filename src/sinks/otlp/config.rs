@@ -1,4 +1,6 @@
 //! Where and how to export: OpenTelemetry's standard variables, and flags that override them.
+//!
+//! In one piece: each setting is a flag, a variable for all signals and one for each, and what is wrong with any of them is said here.
 
 use std::fmt::Display;
 use std::path::PathBuf;

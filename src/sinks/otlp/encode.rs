@@ -25,10 +25,10 @@ use crate::attribution::Workload;
 use crate::birth::Certificate;
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::MIN_EXPONENT;
+use crate::names::metric::Kind;
+use crate::names::{self, resource};
 use crate::signals::{Severity, Whisper};
 use crate::sinks::event::{AttrValue, Attribute, birth_attributes, resource_attributes, whisper_attributes};
-use crate::sinks::names::metric::Kind;
-use crate::sinks::names::{self, resource};
 use crate::sinks::series::ledger::Account;
 use crate::sinks::series::points::{self, SOURCES, Source, Value};
 

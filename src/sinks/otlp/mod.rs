@@ -1,4 +1,7 @@
 //! OTLP over gRPC: metrics with a Resource per container, whispers and births as events, births as traces.
+//!
+//! Inside belongs what OTLP asks for: its variables, its messages, its answers. What other sinks tell as well is beside this
+//! folder.
 
 pub mod config;
 mod diagnosis;

@@ -1,4 +1,6 @@
 //! `/metrics` for Prometheus, `/top` for a live view, and `/health`.
+//!
+//! Inside belongs the one server of the agent's. What is in the series does not.
 
 mod exposition;
 mod listener;

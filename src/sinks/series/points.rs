@@ -5,7 +5,7 @@ use super::ledger::Account;
 use crate::attribution::WorkloadKind;
 use crate::bounds;
 use crate::kernel::{CpuCounters, Log2Histogram, Pressure, TcpCounters};
-use crate::sinks::names::metric::{self, Metric};
+use crate::names::metric::{self, Metric};
 
 /// The value of a point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,11 +43,20 @@ pub static SOURCES: [Source; metric::WORKLOAD.len()] = [
     },
     Source {
         metric: &metric::CPU_STALL_DURATION,
-        points: |a, emit| durations(a, emit, |c| (&c.stall_histogram, c.stall_sum)),
+        points: |a, emit| durations(a, emit, |c| (&c.stall_histogram, c.throttled_per_cpu)),
     },
-    Source { metric: &metric::CPU_THROTTLED_PER_CPU_TIME, points: |a, emit| probe(a, emit, |c| c.stall_sum) },
-    Source { metric: &metric::CPU_THROTTLED_WALL_TIME, points: |a, emit| probe(a, emit, |c| c.stall_wall) },
-    Source { metric: &metric::CPU_THROTTLED_FULL_TIME, points: |a, emit| probe(a, emit, |c| c.stall_full) },
+    Source {
+        metric: &metric::CPU_THROTTLED_PER_CPU_TIME,
+        points: |a, emit| probe(a, emit, |c| c.throttled_per_cpu),
+    },
+    Source {
+        metric: &metric::CPU_THROTTLED_WALL_TIME,
+        points: |a, emit| probe(a, emit, |c| c.throttled_wall),
+    },
+    Source {
+        metric: &metric::CPU_THROTTLED_FULL_TIME,
+        points: |a, emit| probe(a, emit, |c| c.throttled_full),
+    },
     Source {
         metric: &metric::CPU_THROTTLED_REPORTED_TIME,
         points: |a, emit| stat(a, emit, a.stat.throttled.map(Value::Time)),

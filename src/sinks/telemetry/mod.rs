@@ -1,5 +1,7 @@
 //! The agent about itself: what it costs, what it lost, what waits. Kept once, in [`SelfStats`]; sent by
 //! the OpenTelemetry SDK through the same queue as the rest, and shown on `/metrics`.
+//!
+//! Inside belongs what the agent says of itself; what it says of workloads does not.
 
 mod loss;
 mod sdk;
@@ -16,7 +18,6 @@ pub use loss::Loss;
 pub use sdk::start;
 
 use super::lock;
-use super::names::metric::{self, Metric};
 use super::otlp::queue::{Lane, LaneSize};
 use super::otlp::{OtlpSink, Outcomes};
 use super::series::points::Value;
@@ -24,6 +25,7 @@ use crate::api::BirthOutcome;
 use crate::attribution::{Attributed, AttributionLosses};
 use crate::birth::{Certificate, Phase};
 use crate::kernel::{self, Log2Histogram, ProgramCost};
+use crate::names::metric::{self, Metric};
 
 /// The agent's numbers about itself. Shared; every part writes what it knows.
 #[derive(Debug, Default)]

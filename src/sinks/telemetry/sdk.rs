@@ -16,9 +16,9 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use super::{SELF_SOURCES, SelfSource, SelfStats};
 use crate::kernel::Log2Histogram;
 use crate::kernel::hist::BUCKETS;
+use crate::names::metric::Kind;
+use crate::names::{self, resource};
 use crate::sinks::lock;
-use crate::sinks::names::metric::Kind;
-use crate::sinks::names::{self, resource};
 use crate::sinks::otlp::OtlpSink;
 use crate::sinks::series::points::Value;
 

@@ -1,4 +1,6 @@
 //! The view as characters: pure, into a buffer of any size.
+//!
+//! Inside belongs how a view looks; what is in it, and what keys do, does not.
 
 mod detail;
 mod help;

@@ -55,13 +55,7 @@ pub async fn next(wait: Option<Duration>) -> Result<View> {
         );
     }
     let known = known(&facts, &plan);
-    let options = DriverOptions {
-        cpu: None,
-        oom: None,
-        reclaim: None,
-        drops: None,
-        ..DriverOptions::of(&facts, &plan, 4096)
-    };
+    let options = DriverOptions::of_births(&facts, &plan, 4096);
     let cpu_tree = facts.cgroups.v1_cpu.as_ref().map_or(0, |tree| tree.hierarchy);
     let (done, view) = oneshot::channel();
     // Of its own: it ends with the process, however long it waits.

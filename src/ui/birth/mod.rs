@@ -1,5 +1,7 @@
 //! `kernel-gossip birth`: what the start of a pod cost, as a waterfall; from its certificate in the cluster, or live
 //! for the next container that is started on this machine.
+//!
+//! Inside belongs how a birth is read; what it was, its certificate says.
 
 mod html;
 mod live;

@@ -141,7 +141,7 @@ fn no_process(pid: i32, error: &ProcError) -> anyhow::Error {
 impl Node {
     /// `of`: where the process that was asked for is, in cgroups that may be gone by now.
     async fn look(args: &WhoArgs, of: Option<&[Membership]>) -> Node {
-        let roots = Roots::find(args.cgroup_root.as_deref());
+        let roots = Roots::find(args.host.cgroup_root.as_deref());
         let processes = Processes::new();
         let mut reading = Reading::default();
         let mut keys = HashMap::new();
@@ -168,8 +168,10 @@ impl Node {
             Err(why) => (PodIndex::default(), Err(why)),
         };
         let (client, api) = (api.as_ref().ok().cloned(), api.err());
-        let options =
-            AttributionOptions { runtime_roots: args.runtime_root.clone(), ..AttributionOptions::default() };
+        let options = AttributionOptions {
+            runtime_roots: args.host.runtime_root.clone(),
+            ..AttributionOptions::default()
+        };
         let mut attributor = Attributor::new(options);
         attributor.attribute(&reading, &pods);
         reading.changes.clear();
@@ -177,7 +179,7 @@ impl Node {
         for _ in 0..attributor.living().count() / 256 {
             attributor.attribute(&reading, &pods);
         }
-        let bundles = Bundles::new(&args.runtime_root);
+        let bundles = Bundles::new(&args.host.runtime_root);
         Node { roots, attributor, processes, bundles, api, client, name: node, keys }
     }
 
@@ -398,7 +400,7 @@ impl Node {
 async fn ask(args: &WhoArgs, node: &Result<String, String>) -> Result<(Client, PodIndex), Unknown> {
     let missing = |why: String, what_to_do| Unknown { what: "owner, request and limit", why, what_to_do };
     let set = "nothing, unless this is a Kubernetes node: then set KUBECONFIG or run it in the agent's pod";
-    let client = watch::client(args.kubeconfig.as_deref()).await;
+    let client = watch::client(args.host.kubeconfig.as_deref()).await;
     let client = client.map_err(|e| missing(e.to_string(), Some(set)))?;
     let node = node.as_ref().map_err(|why| missing(why.clone(), None))?;
     let pods = watch::list(client.clone(), node, API_WITHIN).await.map_err(|why| missing(why, None))?;

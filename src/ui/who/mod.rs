@@ -7,12 +7,11 @@ mod text;
 mod whispers;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::attribution::watch;
+use crate::attribution::{HostArgs, watch};
 use process::OfProcess;
 use whispers::OfPod;
 
@@ -26,18 +25,11 @@ pub struct WhoArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub output: Format,
-    /// Mount point of the host's cgroup file systems [default: from /proc/self/mountinfo]
-    #[arg(long, value_name = "DIR")]
-    pub cgroup_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub host: HostArgs,
     /// Name of this node in the API server [default: $NODE_NAME, else the host name]
     #[arg(long, value_name = "NAME", value_parser = |name: &str| watch::valid_node_name(name))]
     pub node_name: Option<String>,
-    /// Directory of a container runtime's files, searched before the defaults; may be repeated
-    #[arg(long, value_name = "DIR")]
-    pub runtime_root: Vec<PathBuf>,
-    /// Kubeconfig of the API server [default: as kubectl finds it, else the pod's service account]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

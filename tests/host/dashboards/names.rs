@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kernel_gossip::sinks::names::metric::{self, Kind, Metric, prometheus_name};
+use kernel_gossip::names::metric::{self, Kind, Metric, prometheus_name};
 use serde_json::{Value, json};
 
 use crate::bed::grafana::{Dashboard, Shown, dashboards, filled};

@@ -1,11 +1,11 @@
 //! OTLP records become reports.
 
 use kernel_gossip::api::{BirthOutcome, PodBirthCertificateStatus, Severity, SignalKind, SlowPhase, Source};
+use kernel_gossip::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use kernel_gossip::reconciler::ingest::Reason;
 use kernel_gossip::reconciler::ingest::decode::{Decoded, RECORDS_MAX, decode};
 use kernel_gossip::signals::{HistoryPoint, Slow, Transition, Whisper};
 use kernel_gossip::sinks::event::AttrValue;
-use kernel_gossip::sinks::names::{BIRTH_EVENT, birth, resource, whisper as attr};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 

@@ -128,19 +128,19 @@ fn stalls_equal_cpu_stat(hook: Hook) {
         cgroup.limit(None, period * MS);
         let told = cgroup.throttled().as_secs_f64();
         until("the end of every stall", || {
-            (seconds(reader.of(&cgroup).stall_sum) >= told * (1.0 - tolerance())).then_some(())
+            (seconds(reader.of(&cgroup).throttled_per_cpu) >= told * (1.0 - tolerance())).then_some(())
         });
         drop(burners);
         let ours = reader.of(&cgroup);
         let name = format!("{hook:?} {quota}/{period} ms, {threads} threads, CPU {cpu:?}");
-        println!("{name}: stalls {:.3} s, cpu.stat {told:.3} s", seconds(ours.stall_sum));
+        println!("{name}: stalls {:.3} s, cpu.stat {told:.3} s", seconds(ours.throttled_per_cpu));
         if told == 0.0 {
-            assert_eq!(ours.stall_sum, 0, "{name}");
+            assert_eq!(ours.throttled_per_cpu, 0, "{name}");
             continue;
         }
-        assert_near(&name, seconds(ours.stall_sum), told, tolerance());
-        assert!(ours.stall_wall <= ours.stall_sum, "{name}: {ours:?}");
-        assert!(ours.stall_full <= ours.stall_wall, "{name}: {ours:?}");
+        assert_near(&name, seconds(ours.throttled_per_cpu), told, tolerance());
+        assert!(ours.throttled_wall <= ours.throttled_per_cpu, "{name}: {ours:?}");
+        assert!(ours.throttled_full <= ours.throttled_wall, "{name}: {ours:?}");
         assert_eq!(ours.stall_histogram.count(), ours.stalls, "{name}");
         // What the kernel does not tell of is no fault of the probe, and of a wait through many stalls some has no name.
         let unnamed = seconds(reader.losses.blame_unnamed_ns);
@@ -194,7 +194,7 @@ fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
             let of = |of: fn(&CpuCounters) -> u64| seconds(of(&last) - of(&first));
             let percent = |counter| of(counter) / elapsed * 100.0;
             let (throttled, run, neighbour) =
-                (percent(|c| c.stall_wall), percent(|c| c.run), percent(|c| c.neighbour));
+                (percent(|c| c.throttled_wall), percent(|c| c.run), percent(|c| c.neighbour));
             let missed = missed - missed_before;
             println!(
                 "throttled {throttled:.2} %, ran {run:.2} %, waited for others {neighbour:.2} %, {missed} switches not \
@@ -204,9 +204,9 @@ fn a_burner_with_a_fifth_of_a_cpu_is_stopped_four_fifths_of_the_time() {
             // the CPU the quota is not used up: that time is not throttled.
             let whole = (throttled + neighbour + run - 100.0).abs() <= points;
             let stopped = neighbour >= 1.0 || (throttled - 80.0).abs() <= points + neighbour;
-            let told = missed == 0 || of(|c| c.stall_full) >= 0.999 * of(|c| c.stall_wall);
+            let told = missed == 0 || of(|c| c.throttled_full) >= 0.999 * of(|c| c.throttled_wall);
             (whole && stopped && told).then(|| {
-                (of(|c| c.stall_full), of(|c| c.stall_wall), (last.stalls - first.stalls) as f64)
+                (of(|c| c.throttled_full), of(|c| c.throttled_wall), (last.stalls - first.stalls) as f64)
             })
         })
         .expect("a window in which it was stopped for 80 % and the parts are the whole");
@@ -272,7 +272,7 @@ fn a_wait_is_split_without_rest() {
                 "cgroup {i}: {unattributed:.3} of {wait:.3} s unattributed"
             );
             if i == 0 {
-                let (throttle, stalls) = (of(|c| c.throttle), of(|c| c.stall_sum));
+                let (throttle, stalls) = (of(|c| c.throttle), of(|c| c.throttled_per_cpu));
                 let near = 0.05 + tolerance();
                 assert!(
                     throttle <= stalls * (1.0 + near) && throttle >= stalls * (1.0 - near) - gap,
@@ -395,10 +395,10 @@ fn a_container_is_stalled_by_its_pod_as_well() {
         let told = [pod.throttled().as_secs_f64(), container.throttled().as_secs_f64()];
         until("the end of every stall", || {
             let longer = told[0].max(told[1]);
-            (seconds(reader.of(&container).stall_sum) >= longer * (1.0 - tolerance())).then_some(())
+            (seconds(reader.of(&container).throttled_per_cpu) >= longer * (1.0 - tolerance())).then_some(())
         });
         drop(burners);
-        let stalled = seconds(reader.of(&container).stall_sum);
+        let stalled = seconds(reader.of(&container).throttled_per_cpu);
         println!(
             "stalls {stalled:.3} s; cpu.stat of the pod {:.3}, of the container {:.3} s",
             told[0], told[1]
@@ -430,7 +430,7 @@ fn wall_and_full_are_told_apart() {
     let b = reader.of(&cgroup);
     let elapsed = start.elapsed().as_secs_f64();
     let of = |f: fn(&CpuCounters) -> u64| seconds(f(&b) - f(&a));
-    let (sum, wall, full) = (of(|c| c.stall_sum), of(|c| c.stall_wall), of(|c| c.stall_full));
+    let (sum, wall, full) = (of(|c| c.throttled_per_cpu), of(|c| c.throttled_wall), of(|c| c.throttled_full));
     let (run, neighbour) = (of(|c| c.run), of(|c| c.neighbour));
     println!(
         "{elapsed:.3} s: sum {sum:.3} wall {wall:.3} full {full:.3} run {run:.3} neighbour {neighbour:.3}"

@@ -114,15 +114,15 @@ fn of_group(lines: &mut Vec<Line>, name: &str, seen: &Seen, probe: &CpuCounters,
     let rest = part(terms.wait);
     line("unattributed", probe.unattributed, terms.unattributed, rest + terms.spent, rest);
     let stall = |ns: u64| near(ns) + slack.stall + old_clock(seen, ns);
-    let (sum, wall, full) = (terms.stall_sum, terms.stall_wall, terms.stall_full);
-    line("throttled, per CPU", probe.stall_sum, sum, stall(sum), stall(sum));
+    let (sum, wall, full) = (terms.throttled_per_cpu, terms.throttled_wall, terms.throttled_full);
+    line("throttled, per CPU", probe.throttled_per_cpu, sum, stall(sum), stall(sum));
     if options(Hook::TpBtf).atomics {
-        line("throttled, wall", probe.stall_wall, wall, stall(wall), stall(wall));
+        line("throttled, wall", probe.throttled_wall, wall, stall(wall), stall(wall));
         let allowed = stall(full) + slack.run;
         // Whether any CPU runs it is not known of the first stall: none is taken to, and nothing of it is told if it began as
         // the task woke.
         let allowed = allowed + terms.first_stall;
-        line("throttled, full", probe.stall_full, full, allowed, allowed);
+        line("throttled, full", probe.throttled_full, full, allowed, allowed);
     }
 }
 
@@ -204,9 +204,9 @@ fn assert_steady(what: &str, seen: &Seen) {
                 ("throttle", a.throttle, b.throttle),
                 ("neighbour", a.neighbour, b.neighbour),
                 ("own", a.own, b.own),
-                ("throttled, per CPU", a.stall_sum, b.stall_sum),
-                ("throttled, wall", a.stall_wall, b.stall_wall),
-                ("throttled, full", a.stall_full, b.stall_full),
+                ("throttled, per CPU", a.throttled_per_cpu, b.throttled_per_cpu),
+                ("throttled, wall", a.throttled_wall, b.throttled_wall),
+                ("throttled, full", a.throttled_full, b.throttled_full),
                 ("switches", a.switches, b.switches),
             ] {
                 assert!(b >= a, "{what}: {figure} of {name} was {a} and is {b}");
@@ -233,10 +233,10 @@ fn reference_is_right(seen: &Seen) {
         let allowed = (books / 100).max(LEAST) + terms.slack.stall;
         assert!(
             // Before 6.6 the books go on while nothing waits.
-            terms.stall_sum <= books + allowed
-                && (seen.stalls != Exactly::Clocks || books <= terms.stall_sum + allowed),
+            terms.throttled_per_cpu <= books + allowed
+                && (seen.stalls != Exactly::Clocks || books <= terms.throttled_per_cpu + allowed),
             "the reference is wrong: {name} was throttled for {} ns by the trace, {books} by cpu.stat",
-            terms.stall_sum
+            terms.throttled_per_cpu
         );
     }
     assert!(

@@ -1,4 +1,7 @@
 //! The terms of docs/signals.md by brute force: every wait laid over every run and every stall of the CPU it was on.
+//!
+//! In one piece, though long: the terms are defined here once, side by side as the page has them, and what a walk through the trace keeps is
+//! what they are made of.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
@@ -101,9 +104,9 @@ pub struct Terms {
     pub spent: u64,
     /// Time in which at least one task waited for a neighbour, summed over CPUs.
     pub waited: u64,
-    pub stall_sum: u64,
-    pub stall_wall: u64,
-    pub stall_full: u64,
+    pub throttled_per_cpu: u64,
+    pub throttled_wall: u64,
+    pub throttled_full: u64,
     /// Of the union of stalls over CPUs, the first.
     pub first_stall: u64,
     /// Waits that ended.
@@ -446,7 +449,7 @@ impl Walk {
             let unseen = spans.iter().take_while(|stall| stall.from < first);
             terms.slack.stall += unseen.map(|stall| stall.length()).sum::<u64>();
             terms.stalls += spans.len() as u64;
-            terms.stall_sum += spans.iter().map(|span| span.length()).sum::<u64>();
+            terms.throttled_per_cpu += spans.iter().map(|span| span.length()).sum::<u64>();
         }
         for (&cgroup, terms) in &mut self.figures.of {
             let stalls = self.figures.stalls.iter().filter(|((of, _), _)| *of == cgroup);
@@ -454,8 +457,8 @@ impl Walk {
             let runs = self.figures.runs.iter().filter(|(_, run)| run.cgroup == cgroup);
             let runs = union(runs.map(|(_, run)| run.span).collect());
             terms.first_stall = stalls.first().map_or(0, |span| span.length());
-            terms.stall_wall = stalls.iter().map(|span| span.length()).sum();
-            terms.stall_full = terms.stall_wall - common(&stalls, &runs);
+            terms.throttled_wall = stalls.iter().map(|span| span.length()).sum();
+            terms.throttled_full = terms.throttled_wall - common(&stalls, &runs);
         }
         self.figures
     }

@@ -69,8 +69,8 @@ pub const REST: Duration = Duration::from_secs(20);
 pub struct CpuOptions {
     pub hook: Hook,
     /// The kernel has BPF atomics that return a value (5.12): needed for the union of stalls over
-    /// CPUs. Without it `stall_wall` is the greatest sum of one CPU, a lower bound, and
-    /// `stall_full` is zero.
+    /// CPUs. Without it `throttled_wall` is the greatest sum of one CPU, a lower bound, and
+    /// `throttled_full` is zero.
     pub atomics: bool,
     /// An iterator over tasks may be used: who is on a CPU already is known, also if it never leaves it.
     pub prime: bool,

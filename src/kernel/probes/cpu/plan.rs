@@ -1,7 +1,6 @@
 //! What a host allows the CPU probe, and what is loaded there.
 
 use std::fmt::{self, Display, Formatter};
-use std::mem::MaybeUninit;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +47,49 @@ impl Kind for Cpu {
     const WITHOUT: &'static str = "no run-queue wait, no stalls, no neighbours";
 
     fn plan(facts: &Facts) -> Verdict<CpuHook> {
-        plan(facts)
+        let Some(hook) = Hook::best(facts) else {
+            return Verdict::Unavailable(refusal::of(facts, &facts.trials.tp_btf));
+        };
+        let btf = &facts.btf;
+        let mut how = Vec::new();
+        let throttle_clock = if btf.throttled_clock_self_time {
+            ThrottleClock::Exact
+        } else if btf.throttled_clock_pelt_time || btf.throttled_clock_task_time {
+            how.push(Shortfall::new(
+                "throttled time is some percent off: this kernel's clock for it slows down with the CPU",
+                "use a kernel of 6.6 or later",
+            ));
+            ThrottleClock::Scaled
+        } else {
+            let why = "no throttled time: this kernel has no CPU quotas (CONFIG_CFS_BANDWIDTH)";
+            how.push(Shortfall::new(why, "use a kernel with CPU quotas if pods have CPU limits"));
+            ThrottleClock::None
+        };
+        let atomics = facts.trials.fetch_atomics.works();
+        if !atomics {
+            how.push(Shortfall::new(
+                "throttled time by the wall clock is a lower bound where a cgroup is throttled on several CPUs",
+                "use a kernel of 5.12 or later",
+            ));
+        }
+        if !btf.sched_info {
+            how.push(Shortfall::new(
+                "no run-queue wait and no neighbours: this kernel does not say when a task became runnable",
+                "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
+            ));
+        } else if !btf.rq_sched_info {
+            how.push(Shortfall::new(
+                "what a new task waits before its first run is not counted if it is moved to another CPU meanwhile",
+                "use a kernel with CONFIG_SCHEDSTATS",
+            ));
+        }
+        if facts.cgroups.cpu_mount().is_none() {
+            how.push(Shortfall::new(
+                "cgroups have no names: the tree of the cpu controller is not mounted here",
+                "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
+            ));
+        }
+        Verdict::of(CpuHook { hook, throttle_clock, atomics, hierarchy: facts.cgroups.cpu }, how)
     }
 
     fn options(facts: &Facts, hook: Option<&CpuHook>, max_cgroups: u32) -> Option<CpuOptions> {
@@ -73,56 +114,8 @@ impl Kind for Cpu {
     }
 
     fn rehearse(options: CpuOptions) -> Vec<Rehearsal> {
-        let mut storage = MaybeUninit::uninit();
-        vec![Rehearsal::of("cpu", CpuProbe::load(&mut storage, options).map(drop))]
+        Rehearsal::of_all::<Self>("cpu", options)
     }
-}
-
-/// From what a host allows to how the probe runs there.
-fn plan(facts: &Facts) -> Verdict<CpuHook> {
-    let Some(hook) = Hook::best(facts) else {
-        return Verdict::Unavailable(refusal::of(facts, &facts.trials.tp_btf));
-    };
-    let btf = &facts.btf;
-    let mut how = Vec::new();
-    let throttle_clock = if btf.throttled_clock_self_time {
-        ThrottleClock::Exact
-    } else if btf.throttled_clock_pelt_time || btf.throttled_clock_task_time {
-        how.push(Shortfall::new(
-            "throttled time is some percent off: this kernel's clock for it slows down with the CPU",
-            "use a kernel of 6.6 or later",
-        ));
-        ThrottleClock::Scaled
-    } else {
-        let why = "no throttled time: this kernel has no CPU quotas (CONFIG_CFS_BANDWIDTH)";
-        how.push(Shortfall::new(why, "use a kernel with CPU quotas if pods have CPU limits"));
-        ThrottleClock::None
-    };
-    let atomics = facts.trials.fetch_atomics.works();
-    if !atomics {
-        how.push(Shortfall::new(
-            "throttled time by the wall clock is a lower bound where a cgroup is throttled on several CPUs",
-            "use a kernel of 5.12 or later",
-        ));
-    }
-    if !btf.sched_info {
-        how.push(Shortfall::new(
-            "no run-queue wait and no neighbours: this kernel does not say when a task became runnable",
-            "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
-        ));
-    } else if !btf.rq_sched_info {
-        how.push(Shortfall::new(
-            "what a new task waits before its first run is not counted if it is moved to another CPU meanwhile",
-            "use a kernel with CONFIG_SCHEDSTATS",
-        ));
-    }
-    if facts.cgroups.cpu_mount().is_none() {
-        how.push(Shortfall::new(
-            "cgroups have no names: the tree of the cpu controller is not mounted here",
-            "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
-        ));
-    }
-    Verdict::of(CpuHook { hook, throttle_clock, atomics, hierarchy: facts.cgroups.cpu }, how)
 }
 
 impl Display for CpuHook {

@@ -59,7 +59,7 @@ impl CpuProbe<'_> {
             }
             let sum = &mut cpu[first + *place as usize - 1].counters;
             add(sum, &one);
-            *longest = (*longest).max(one.stall_sum);
+            *longest = (*longest).max(one.throttled_per_cpu);
             self.recycling.saw(number as u32, one.switches);
             for (&culprit, &ns) in one.culprits.iter().zip(&one.blamed) {
                 let culprit = self.slots.first_word(culprit as usize);
@@ -81,9 +81,9 @@ impl CpuProbe<'_> {
             // The queues' clock may be slower by parts in a million: what was told once stays.
             sum.run = sum.run.max(self.told_run[slot]);
             self.told_run[slot] = sum.run;
-            sum.stall_full = field!(self.slots, slot, stall_full);
-            sum.stall_wall =
-                if self.options.atomics { field!(self.slots, slot, stall_wall) } else { longest };
+            sum.throttled_full = field!(self.slots, slot, throttled_full);
+            sum.throttled_wall =
+                if self.options.atomics { field!(self.slots, slot, throttled_wall) } else { longest };
             sum.stall_histogram = Log2Histogram { counts: field!(self.slots, slot, stall_lengths) };
         }
         self.retired_blame(blame);
@@ -217,7 +217,7 @@ pub(super) fn add(sum: &mut CpuCounters, one: &pair) {
     sum.own += one.own;
     sum.switches += one.switches;
     sum.stalls += one.stalls;
-    sum.stall_sum += one.stall_sum;
+    sum.throttled_per_cpu += one.throttled_per_cpu;
     sum.waited += one.waited;
     sum.interrupted += one.taken.saturating_sub(one.stolen);
     sum.stolen += one.stolen;

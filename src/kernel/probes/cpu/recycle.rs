@@ -235,7 +235,7 @@ impl CpuProbe<'_> {
             if self.places[slot as usize].0 == 0 || field!(self.slots, slot as usize, limited) == 0 {
                 continue;
             }
-            let wall = field!(self.slots, slot as usize, stall_wall);
+            let wall = field!(self.slots, slot as usize, throttled_wall);
             let (seen, since) = self.recycling.limited.entry(slot).or_insert((wall, now));
             if *seen != wall {
                 (*seen, *since) = (wall, now);

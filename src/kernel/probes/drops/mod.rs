@@ -11,7 +11,7 @@ mod tasks;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub use losses::DropLosses;
 pub use plan::{Drops, DropsHook, NetworkOptions, NetworkProbe};
 pub use tasks::{TaskWalk, TaskWalkOptions};
 
+use crate::kernel::batch;
 use crate::kernel::clock::Every;
 use crate::kernel::cpus::Possible;
 use crate::kernel::probe::{Probe, walk};
@@ -43,6 +44,8 @@ use skel::{DropsSkel, DropsSkelBuilder};
 unsafe impl Wire for space {}
 // SAFETY: as above.
 unsafe impl Wire for member {}
+// SAFETY: as above.
+unsafe impl Wire for drop_key {}
 
 /// `DROPS` in bpf/drops.bpf.c.
 const DROP_ENTRIES: usize = 8192;
@@ -219,7 +222,7 @@ impl<'obj> DropProbe<'obj> {
     fn read(&mut self, reading: &mut Reading) {
         let now = reading.at.mono_ns;
         let made = reading.changes.iter().any(|change| matches!(change, CgroupChange::Present { .. }));
-        let found = self.read_drops();
+        let found = batch::read(&self.skel.maps.drops, &mut self.keys, &mut self.values).entries;
         let dropped = self.values[..found].iter().sum();
         if made || std::mem::replace(&mut self.dropped, dropped) != dropped {
             self.busy_until = now + BUSY_FOR.as_nanos() as u64;
@@ -254,38 +257,11 @@ impl<'obj> DropProbe<'obj> {
             self.found.insert(cookie, Space { counters, conntrack_full, walk: self.walk });
         }
         for i in 0..members.min(self.members.len()) {
-            let member { cookie, cgroup } = self.members.get(i);
+            let member { space: cookie, cgroup } = self.members.get(i);
             reading.members.push((cookie, CgroupKey { hierarchy: self.options.hierarchy, id: cgroup }));
         }
         let walk = self.walk;
         self.found.retain(|_, space| walk - space.walk < GONE_AFTER);
-    }
-
-    /// The table of drops; how many entries there are.
-    fn read_drops(&mut self) -> usize {
-        let (mut found, mut position, mut first) = (0, 0u32, true);
-        while found < DROP_ENTRIES {
-            let mut count = (DROP_ENTRIES - found) as u32;
-            // SAFETY: the vectors have room for `count` more keys and values of the map's sizes; the position is the
-            // kernel's own, four bytes for a hash map.
-            let result = unsafe {
-                libbpf_sys::bpf_map_lookup_batch(
-                    self.skel.maps.drops.as_fd().as_raw_fd(),
-                    if first { std::ptr::null_mut() } else { (&raw mut position).cast() },
-                    (&raw mut position).cast(),
-                    self.keys[found..].as_mut_ptr().cast(),
-                    self.values[found..].as_mut_ptr().cast(),
-                    &raw mut count,
-                    std::ptr::null(),
-                )
-            };
-            first = false;
-            found += count as usize;
-            if result != 0 || count == 0 {
-                break;
-            }
-        }
-        found
     }
 
     /// Appends the namespaces that live and their drops; those of the dead make room.

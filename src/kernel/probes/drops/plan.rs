@@ -87,7 +87,36 @@ impl Kind for Drops {
     const WITHOUT: &'static str = "no dropped packets";
 
     fn plan(facts: &Facts) -> Verdict<DropsHook> {
-        plan(facts)
+        let trials = &facts.trials;
+        let Some(hook) = Hook::best(facts).filter(|_| trials.read_kernel.works()) else {
+            return Verdict::Unavailable(refusal::of(facts, &trials.read_kernel));
+        };
+        let no_packets = if !trials.iter_cgroup.works() {
+            Some(refusal::of_iterator(facts, &trials.iter_cgroup))
+        } else if !facts.btf.drop_reasons {
+            Some(Shortfall::new(
+                "this kernel does not say why a packet is dropped",
+                "use a kernel of 6.1 or later",
+            ))
+        } else {
+            None
+        };
+        if let Some(no_packets) = no_packets {
+            // What its programs are made of is what these kernels have.
+            let counters = trials.raw_tracepoint.works();
+            let hook = counters.then_some(DropsHook { hook: None, hierarchy: facts.cgroups.cpu });
+            let lost = "only refused connections, full socket buffers and retransmits are counted, not what rules and queues drop";
+            return Verdict::instead(no_packets, hook, lost);
+        }
+        let how =
+            facts.cgroups.iter().filter(|(name, tree)| !tree.whole && *name != "memory").map(|(name, _)| {
+                let why = format!("only namespaces of this process's own part of the {name} tree are found");
+                Shortfall::new(
+                    why,
+                    "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root",
+                )
+            });
+        Verdict::of(DropsHook { hook: Some(hook), hierarchy: facts.cgroups.cpu }, how.take(1).collect())
     }
 
     fn options(facts: &Facts, hook: Option<&DropsHook>, max_cgroups: u32) -> Option<NetworkOptions> {
@@ -109,45 +138,8 @@ impl Kind for Drops {
     }
 
     fn rehearse(options: NetworkOptions) -> Vec<Rehearsal> {
-        let mut storage = ObjectStorage::default();
-        vec![Rehearsal::of("drops", NetworkProbe::load(&mut storage, options).map(drop))]
+        Rehearsal::of_all::<Self>("drops", options)
     }
-}
-
-/// From what a host allows to how dropped packets are counted there.
-fn plan(facts: &Facts) -> Verdict<DropsHook> {
-    let trials = &facts.trials;
-    let Some(hook) = Hook::best(facts).filter(|_| trials.read_kernel.works()) else {
-        return Verdict::Unavailable(refusal::of(facts, &trials.read_kernel));
-    };
-    let no_packets = if !trials.iter_cgroup.works() {
-        Some(refusal::of_iterator(facts, &trials.iter_cgroup))
-    } else if !facts.btf.drop_reasons {
-        Some(Shortfall::new(
-            "this kernel does not say why a packet is dropped",
-            "use a kernel of 6.1 or later",
-        ))
-    } else {
-        None
-    };
-    if let Some(no_packets) = no_packets {
-        // What its programs are made of is what these kernels have.
-        if !trials.raw_tracepoint.works() {
-            return Verdict::Unavailable(no_packets);
-        }
-        let why = format!(
-            "only refused connections, full socket buffers and retransmits are counted, not what rules and queues drop: {}",
-            no_packets.why
-        );
-        let how = vec![Shortfall { why, ..no_packets }];
-        return Verdict::of(DropsHook { hook: None, hierarchy: facts.cgroups.cpu }, how);
-    }
-    let how =
-        facts.cgroups.iter().filter(|(name, tree)| !tree.whole && *name != "memory").map(|(name, _)| {
-            let why = format!("only namespaces of this process's own part of the {name} tree are found");
-            Shortfall::new(why, "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root")
-        });
-    Verdict::of(DropsHook { hook: Some(hook), hierarchy: facts.cgroups.cpu }, how.take(1).collect())
 }
 
 impl Display for DropsHook {

@@ -19,13 +19,13 @@ use crate::kernel::{
 };
 
 skeleton!(skel, "net_tasks");
-use skel::types::{counted_space, task_member};
+use skel::types::{member, space};
 use skel::{NetTasksSkel, NetTasksSkelBuilder};
 
 // SAFETY: integers alone, u64 first (generated from bpf/net_tasks.bpf.c's own BTF).
-unsafe impl Wire for counted_space {}
+unsafe impl Wire for space {}
 // SAFETY: as above.
-unsafe impl Wire for task_member {}
+unsafe impl Wire for member {}
 
 /// Processes that a walk has room for: as many as a Linux without settings of its own has PIDs.
 const PROCESSES: u32 = 32_768;
@@ -47,8 +47,8 @@ pub struct TaskWalkOptions {
 pub struct TaskWalk<'obj> {
     skel: NetTasksSkel<'obj>,
     options: TaskWalkOptions,
-    spaces: SharedArray<counted_space>,
-    members: SharedArray<task_member>,
+    spaces: SharedArray<space>,
+    members: SharedArray<member>,
     cpus: u32,
     /// Counters, and the walk that found them.
     found: HashMap<u64, (PacketCounters, u32)>,
@@ -151,7 +151,7 @@ impl<'obj> TaskWalk<'obj> {
             }
         }
         for i in 0..members {
-            let task_member { number, cgroup } = self.members.get(i);
+            let member { space: number, cgroup } = self.members.get(i);
             let key = CgroupKey { hierarchy: self.options.hierarchy, id: cgroup };
             // Processes of one cgroup mostly lie side by side.
             if reading.members.last() != Some(&(number, key)) {

@@ -1,7 +1,6 @@
 //! What a host allows the watch for OOM kills, and what is loaded there.
 
 use std::fmt::{self, Display, Formatter};
-use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use crate::kernel::facts::Facts;
 use crate::kernel::probe::{Kind, LoadError, ObjectStorage};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::Verdict;
-use crate::kernel::{Hierarchy, Hook, Loss, refusal};
+use crate::kernel::{Hierarchy, Loss, refusal};
 
 /// How kills are learnt of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +54,16 @@ impl Kind for Oom {
     const WITHOUT: &'static str = "OOM kills are not told";
 
     fn plan(facts: &Facts) -> Verdict<OomHook> {
-        plan(facts)
+        let Some(refusal) = refusal::of_raw(facts, &[&facts.trials.ring_buffer]) else {
+            let hook = if facts.btf.mark_victim_task { OomHook::Victim } else { OomHook::SignalAndVictim };
+            return Verdict::Working { hook };
+        };
+        let trees = &facts.cgroups;
+        // Its cgroups are told of by another tree of v1, or it is that of v2 itself.
+        let counted =
+            trees.v1_memory.is_some() || (trees.unified.is_some() && trees.cpu == Hierarchy::Unified);
+        let lost = "OOM kills are only counted, seconds later: not who was killed, at which limit, and who asked for the memory";
+        Verdict::instead(refusal, counted.then_some(OomHook::Counts), lost)
     }
 
     fn options(facts: &Facts, hook: Option<&OomHook>, _max_cgroups: u32) -> Option<OomOptions> {
@@ -64,9 +72,8 @@ impl Kind for Oom {
             OomHook::Victim => watch(false),
             OomHook::SignalAndVictim => watch(true),
             OomHook::Counts => {
-                let trees = &facts.cgroups;
-                let tree = trees.v1_memory.as_ref().or(trees.unified.as_ref())?.mount.clone();
-                Some(OomOptions::Counts { hierarchy: trees.cpu, tree, unified: trees.v1_memory.is_none() })
+                let (tree, unified) = facts.cgroups.memory_mount()?;
+                Some(OomOptions::Counts { hierarchy: facts.cgroups.cpu, tree: tree.to_owned(), unified })
             }
         }
     }
@@ -79,34 +86,8 @@ impl Kind for Oom {
     }
 
     fn rehearse(options: OomOptions) -> Vec<Rehearsal> {
-        let mut storage = MaybeUninit::uninit();
-        vec![Rehearsal::of("OOM kills", OomProbe::load(&mut storage, options).map(drop))]
+        Rehearsal::of_all::<Self>("OOM kills", options)
     }
-}
-
-/// From what a host allows to how kills are learnt of there.
-fn plan(facts: &Facts) -> Verdict<OomHook> {
-    let trials = &facts.trials;
-    // Rare: an entry without types, which is the same on every kernel, costs nothing that matters.
-    let needed = [&trials.raw_tracepoint, &trials.read_kernel, &trials.ring_buffer];
-    let refused = match needed.into_iter().find(|trial| !trial.works()) {
-        Some(refused) => Some(refused),
-        None if Hook::best(facts).is_none() => Some(&trials.raw_tracepoint),
-        None => None,
-    };
-    let Some(refused) = refused else {
-        let hook = if facts.btf.mark_victim_task { OomHook::Victim } else { OomHook::SignalAndVictim };
-        return Verdict::Working { hook };
-    };
-    let refusal = refusal::of(facts, refused);
-    let trees = &facts.cgroups;
-    // Its cgroups are told of by another tree of v1, or it is that of v2 itself.
-    let counted = trees.v1_memory.is_some() || (trees.unified.is_some() && trees.cpu == Hierarchy::Unified);
-    if !counted {
-        return Verdict::Unavailable(refusal);
-    }
-    let lost = "OOM kills are only counted, seconds later: not who was killed, at which limit, and who asked for the memory";
-    Verdict::Degraded { hook: OomHook::Counts, how: vec![refusal.loses(lost)] }
 }
 
 impl Display for OomHook {

@@ -2,6 +2,8 @@
 //! (`bpf/reclaim.bpf.c`), and what the memory controller's files say of those alone that waited ([`files`]).
 //!
 //! What threads slept for memory the CPU probe counts; whose it all is, `attribution` says.
+//!
+//! Inside belongs what is counted of those who wait for memory; that they do, the sampling of cgroups says.
 
 mod files;
 mod plan;

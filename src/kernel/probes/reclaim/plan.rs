@@ -10,7 +10,7 @@ use crate::kernel::facts::Facts;
 use crate::kernel::probe::{Kind, LoadError, ObjectStorage};
 use crate::kernel::rehearsal::Rehearsal;
 use crate::kernel::verdict::{Shortfall, Verdict};
-use crate::kernel::{Hierarchy, Hook, Loss, refusal};
+use crate::kernel::{Hierarchy, Loss, refusal};
 
 /// How the causes of memory pressure are learnt of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,14 +48,29 @@ impl Kind for Reclaim {
     const WITHOUT: &'static str = "memory pressure has no causes";
 
     fn plan(facts: &Facts) -> Verdict<ReclaimHook> {
-        plan(facts)
+        let refusal = refusal::of_raw(facts, &[]).or_else(|| {
+            let why = "this kernel does not tell of reclaim";
+            let what = "use a kernel with CONFIG_MEMCG and the tracepoints of vmscan";
+            (!facts.btf.reclaim_tracepoints).then(|| Shortfall::new(why, what))
+        });
+        let files = facts.cgroups.memory_mount().map(|_| ReclaimHook::Files);
+        if let Some(refusal) = refusal {
+            let lost = "memory pressure does not say whether a limit or the node is short";
+            return Verdict::instead(refusal, files, lost);
+        }
+        let no_files = files.is_none().then(|| {
+            let why = "no refaults and no working set beside memory pressure: the memory controller's tree is not mounted here";
+            Shortfall::new(why, "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root")
+        });
+        Verdict::of(ReclaimHook::Tracepoints, no_files.into_iter().collect())
     }
 
     fn options(facts: &Facts, hook: Option<&ReclaimHook>, max_cgroups: u32) -> Option<ReclaimOptions> {
         Some(ReclaimOptions {
             programs: *hook? == ReclaimHook::Tracepoints,
             hierarchy: facts.cgroups.cpu,
-            files: files(facts),
+            // A path is the same in the tree whose pressure is counted and in this one.
+            files: facts.cgroups.memory_mount().map(|(mount, unified)| (mount.to_owned(), unified)),
             max_cgroups,
         })
     }
@@ -68,44 +83,7 @@ impl Kind for Reclaim {
     }
 
     fn rehearse(options: ReclaimOptions) -> Vec<Rehearsal> {
-        let mut storage = ObjectStorage::default();
-        vec![Rehearsal::of("reclaim", ReclaimProbe::load(&mut storage.0, options).map(drop))]
-    }
-}
-
-/// A path is the same in the tree whose pressure is counted and in the memory controller's.
-fn files(facts: &Facts) -> Option<(PathBuf, bool)> {
-    let trees = &facts.cgroups;
-    let tree = trees.v1_memory.as_ref().or(trees.unified.as_ref())?;
-    Some((tree.mount.clone(), trees.v1_memory.is_none()))
-}
-
-/// From what a host allows to how the causes are learnt of there.
-fn plan(facts: &Facts) -> Verdict<ReclaimHook> {
-    let trials = &facts.trials;
-    // Rare enough for an entry without types, which is the same on every kernel.
-    let needed = [&trials.raw_tracepoint, &trials.read_kernel];
-    let refusal = match needed.into_iter().find(|trial| !trial.works()) {
-        Some(refused) => Some(refusal::of(facts, refused)),
-        None if Hook::best(facts).is_none() => Some(refusal::of(facts, &trials.raw_tracepoint)),
-        None if !facts.btf.reclaim_tracepoints => Some(Shortfall::new(
-            "this kernel does not tell of reclaim",
-            "use a kernel with CONFIG_MEMCG and the tracepoints of vmscan",
-        )),
-        None => None,
-    };
-    match (refusal, files(facts)) {
-        (None, Some(_)) => Verdict::Working { hook: ReclaimHook::Tracepoints },
-        (None, None) => {
-            let why = "no refaults and no working set beside memory pressure: the memory controller's tree is not mounted here";
-            let what = "mount the host's /sys/fs/cgroup here and name the place by --cgroup-root";
-            Verdict::Degraded { hook: ReclaimHook::Tracepoints, how: vec![Shortfall::new(why, what)] }
-        }
-        (Some(refusal), Some(_)) => Verdict::Degraded {
-            hook: ReclaimHook::Files,
-            how: vec![refusal.loses("memory pressure does not say whether a limit or the node is short")],
-        },
-        (Some(refusal), None) => Verdict::Unavailable(refusal),
+        Rehearsal::of_all::<Self>("reclaim", options)
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Event {
     pub what: What,
 }
 
+/// What happened. A segment is one program's life in one process (see [`Segment`](super::record::Segment)): a fork begins one, an exec ends
+/// one and begins the next, an exit ends the last.
 pub enum What {
     Forked { slot: u32, parent: Key, place: Place },
     Execed(Box<Execed>),
@@ -48,6 +50,7 @@ pub enum What {
     Listened(Listen),
 }
 
+/// A process begins to run a program, and what is known of it then.
 pub struct Execed {
     pub slot: u32,
     /// The segment before it, and its slot.

@@ -49,7 +49,60 @@ impl Kind for Births {
     const WITHOUT: &'static str = "births without numbers";
 
     fn plan(facts: &Facts) -> Verdict<BirthsHook> {
-        plan(facts)
+        let trials = &facts.trials;
+        let Some(hook) = Hook::best(facts) else {
+            return Verdict::Unavailable(refusal::of(facts, &trials.tp_btf));
+        };
+        if !trials.ring_buffer.works() {
+            return Verdict::Unavailable(refusal::of(facts, &trials.ring_buffer));
+        }
+        let missing = |what: &str| {
+            Shortfall::new(
+                format!("this kernel has no {what} tracepoint"),
+                "use a kernel with it (CONFIG_TRACEPOINTS, CONFIG_HAVE_SYSCALL_TRACEPOINTS)",
+            )
+        };
+        if !facts.btf.sys_enter {
+            return Verdict::Unavailable(missing("sys_enter"));
+        }
+        if !facts.btf.process_tracepoints {
+            return Verdict::Unavailable(missing("sched_process_fork, _exec or _exit"));
+        }
+        let mut how = Vec::new();
+        let entry = match hook {
+            Hook::TpBtf if !trials.read_kernel.works() => {
+                let refusal = refusal::of(facts, &trials.read_kernel);
+                let lost =
+                    "no arguments, file names, mounts, writes to cgroup files or netfilter rules in a birth";
+                how.push(refusal.loses(lost));
+                Entry::Bare
+            }
+            Hook::TpBtf => Entry::TpBtf,
+            Hook::RawTracepoint => Entry::RawTracepoint,
+        };
+        let late = Hook::of_new_cgroups(facts).err();
+        let triggered = late.is_none();
+        how.extend(late.map(|r| r.loses("a birth is noticed late, and what was done until then is missing")));
+        if !facts.btf.sched_info {
+            how.push(Shortfall::new(
+                "no time waiting for a CPU: this kernel does not keep it",
+                "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
+            ));
+        }
+        if !facts.btf.io_accounting {
+            how.push(Shortfall::new(
+                "no bytes read and written: this kernel does not count them",
+                "use a kernel with CONFIG_TASK_XACCT",
+            ));
+        }
+        let tally = trials.iter_task.works();
+        if !tally {
+            let refusal = refusal::of(facts, &trials.iter_task);
+            let lost =
+                "no bytes, faults and time waiting of processes that live on, such as the container's own";
+            how.push(refusal.loses(lost));
+        }
+        Verdict::of(BirthsHook { entry, triggered, tally }, how)
     }
 
     fn options(facts: &Facts, hook: Option<&BirthsHook>, _max_cgroups: u32) -> Option<RecorderOptions> {
@@ -75,63 +128,6 @@ impl Kind for Births {
         });
         vec![Rehearsal::of("births", recorded)]
     }
-}
-
-/// From what a host allows to how births are recorded there.
-fn plan(facts: &Facts) -> Verdict<BirthsHook> {
-    let trials = &facts.trials;
-    let Some(hook) = Hook::best(facts) else {
-        return Verdict::Unavailable(refusal::of(facts, &trials.tp_btf));
-    };
-    if !trials.ring_buffer.works() {
-        return Verdict::Unavailable(refusal::of(facts, &trials.ring_buffer));
-    }
-    let missing = |what: &str| {
-        Shortfall::new(
-            format!("this kernel has no {what} tracepoint"),
-            "use a kernel with it (CONFIG_TRACEPOINTS, CONFIG_HAVE_SYSCALL_TRACEPOINTS)",
-        )
-    };
-    if !facts.btf.sys_enter {
-        return Verdict::Unavailable(missing("sys_enter"));
-    }
-    if !facts.btf.process_tracepoints {
-        return Verdict::Unavailable(missing("sched_process_fork, _exec or _exit"));
-    }
-    let mut how = Vec::new();
-    let entry = match hook {
-        Hook::TpBtf if !trials.read_kernel.works() => {
-            let refusal = refusal::of(facts, &trials.read_kernel);
-            let lost =
-                "no arguments, file names, mounts, writes to cgroup files or netfilter rules in a birth";
-            how.push(refusal.loses(lost));
-            Entry::Bare
-        }
-        Hook::TpBtf => Entry::TpBtf,
-        Hook::RawTracepoint => Entry::RawTracepoint,
-    };
-    let late = Hook::of_new_cgroups(facts).err();
-    let triggered = late.is_none();
-    how.extend(late.map(|r| r.loses("a birth is noticed late, and what was done until then is missing")));
-    if !facts.btf.sched_info {
-        how.push(Shortfall::new(
-            "no time waiting for a CPU: this kernel does not keep it",
-            "use a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)",
-        ));
-    }
-    if !facts.btf.io_accounting {
-        how.push(Shortfall::new(
-            "no bytes read and written: this kernel does not count them",
-            "use a kernel with CONFIG_TASK_XACCT",
-        ));
-    }
-    let tally = trials.iter_task.works();
-    if !tally {
-        let refusal = refusal::of(facts, &trials.iter_task);
-        let lost = "no bytes, faults and time waiting of processes that live on, such as the container's own";
-        how.push(refusal.loses(lost));
-    }
-    Verdict::of(BirthsHook { entry, triggered, tally }, how)
 }
 
 impl Display for BirthsHook {

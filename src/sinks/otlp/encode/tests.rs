@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::hist::BUCKETS;
+use crate::names::metric;
 use crate::signals::{SignalKind, Transition};
-use crate::sinks::names::metric;
 use crate::sinks::series::culprits::NAMED;
 use crate::sinks::series::ledger::Ledger;
 use crate::sinks::testdata;

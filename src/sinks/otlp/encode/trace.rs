@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::{attribute, scope, workload_resource};
 use crate::api::{BirthOutcome, BirthPhase, PodBirthCertificateStatus};
 use crate::birth::{Certificate, Phase, Process};
+use crate::names::{self, birth as attr, resource};
 use crate::sinks::event::{AttrValue, Attribute};
-use crate::sinks::names::{self, birth as attr, resource};
 
 /// The id of a birth's trace; `None` for what has no UID.
 pub fn id(birth: &Certificate) -> Option<[u8; 16]> {

@@ -83,7 +83,7 @@ fn while_it_is_stopped_nobody_keeps_it_off() {
     );
     let a = figures.of(A);
     assert_eq!((a.wait, a.throttle, a.neighbour, a.unattributed), (400, 300, 100, 0));
-    assert_eq!((a.stall_sum, a.stall_wall, a.stall_full, a.stalls), (300, 300, 300, 1));
+    assert_eq!((a.throttled_per_cpu, a.throttled_wall, a.throttled_full, a.stalls), (300, 300, 300, 1));
 }
 
 /// A's queue is throttled for the groups below it, while no task of its own waits: that is not its stall.
@@ -106,7 +106,7 @@ fn the_stalls_of_groups_below_are_not_its_own() {
     );
     let a = figures.of(A);
     assert_eq!((a.wait, a.throttle, a.unattributed), (100, 0, 100));
-    assert_eq!((a.stall_sum, a.stall_wall, a.stall_full, a.stalls), (0, 0, 0, 0));
+    assert_eq!((a.throttled_per_cpu, a.throttled_wall, a.throttled_full, a.stalls), (0, 0, 0, 0));
 }
 
 /// What a queue was throttled before it was seen may be part of a wait, or not.
@@ -122,7 +122,7 @@ fn a_clock_that_ran_before_leaves_room() {
         Exactly::Clocks,
     );
     let a = figures.of(A);
-    assert_eq!((a.wait, a.throttle, a.stall_sum), (400, 0, 0));
+    assert_eq!((a.wait, a.throttle, a.throttled_per_cpu), (400, 0, 0));
     assert_eq!((a.slack.split, a.slack.stall), (300, 300));
 }
 
@@ -142,7 +142,7 @@ fn a_stall_begins_with_who_is_stopped() {
         Exactly::Moments,
     );
     let a = figures.of(A);
-    assert_eq!((a.wait, a.throttle, a.unattributed, a.stall_sum), (160, 150, 10, 150));
+    assert_eq!((a.wait, a.throttle, a.unattributed, a.throttled_per_cpu), (160, 150, 10, 150));
 }
 
 /// Of two stalls that overlap, the union; of that, the part in which nothing ran on the other CPU.
@@ -212,7 +212,7 @@ fn a_stall_before_the_first_run_leaves_room() {
         Exactly::Clocks,
     );
     let a = figures.of(A);
-    assert_eq!((a.wait, a.throttle, a.stall_sum), (310, 300, 300));
+    assert_eq!((a.wait, a.throttle, a.throttled_per_cpu), (310, 300, 300));
     assert_eq!((a.slack.split, a.slack.stall), (300, 300));
 }
 

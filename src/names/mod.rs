@@ -1,5 +1,8 @@
 //! Every name that leaves the agent, once. `docs/semconv/registry/` (OpenTelemetry semantic-convention YAML) says what
 //! each means: its metrics are generated from [`metric`], the rest is compared by a test.
+//!
+//! Inside belongs what the agent's sinks write and the reconciler reads by name. The numbers of a signal, which an object has as well, are
+//! [`crate::evidence`]'s; a form (OTLP's, Prometheus') is a sink's.
 
 pub mod metric;
 
