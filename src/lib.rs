@@ -5,7 +5,7 @@
 //! [`attribution::Attributed`]) -> [`signals`] (a [`signals::Whisper`] on a transition) ->
 //! [`sinks`] (OTLP, Prometheus, terminal; [`top`] looks on). [`evidence`] has the words and numbers of a signal for all of them. [`api`] and [`reconciler`] are the cluster's half;
 //! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
-//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`listen`] opens ports and [`shell`] writes commands, for both.
+//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`token`] reads what proves who asks, [`listen`] opens ports and [`shell`] writes commands, for both.
 
 pub mod advice;
 pub mod agent;
@@ -32,5 +32,6 @@ pub mod sinks;
 mod testfuzz;
 #[doc(hidden)]
 pub mod testlog;
+pub mod token;
 pub mod top;
 pub mod ui;
