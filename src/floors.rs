@@ -18,6 +18,7 @@ const ROOMS: [&str; 22] = [
     "shell",
     "listen",
     "proxy",
+    "token",
     "kubeconfig",
     "evidence",
     "names",

@@ -3,17 +3,23 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use http::Uri;
-use kube::config::{ExecAuthCluster, Kubeconfig};
+use http::header::AUTHORIZATION;
+use http::{Request, Uri};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{AuthInfo, ExecAuthCluster, Kubeconfig};
 use kube::{Client, Config};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tower::util::MapRequestLayer;
 
 use crate::causes::chain;
 use crate::proxy;
+use crate::token::TokenFile;
 
 /// Where the way to the API server is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +85,10 @@ pub async fn find(given: Option<&Path>) -> Result<(Source, Config), Unusable> {
 ///
 /// # Errors
 /// One line that says why there is none, and of a plugin that cannot be run which it is and where to get it.
-pub fn client(config: Config) -> Result<Client, String> {
+pub fn client(mut config: Config) -> Result<Client, String> {
+    let token = token_file(&mut config.auth_info)?;
     let exec = config.auth_info.exec.clone();
-    Client::try_from(config).map_err(|error| {
+    let built = ClientBuilder::try_from(config).map_err(|error| {
         let auth = matches!(error, kube::Error::Auth(_));
         let mut text = one_line(&error);
         if let Some(exec) = exec.filter(|_| auth) {
@@ -93,7 +100,31 @@ pub fn client(config: Config) -> Result<Client, String> {
             }
         }
         text
-    })
+    })?;
+    let Some(token) = token else { return Ok(built.build()) };
+    let token = Arc::new(token);
+    let authorized = MapRequestLayer::new(move |mut request: Request<Body>| {
+        request.headers_mut().insert(AUTHORIZATION, token.value());
+        request
+    });
+    Ok(built.with_layer(&authorized).build())
+}
+
+/// Takes out the file of a token, where that is what proves who asks. The library sends what is in it to the letter, and nothing
+/// at all if an editor, or whoever made the Secret, has ended its line; kubectl takes the space around it away.
+fn token_file(auth: &mut AuthInfo) -> Result<Option<TokenFile>, String> {
+    // The library's order.
+    let another = auth.auth_provider.is_some()
+        || auth.username.is_some() && auth.password.is_some()
+        || auth.token.is_some();
+    match auth.token_file.as_ref().filter(|_| !another) {
+        Some(path) => {
+            let token = TokenFile::open("Kubernetes", Path::new(path))?;
+            (auth.token_file, auth.exec) = (None, None);
+            Ok(Some(token))
+        }
+        None => Ok(None),
+    }
 }
 
 fn in_pod() -> bool {
@@ -118,7 +149,8 @@ fn config(all: Kubeconfig, env: &dyn Fn(&str) -> Option<String>) -> Result<Confi
     let context = all.contexts.into_iter().find(|c| c.name == current).and_then(|c| c.context);
     let context = context.ok_or_else(|| format!("it has no context {current:?}, the current one"))?;
     let cluster = all.clusters.into_iter().find(|c| c.name == context.cluster).and_then(|c| c.cluster);
-    let cluster = cluster.ok_or_else(|| format!("it has no cluster {:?}", context.cluster))?;
+    let mut cluster = cluster.ok_or_else(|| format!("it has no cluster {:?}", context.cluster))?;
+    cluster.certificate_authority_data = cluster.certificate_authority_data.as_deref().map(base64);
     let server = cluster.server.as_deref().unwrap_or_default();
     let url = server.parse().ok().filter(|url: &Uri| url.host().is_some_and(|host| !host.is_empty()));
     let url = url.ok_or_else(|| format!("the cluster's server {server:?} is no URL"))?;
@@ -144,10 +176,19 @@ fn config(all: Kubeconfig, env: &dyn Fn(&str) -> Option<String>) -> Result<Confi
     // As kubectl: a user that is not there has no credentials.
     let user = all.auth_infos.into_iter().find(|u| u.name == user).and_then(|u| u.auth_info);
     config.auth_info = user.unwrap_or_default();
+    let auth = &mut config.auth_info;
+    auth.client_certificate_data = auth.client_certificate_data.as_deref().map(base64);
+    auth.client_key_data = auth.client_key_data.as_ref().map(|key| base64(key.expose_secret()).into());
     if let Some(exec) = config.auth_info.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
         exec.cluster = Some(told);
     }
     Ok(config)
+}
+
+/// Base64 without the ends of lines and the space around it, which Go's decoder passes over (a block of YAML, `base64` without
+/// `-w0`) and the library's does not.
+fn base64(text: &str) -> String {
+    text.split_ascii_whitespace().collect()
 }
 
 /// socks5h is socks5 where the proxy looks names up, and that is what the library does.
@@ -240,6 +281,64 @@ mod tests {
             let error = config_of(text).expect_err("refused");
             assert!(error.contains(wrong), "{error}");
         }
+    }
+
+    /// kr8s#484, sofka#635: a block of YAML, or `base64` without `-w0`; kubectl takes both.
+    #[test]
+    fn base64_may_have_ends_of_lines_in_it() {
+        let made = rcgen::generate_simple_self_signed(["c".to_owned()]).expect("a certificate");
+        let wrapped = |text: &str| {
+            let one = base64_of(text.as_bytes());
+            let lines: Vec<&str> =
+                one.as_bytes().chunks(76).map(|l| std::str::from_utf8(l).expect("ASCII")).collect();
+            (one.clone(), lines.iter().map(|line| format!("      {line}\r\n")).collect::<String>())
+        };
+        let ((ca, ca_lines), (key, key_lines)) =
+            (wrapped(&made.cert.pem()), wrapped(&made.signing_key.serialize_pem()));
+        let text = format!(
+            "current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\nclusters:\n- name: k\n  cluster:\n    \
+             server: https://kube.example\n    certificate-authority-data: |\n{ca_lines}users:\n- name: u\n  user:\n    \
+             client-certificate-data: |\n{ca_lines}    client-key-data: |\n{key_lines}"
+        );
+        let config = config_of(&text).expect("a way");
+        assert_eq!(config.root_cert, Some(vec![made.cert.der().to_vec()]));
+        assert_eq!(config.auth_info.client_certificate_data, Some(ca));
+        assert_eq!(config.auth_info.client_key_data.map(|k| k.expose_secret().to_owned()), Some(key));
+    }
+
+    /// By a definition that is not the one in use (RFC 4648, 4).
+    fn base64_of(bytes: &[u8]) -> String {
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for three in bytes.chunks(3) {
+            let bits =
+                three.iter().chain([0, 0].iter()).take(3).fold(0u32, |all, byte| all << 8 | u32::from(*byte));
+            for i in 0..4 {
+                let digit = DIGITS[(bits >> (18 - 6 * i) & 63) as usize];
+                text.push(if i <= three.len() { char::from(digit) } else { '=' });
+            }
+        }
+        text
+    }
+
+    /// The library's order of what proves who asks.
+    #[test]
+    fn the_file_of_a_token_is_read_where_nothing_else_is_said() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), " secret\n").expect("written");
+        let path = file.path().to_str().expect("text").to_owned();
+        let asks = |auth: AuthInfo| {
+            let mut auth = AuthInfo { token_file: Some(path.clone()), ..auth };
+            let token = token_file(&mut auth).expect("good");
+            assert_eq!(token.is_none(), auth.token_file.is_some(), "one of the two");
+            token.map(|token| token.value().to_str().expect("text").to_owned())
+        };
+        assert_eq!(asks(AuthInfo::default()).as_deref(), Some("Bearer secret"));
+        assert_eq!(asks(AuthInfo { token: Some("other".to_owned().into()), ..AuthInfo::default() }), None);
+        let basic = (Some("me".to_owned()), Some("word".to_owned().into()));
+        assert_eq!(asks(AuthInfo { username: basic.0, password: basic.1, ..AuthInfo::default() }), None);
+        let mut none = AuthInfo { token_file: Some("/none".into()), ..AuthInfo::default() };
+        assert!(token_file(&mut none).is_err_and(|e| e.contains("/none: No such file")));
     }
 
     fn config_of(text: &str) -> Result<Config, String> {

@@ -6,7 +6,7 @@
 //! [`sinks`] (OTLP, Prometheus, terminal; [`top`] looks on). [`evidence`] has the words and numbers of a signal for all of them, [`names`] the names of all that
 //! leaves the agent. [`api`] and [`reconciler`] are the cluster's half;
 //! [`bounds`] says how long what others name may be, [`mod@plain`] makes their text fit to be shown, [`quantity`] reads what
-//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`listen`] opens ports and [`shell`] writes commands, for both.
+//! Kubernetes calls one, [`kubeconfig`] finds the API server, [`proxy`] the way out, [`token`] reads what proves who asks, [`listen`] opens ports and [`shell`] writes commands, for both.
 
 pub mod advice;
 pub mod agent;
@@ -34,5 +34,6 @@ pub mod sinks;
 mod testfuzz;
 #[doc(hidden)]
 pub mod testlog;
+pub mod token;
 pub mod top;
 pub mod ui;

@@ -12,6 +12,7 @@ mod host {
     mod hostile;
     mod ingest;
     mod oom;
+    mod openshift;
     mod otlp_check;
     mod otlp_collector;
     mod otlp_delivery;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::places::ROOT;
 use crate::attribution::paths;
+use crate::kernel::cgroups::name;
 use crate::kernel::facts::Trees;
 
 /// See the module.
@@ -35,7 +36,7 @@ impl Owners {
         if let Some(owner) = known.get(pod) {
             return *owner;
         }
-        let dirs = self.roots.iter().map(|root| root.join(Path::new(pod.trim_start_matches('/'))));
+        let dirs = self.roots.iter().map(|root| name::below(root, pod));
         let mut owners = dirs.filter_map(|dir| Some(fs::symlink_metadata(dir).ok()?.uid()));
         let first = owners.next();
         let owner = owners.find(|uid| *uid != ROOT).or(first);

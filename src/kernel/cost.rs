@@ -51,6 +51,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_file_panics() {
+        let seeds: [&[u8]; 2] = [
+            b"pos:\t0\nflags:\t02000002\nmap_type:\t2\nmax_entries:\t65536\nmemlock:\t524608\nmap_id:\t77\nfrozen:\t0\n",
+            b"pos:\t0\nprog_type:\t26\nmemlock:\t12288\nprog_id:\t3\n",
+        ];
+        crate::testfuzz::Mutator::new(&seeds).each(|file| {
+            let _ = std::str::from_utf8(file).ok().and_then(map_of);
+        });
+    }
+
+    #[test]
     fn maps_are_told_from_other_files() {
         let map = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t8\n\
                    max_entries:\t65536\nmap_flags:\t0x0\nmap_extra:\t0x0\nmemlock:\t524608\nmap_id:\t77\nfrozen:\t0\n";

@@ -98,6 +98,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_list_of_cpus_panics() {
+        let seeds: [&[u8]; 4] = [b"0-3,8-11\n", b"0\n", b"0-8191\n", b"0-4294967295\n"];
+        crate::testfuzz::Mutator::new(&seeds).each(|list| {
+            let Ok(list) = std::str::from_utf8(list) else { return };
+            let _ = number(list);
+            let Some(possible) = Possible::of(list) else { return };
+            let bits: u32 = possible.bits().iter().map(|word| word.count_ones()).sum();
+            assert!(bits <= possible.end() && possible.end() <= Possible::MOST);
+        });
+    }
+
+    #[test]
     fn lists_of_cpus() {
         for (list, count) in [("0\n", 1), ("0-3\n", 4), ("0-3,8-11\n", 8), ("0,2,4-5", 4), ("0-4095", 4096)] {
             assert_eq!(number(list), Some(count), "{list}");

@@ -65,7 +65,14 @@ fn kubernetes(facts: &Facts) -> Verdict<KubernetesHook> {
     let hook = KubernetesHook { configuration, version: facts.kubernetes.version.clone() };
     let how = facts.kubernetes.error.as_ref().map(|error| {
         let why = format!("names come from the container runtime alone, without owners and limits: {error}");
-        Shortfall::new(why, "make the API server reachable from here; the agent goes on asking")
+        // rustls', of a kubeconfig whose authority is the server's certificate.
+        let what_to_do = match error.contains("CaUsedAsEndEntity") {
+            true => {
+                "give the API server a certificate that is no CA's own (basicConstraints CA:FALSE); the agent goes on asking"
+            }
+            false => "make the API server reachable from here; the agent goes on asking",
+        };
+        Shortfall::new(why, what_to_do)
     });
     Verdict::of(hook, how.into_iter().collect())
 }

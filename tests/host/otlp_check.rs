@@ -121,6 +121,12 @@ impl Authority {
         format!("--otlp-certificate={}", path.display())
     }
 
+    /// With the authority's own certificate.
+    fn own(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new()
+            .identity(Identity::from_pem(self.issuer.pem(), self.issuer.key().serialize_pem()))
+    }
+
     /// A receiver that proves to be `name`.
     async fn receiver(&self, name: &str, old: bool) -> Receiver {
         let key = KeyPair::generate().expect("a key");
@@ -136,6 +142,26 @@ impl Authority {
     }
 }
 
+/// opentelemetry-collector#2061, #4676: with TLS 1.3 the receiver refuses after the handshake, when the first request is on its way.
+#[tokio::test]
+async fn a_receiver_that_wants_a_client_certificate_says_so() {
+    let ours = Authority::new("ours");
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    let issuer: &Issuer<'_, KeyPair> = &ours.issuer;
+    let certificate = params.signed_by(&key, issuer).expect("a certificate");
+    let tls_config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate.pem(), key.serialize_pem()))
+        .client_ca_root(tonic::transport::Certificate::from_pem(ours.issuer.pem()));
+    let receiver = Receiver::start_on(([127, 0, 0, 1], 0).into(), Some(tls_config)).await;
+    let flags =
+        Flags::try_parse_from(["x", "--otlp-endpoint", &tls(&receiver), &ours.trusted()]).expect("flags");
+    let config = OtlpConfig::new(&flags.otlp, |_| None).expect("good").expect("an endpoint");
+    for tried in try_receivers(&config).await {
+        says(&tried, "", "client certificate");
+    }
+}
+
 fn tls(receiver: &Receiver) -> String {
     format!("https://localhost:{}", receiver.address.port())
 }
@@ -147,6 +173,9 @@ async fn what_is_wrong_with_tls_is_told() {
     let good = ours.receiver("localhost", false).await;
     assert_eq!(tried(&tls(&good), &[&trusted], &[]).await.error, None);
     says(&tried(&tls(&good), &[&foreign], &[]).await, "UnknownIssuer", "--otlp-certificate");
+    // lnd#5450, kube#1767: what `openssl req -x509` makes is an authority's certificate, and was named.
+    let own = Receiver::start_on(([127, 0, 0, 1], 0).into(), Some(ours.own())).await;
+    says(&tried(&tls(&own), &[&trusted], &[]).await, "CaUsedAsEndEntity", "CA:FALSE");
     let elsewhere = ours.receiver("elsewhere.example", false).await;
     says(&tried(&tls(&elsewhere), &[&trusted], &[]).await, "elsewhere.example", "for another name");
     let old = ours.receiver("localhost", true).await;

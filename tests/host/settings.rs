@@ -168,3 +168,61 @@ fn a_plugin_that_is_not_installed_is_named_with_where_to_get_it() {
     }
     assert_eq!(error.matches("No such file").count(), 1, "{error}");
 }
+
+/// An API server that says which version it is; what proved who asked.
+fn api_server() -> (String, std::thread::JoinHandle<Option<String>>) {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = server.local_addr().expect("bound").to_string();
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("a connection");
+        let mut question = Vec::new();
+        while !question.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a question");
+            question.push(byte[0]);
+        }
+        let version = serde_json::json!({
+            "major": "1", "minor": "34", "gitVersion": "v1.34.1", "gitCommit": "", "gitTreeState": "", "buildDate": "",
+            "goVersion": "", "compiler": "", "platform": "",
+        });
+        let version = version.to_string();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{version}",
+            version.len()
+        )
+        .expect("answered");
+        let question = String::from_utf8(question).expect("text");
+        question.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned))
+    });
+    (format!("http://{address}"), asked)
+}
+
+/// kubernetes#52919: what an editor writes ends with an end of line, and kubectl takes it away.
+#[test]
+fn a_token_file_may_end_with_an_end_of_line() {
+    let (server, asked) = api_server();
+    let token = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token.path(), "secret\n").expect("written");
+    let file = kubeconfig(&server, &format!("{{tokenFile: '{}'}}", token.path().display()));
+    let error = checked(program(&CHECK).env("KUBECONFIG", file.path()));
+    assert_eq!(error, "");
+    assert_eq!(asked.join().expect("asked").as_deref(), Some("Bearer secret"));
+}
+
+/// beats#2354: a configuration that Windows' editor wrote begins with a byte order mark.
+#[test]
+fn a_configuration_may_come_from_another_system() {
+    let text = "agent:\n  interval: 2s\n";
+    for text in
+        [format!("\u{feff}{text}"), text.replace('\n', "\r\n"), String::new(), "# nothing\n".to_owned()]
+    {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &text).expect("written");
+        // The address comes after the configuration, and is refused.
+        let path = file.path().to_str().expect("text");
+        let said =
+            stderr(&program(&["agent", "--config", path, "--prometheus", "nowhere"]).output().expect("run"));
+        assert!(said.contains("--prometheus \"nowhere\": no address"), "{text:?}: {said}");
+    }
+}

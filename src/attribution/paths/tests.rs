@@ -452,6 +452,42 @@ fn what_was_reported_of_other_tools() {
             "/kubepods/pod<UID>/<ID>/docker/<OUTER>/kubelet/kubepods/pod<HASH>/<OUTER>",
             "<UID>/<ID>",
         ),
+        // A UUID in a unit's name is no container of Cloud Foundry's.
+        (
+            "tracee#958",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/snap.lxd.lxc.<UID>.scope",
+            "snap.lxd.lxc.<UID>.scope",
+        ),
+        (
+            "apm-agent-go#776",
+            "/user.slice/user-1000.slice/user@1000.service/apps.slice/apps-org.gnome.Terminal.slice/vte-spawn-<UID>.scope",
+            "vte-spawn-<UID>.scope",
+        ),
+        (
+            "datadog-agent#22025",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/<UID>.scope",
+            "<UID>.scope",
+        ),
+        ("datadog-agent#11140", "/kubelet/kubepods/besteffort/pod<UID>/<ID>", "<UID>/<ID>"),
+        ("dd-agent#2537", "/mygroup/<ID>", "<ID>"),
+        ("podman#10800", "/libpod_parent/<OUTER>/libpod-<ID>", "<ID>"),
+        ("podman#9252", "/machine.slice/libpod-<ID>.scope/init.scope", "<ID>"),
+        ("envbox#168", "/docker/<ID>/system.slice/sshd.service", "<ID>"),
+        (
+            "envbox#169",
+            "/kubepods.slice/kubepods-pod<UID_>.slice/cri-containerd-<ID>.scope/docker/<OUTER>",
+            "<UID>/<ID>",
+        ),
+        ("netdata#10006", "/kubepods/burstable/pod<UID>", "<UID>/"),
+        ("cadvisor#1900", "/ecs/<UID>/<ID>", "<ID>"),
+        (
+            "cgroup_exporter#30",
+            "/system.slice/node1_slurmstepd.scope/job_850/step_0/user/task_0",
+            "node1_slurmstepd.scope",
+        ),
+        ("jobstats#61", "/slurm_node1/uid_1000/job_850/step_batch", "plain"),
+        ("runwasi#821", "/kubepods-besteffort-pod<UID_>.slice:cri-containerd:<ID>", "<UID>/<ID>"),
+        ("coroot#467", "/podruntime.slice/kubelet.service", "kubelet.service"),
     ] {
         assert_eq!(said(&path(layout)), path(expected), "{report}: {layout}");
         assert!(!classify(&path(layout)).unknown, "{report}: {layout}");

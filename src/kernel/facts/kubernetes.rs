@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::causes::chain;
 use crate::kubeconfig::{self, Unusable};
 
 pub use crate::kubeconfig::Source as Configuration;
@@ -51,7 +52,7 @@ impl Kubernetes {
         };
         let (version, error) = match tokio::time::timeout(timeout, client.apiserver_version()).await {
             Ok(Ok(info)) => (Some(info.git_version), None),
-            Ok(Err(e)) => (None, Some(format!("{:#}", anyhow::Error::from(e)))),
+            Ok(Err(e)) => (None, Some(chain(&e))),
             Err(_) => (None, Some(format!("no answer within {} s", timeout.as_secs_f64()))),
         };
         Kubernetes { configuration: Some(configuration), version, error }

@@ -317,6 +317,9 @@ fn the_api_server() {
     facts.kubernetes.error = Some("connection refused".into());
     let down = plan(&facts).kubernetes;
     assert!(shortfall(&down, "connection refused").why.contains("container runtime alone"));
+    facts.kubernetes.error = Some("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))".into());
+    let own = plan(&facts).kubernetes;
+    assert!(shortfall(&own, "CaUsedAsEndEntity").what_to_do.contains("CA:FALSE"));
     facts.kubernetes.error = None;
     facts.kubernetes.version = Some("v1.36.3".into());
     assert!(matches!(plan(&facts).kubernetes, Verdict::Working { .. }));

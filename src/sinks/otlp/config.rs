@@ -2,6 +2,7 @@
 //!
 //! In one piece: each setting is a flag, a variable for all signals and one for each, and what is wrong with any of them is said here.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -232,6 +233,13 @@ pub fn remarks(args: &OtlpArgs, env: impl Fn(&str) -> Option<String>) -> Vec<Str
              processor makes deltas of it"
         ));
     }
+    let of_compression: BTreeSet<_> =
+        Lane::ALL.into_iter().flat_map(|lane| variables(lane, "COMPRESSION")).collect();
+    for variable in of_compression {
+        if let Some(value) = set(&variable).filter(|value| compression(value).is_none()) {
+            all.push(format!("{variable} is {value:?}, and is not used: gzip and none alone are known here"));
+        }
+    }
     let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
     if let Some(value) = set(aggregation) {
         all.push(format!(
@@ -263,6 +271,25 @@ fn exporter(lane: Lane) -> &'static str {
         Lane::Metrics => "OTEL_METRICS_EXPORTER",
         Lane::Events => "OTEL_LOGS_EXPORTER",
         Lane::Traces => "OTEL_TRACES_EXPORTER",
+    }
+}
+
+/// A variable of one kind of data, which goes before that of all.
+fn variables(lane: Lane, name: &str) -> [String; 2] {
+    let signal = match lane {
+        Lane::Metrics => "METRICS",
+        Lane::Events => "LOGS",
+        Lane::Traces => "TRACES",
+    };
+    [format!("OTEL_EXPORTER_OTLP_{signal}_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")]
+}
+
+/// Whether it is gzip; `None` for what is neither that nor none.
+fn compression(how: &str) -> Option<bool> {
+    match how.trim().to_ascii_lowercase().as_str() {
+        "gzip" => Some(true),
+        "none" => Some(false),
+        _ => None,
     }
 }
 
@@ -344,7 +371,7 @@ impl Source<'_> {
     /// Refuses a protocol other than gRPC.
     fn grpc(&self, lane: Lane) -> Result<(), ConfigError> {
         match self.standard(lane, None, "", "PROTOCOL") {
-            Some((setting, protocol)) if protocol != "grpc" => Err(refuse(
+            Some((setting, protocol)) if !protocol.eq_ignore_ascii_case("grpc") => Err(refuse(
                 &setting,
                 format!(
                     "{protocol:?} is not supported: set it to grpc, and the endpoint to a gRPC port (4317)"
@@ -355,13 +382,13 @@ impl Source<'_> {
     }
 
     fn gzip(&self, lane: Lane) -> Result<bool, ConfigError> {
-        let how =
-            self.standard(lane, self.args.otlp_compression.as_ref(), "--otlp-compression", "COMPRESSION");
-        match how.as_ref().map(|(setting, how)| (setting, how.as_str())) {
-            None | Some((_, "gzip")) => Ok(true),
-            Some((_, "none")) => Ok(false),
-            Some((setting, how)) => Err(refuse(setting, format!("{how:?} is not known: gzip or none"))),
+        if let Some(how) = &self.args.otlp_compression {
+            let unknown = || refuse("--otlp-compression", format!("{how:?} is not known: gzip or none"));
+            return compression(how).ok_or_else(unknown);
         }
+        let set = variables(lane, "COMPRESSION").into_iter().filter_map(|name| self.found(None, "", &name));
+        // One that is not known is passed over and remarked upon: it may be meant for programs that know it.
+        Ok(set.filter_map(|(_, how)| compression(&how)).next().unwrap_or(true))
     }
 
     fn tls(&self, lane: Lane) -> Result<TlsFiles, ConfigError> {
@@ -397,13 +424,8 @@ impl Source<'_> {
 
     /// The flag, else `OTEL_EXPORTER_OTLP_<SIGNAL>_<NAME>`, else `OTEL_EXPORTER_OTLP_<NAME>`.
     fn standard(&self, lane: Lane, flag: Option<&String>, name: &str, variable: &str) -> Found {
-        let signal = match lane {
-            Lane::Metrics => "METRICS",
-            Lane::Events => "LOGS",
-            Lane::Traces => "TRACES",
-        };
-        self.found(flag, name, &format!("OTEL_EXPORTER_OTLP_{signal}_{variable}"))
-            .or_else(|| self.found(None, "", &format!("OTEL_EXPORTER_OTLP_{variable}")))
+        let [own, all] = variables(lane, variable);
+        self.found(flag, name, &own).or_else(|| self.found(None, "", &all))
     }
 
     /// The flag, else the variable; an empty variable is not set (OpenTelemetry's rule).

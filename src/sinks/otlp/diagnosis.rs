@@ -7,6 +7,17 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use tonic::{Code, Status};
 
+/// What a receiver says of a client's certificate, or of none.
+const ALERTS: [AlertDescription; 4] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnknownCA,
+    AlertDescription::CertificateUnknown,
+];
+
+/// What the libraries say of a connection that the other end closed, by the moment they were in.
+const CLOSED: [&str; 3] = ["broken pipe", "connection reset", "operation was canceled: connection closed"];
+
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -28,6 +39,8 @@ pub enum Fault {
     OtherName,
     /// The certificate is of no authority that is trusted.
     Untrusted,
+    /// The certificate is an authority's own.
+    Authority,
     /// The certificate is no longer valid, or not yet.
     OutOfDate,
     /// It asks for this client's certificate, or does not like it.
@@ -38,6 +51,8 @@ pub enum Fault {
     Forbidden,
     /// It has no such service: it does not take this kind of data.
     NotTaken,
+    /// It was connected to, and closes the connection without a word.
+    Closed,
     /// The proxy on the way does not let it through.
     Proxy,
     /// The proxy on the way is not reached itself.
@@ -69,6 +84,12 @@ impl Fault {
             _ if has("HTTP/2 was not negotiated") => Fault::Http,
             _ if has("dns error") => Fault::UnknownName,
             _ if has("tunnel error") => Fault::Proxy,
+            // In TLS 1.3 it comes after the handshake, and within HTTP/2's error that has no cause.
+            _ if ALERTS.iter().any(|alert| has(&format!("received fatal alert: {alert:?}"))) => {
+                Fault::ClientCertificate
+            }
+            // The same, where the alert was not read before the end of the connection was seen.
+            _ if CLOSED.iter().any(|words| has(words)) => Fault::Closed,
             Code::Unimplemented if has("mapped from HTTP status code") => Fault::Http,
             Code::Unauthenticated => Fault::Unauthenticated,
             Code::PermissionDenied => Fault::Forbidden,
@@ -99,7 +120,12 @@ impl Fault {
                 "its certificate is for another name: use a name that is in the certificate as the endpoint's host"
             }
             Fault::Untrusted => {
-                "its certificate is of an authority that is not trusted here: name the CA by --otlp-certificate"
+                "its certificate is of an authority that is not trusted here: name the CA that signed it (not the \
+                 certificate itself) by --otlp-certificate"
+            }
+            Fault::Authority => {
+                "its certificate is a CA's own (basicConstraints CA:TRUE, as openssl req -x509 makes them), which is no \
+                 server's: give it one with CA:FALSE, or one that this CA signed"
             }
             Fault::OutOfDate => "its certificate is not valid now: renew it, or set the clocks",
             Fault::ClientCertificate => {
@@ -109,6 +135,9 @@ impl Fault {
             Fault::Forbidden => "it does not allow this: check what the token or the headers may do",
             Fault::NotTaken => {
                 "it has no service for this kind of data: give it a pipeline for it, or send it elsewhere"
+            }
+            Fault::Closed => {
+                "it closes the connection: does it want a client certificate (--otlp-client-certificate), or is it about to end?"
             }
             Fault::Proxy => {
                 "the proxy (HTTPS_PROXY) does not let it through: except the host by NO_PROXY, or allow it there"
@@ -151,14 +180,13 @@ fn tls(error: &rustls::Error) -> Option<Fault> {
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         ) => Fault::OutOfDate,
+        // The verifier's own error, which rustls has no name for.
+        E::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == "CaUsedAsEndEntity" => {
+            Fault::Authority
+        }
         E::InvalidCertificate(_) => Fault::Untrusted,
         E::NoApplicationProtocol | E::AlertReceived(AlertDescription::NoApplicationProtocol) => Fault::Http,
-        E::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnknownCA
-            | AlertDescription::CertificateUnknown,
-        ) => Fault::ClientCertificate,
+        E::AlertReceived(alert) if ALERTS.contains(alert) => Fault::ClientCertificate,
         _ => return None,
     })
 }

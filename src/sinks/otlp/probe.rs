@@ -90,7 +90,8 @@ async fn closer(signal: &Signal, status: &Status) -> Fault {
     let fault = Fault::of(status);
     // An answer has no cause, a connection that was lost has.
     let lost = std::error::Error::source(status).is_some();
-    if signal.tls.is_some() || !(fault == Fault::NoGrpc || fault == Fault::Other && lost) {
+    let unsaid = matches!(fault, Fault::NoGrpc | Fault::Closed) || fault == Fault::Other && lost;
+    if signal.tls.is_some() || !unsaid {
         return fault;
     }
     let looked = tokio::time::timeout(LOOK_WITHIN, speaks(&signal.endpoint)).await;

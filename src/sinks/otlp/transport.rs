@@ -1,12 +1,12 @@
 //! The connection to a receiver, and one gRPC call over it: encoded bytes to one method.
 
 use std::error::Error;
-use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use axum::http::header::AUTHORIZATION;
 use axum::http::uri::PathAndQuery;
 use bytes::{BufMut, Bytes};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Code, Request, Status};
 
@@ -28,6 +28,7 @@ use super::config::{Proxy, Signal, TlsFiles};
 use super::queue::Lane;
 use crate::causes::chain;
 use crate::sinks::lock;
+use crate::token::TokenFile;
 
 /// What a receiver did not accept of a request it took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub struct Connection {
 impl Connection {
     /// Checks the files it will need; connects at the first request.
     fn new(signal: Signal, token_file: Option<&Path>) -> Result<Self, String> {
-        let token = token_file.map(TokenFile::open).transpose()?;
+        let token = token_file.map(|path| TokenFile::open("OTLP", path)).transpose()?;
         let connection = Connection { token, signal, channel: Mutex::new(None) };
         connection.channel()?;
         Ok(connection)
@@ -62,11 +63,11 @@ impl Connection {
 
     /// The headers of every request, the token as it is now among them.
     pub fn metadata(&self) -> MetadataMap {
-        let mut metadata = self.signal.headers.0.clone();
-        if let Some(token) = &self.token {
-            metadata.insert("authorization", token.value());
-        }
-        metadata
+        let metadata = self.signal.headers.0.clone();
+        let Some(token) = &self.token else { return metadata };
+        let mut headers = metadata.into_headers();
+        headers.insert(AUTHORIZATION, token.value());
+        MetadataMap::from_headers(headers)
     }
 
     /// The connection, a new one after [`Connection::lost`]. Must be called in a tokio runtime.
@@ -215,67 +216,23 @@ fn tls(files: &TlsFiles) -> Result<ClientTlsConfig, String> {
     if let Some((certificate, key)) = &files.identity {
         let secret = read(key)?;
         if PrivateKeyDer::from_pem_slice(&secret).is_err() {
-            return Err(format!("{}: no private key in it (PEM)", key.display()));
+            let what = match is_encrypted(&secret) {
+                true => {
+                    "the private key is encrypted, and there is nobody to ask for the passphrase: decrypt it (openssl pkey)"
+                }
+                false => "no private key in it (PEM)",
+            };
+            return Err(format!("{}: {what}", key.display()));
         }
         config = config.identity(Identity::from_pem(certificates(certificate)?, secret));
     }
     Ok(config)
 }
 
-/// A bearer token in a file that someone else renews (a projected service-account token).
-#[derive(Debug)]
-struct TokenFile {
-    path: PathBuf,
-    read: Mutex<Token>,
-}
-
-#[derive(Debug)]
-struct Token {
-    /// Of the file that was read.
-    modified: Option<SystemTime>,
-    header: AsciiMetadataValue,
-    /// Whether the file could be read the last time.
-    readable: bool,
-}
-
-impl TokenFile {
-    fn open(path: &Path) -> Result<Self, String> {
-        let (modified, header) = read_token(path)?;
-        Ok(TokenFile { path: path.into(), read: Mutex::new(Token { modified, header, readable: true }) })
-    }
-
-    /// The header's value, read again if the file has changed. A file that cannot be read leaves the last
-    /// token in use, and is told once.
-    fn value(&self) -> AsciiMetadataValue {
-        let mut token = lock(&self.read);
-        let modified = modified(&self.path).ok();
-        if modified.is_none() || modified != token.modified {
-            match read_token(&self.path) {
-                Ok((modified, header)) => *token = Token { modified, header, readable: true },
-                Err(error) if token.readable => {
-                    tracing::warn!("OTLP token: {error}; the last one read stays in use");
-                    token.readable = false;
-                }
-                Err(_) => {}
-            }
-        }
-        token.header.clone()
-    }
-}
-
-fn modified(path: &Path) -> io::Result<SystemTime> {
-    std::fs::metadata(path)?.modified()
-}
-
-fn read_token(path: &Path) -> Result<(Option<SystemTime>, AsciiMetadataValue), String> {
-    // The time is taken first: a change in between is then seen as a change later.
-    let modified = modified(path).ok();
-    let token = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let token = token.trim();
-    let header = (!token.is_empty()).then(|| format!("Bearer {token}").parse::<AsciiMetadataValue>().ok());
-    let mut header = header.flatten().ok_or_else(|| format!("{}: no token in it", path.display()))?;
-    header.set_sensitive(true);
-    Ok((modified, header))
+/// Either of the ways a key is encrypted in PEM: PKCS#8's, and the older one with its own header (RFC 1421).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 /// Sends bytes that are encoded already.
@@ -329,42 +286,7 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_renewed_token_is_used_and_a_lost_one_kept() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("token");
-        let write = |text: &str, age: u64| {
-            std::fs::write(&path, text).expect("write");
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(age);
-            File::options().write(true).open(&path).and_then(|f| f.set_modified(time)).expect("set time");
-        };
-        write("one\n", 1000);
-        let token = TokenFile::open(&path).expect("a token");
-        assert_eq!(token.value(), "Bearer one");
-        assert!(token.value().is_sensitive());
-        write("two", 2000);
-        assert_eq!(token.value(), "Bearer two");
-        write("", 3000);
-        assert_eq!(token.value(), "Bearer two");
-        std::fs::remove_file(&path).expect("remove");
-        assert_eq!(token.value(), "Bearer two");
-        write("three", 4000);
-        assert_eq!(token.value(), "Bearer three");
-    }
-
-    #[test]
-    fn an_empty_or_missing_token_file_is_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("token");
-        assert!(TokenFile::open(&path).is_err_and(|e| e.contains("No such file")));
-        std::fs::write(&path, " \n").expect("write");
-        assert!(TokenFile::open(&path).is_err_and(|e| e.ends_with("no token in it")));
-    }
 
     #[test]
     fn files_without_what_they_are_for_are_refused_at_the_start() {
@@ -377,6 +299,15 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["c".to_owned()]).expect("a certificate");
         let (good, key) = (file("good", &made.cert.pem()), file("key", &made.signing_key.serialize_pem()));
         let empty = file("empty", "");
+        // The first lines of what `openssl pkcs8 -topk8` and `openssl ec -aes256` write.
+        let encrypted = file(
+            "encrypted",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIH0MF8=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        );
+        let older = file(
+            "older",
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,3D2B\n\nMIH0\n-----END EC PRIVATE KEY-----\n",
+        );
         let no_pem = file("no-pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
         let with = |ca: &Path, identity: Option<(&Path, &Path)>| {
             let identity = identity.map(|(c, k)| (c.into(), k.into()));
@@ -389,6 +320,9 @@ mod tests {
             (&key, None, "key: no certificate"),
             (&good, Some((&*empty, &*key)), "empty: no certificate"),
             (&good, Some((&*good, &*good)), "good: no private key"),
+            // prometheus#3678, elasticsearch_exporter#198.
+            (&good, Some((&*good, &*encrypted)), "encrypted: the private key is encrypted"),
+            (&good, Some((&*good, &*older)), "older: the private key is encrypted"),
         ] {
             let error = with(ca, identity).expect_err("refused");
             assert!(error.contains(wrong), "{error}");

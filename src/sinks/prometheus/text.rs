@@ -20,9 +20,12 @@ pub struct Format {
 impl Format {
     /// From the request's Accept and Accept-Encoding headers.
     pub fn of(accept: &str, accept_encoding: &str) -> Self {
+        // What is asked for by name goes before the same wish for anything.
+        let text = ["text/plain", "text/*", "*/*"].into_iter().find_map(|name| wish(accept, name));
+        let identity = wish(accept_encoding, "identity");
         Format {
-            open_metrics: accepts(accept, "application/openmetrics-text"),
-            gzip: accepts(accept_encoding, "gzip"),
+            open_metrics: prefers(wish(accept, "application/openmetrics-text"), text),
+            gzip: prefers(wish(accept_encoding, "gzip"), identity),
         }
     }
 
@@ -60,14 +63,24 @@ impl Format {
     }
 }
 
-/// Whether a list such as `text/html, gzip;q=0.5` has an element that is not refused by `q=0`.
-fn accepts(list: &str, wanted: &str) -> bool {
-    list.split(',').any(|element| {
+/// How much an element of a list such as `text/html, gzip;q=0.5` is wished for: 1 unless it says otherwise, 0 if it is
+/// refused (RFC 9110, 12.4.2); `None`: it is not in the list.
+fn wish(list: &str, wanted: &str) -> Option<f32> {
+    let all = list.split(',').filter_map(|element| {
         let mut parts = element.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
-        let refused = parts.any(|p| p.strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0_f32));
-        named && !refused
-    })
+        parts.next().filter(|name| name.eq_ignore_ascii_case(wanted))?;
+        let weight =
+            parts.filter_map(|part| part.split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("q"));
+        // One that is no number is not obeyed.
+        Some(weight.and_then(|(_, q)| q.parse().ok()).filter(|q: &f32| q.is_finite()).unwrap_or(1.0))
+    });
+    // Of several versions of one kind, the one that is wished for most.
+    all.reduce(f32::max)
+}
+
+/// What is wished for and not less than the other, which is served anyhow.
+fn prefers(one: Option<f32>, other: Option<f32>) -> bool {
+    one.is_some_and(|one| one > 0.0 && one >= other.unwrap_or(0.0))
 }
 
 /// Passes OpenMetrics on as it is, or line by line as the older format: there a counter's `# HELP` and
@@ -152,6 +165,37 @@ mod tests {
             ("text/plain", "deflate, GZIP;q=1.0", Format { open_metrics: false, gzip: true }),
             ("*/*", "gzip;q=0", Format { open_metrics: false, gzip: false }),
             ("", "", Format { open_metrics: false, gzip: false }),
+            // prometheus/common#928, kube-state-metrics#3010: what is preferred is not to be had here, the next is.
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                 application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2",
+                "br, zstd",
+                Format { open_metrics: true, gzip: false },
+            ),
+            // opentelemetry-specification#5136: a weight is obeyed.
+            (
+                "application/openmetrics-text;q=0.1, text/plain;version=0.0.4;q=1",
+                "identity;q=1, gzip;q=0.5",
+                Format { open_metrics: false, gzip: false },
+            ),
+            (
+                "text/plain; q=1, application/openmetrics-text; Q=0.9",
+                "gzip, identity",
+                Format { open_metrics: false, gzip: true },
+            ),
+            (
+                "application/openmetrics-text;q=0.2, text/*;q=0.3",
+                "gzip;q=0.2, identity;q=0.3",
+                Format { open_metrics: false, gzip: false },
+            ),
+            ("application/openmetrics-text;q=0.2,*/*;q=0.8", "", Format { open_metrics: false, gzip: false }),
+            // prometheus/common#966.
+            ("*/*", "*", Format { open_metrics: false, gzip: false }),
+            (
+                "application/openmetrics-text;version=0.0.1, application/openmetrics-text;version=1.0.0;q=0",
+                "gzip;q=high",
+                Format { open_metrics: true, gzip: true },
+            ),
         ] {
             assert_eq!(Format::of(accept, encoding), expected, "{accept} {encoding}");
         }

@@ -1,6 +1,7 @@
 //! Kills by BPF programs.
 
 use std::cell::RefCell;
+use std::iter;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, OpenObject, RingBuffer, RingBufferBuilder};
 
 use super::kill::{Asker, Kill, Limit, Place, Sizes, Victim};
+use crate::kernel::cgroups::name;
 use crate::kernel::cpus::Possible;
 use crate::kernel::shared::{Wire, decode, until_nul};
 use crate::kernel::{ProgramCost, cost};
@@ -218,6 +220,34 @@ fn path(of: &oom_path, level: u32) -> Option<String> {
         return None;
     }
     let names = of.names.chunks_exact(NAME_LEN).take(of.levels as usize).skip(level as usize);
-    let path: String = names.rev().map(|name| format!("/{}", text(name))).collect();
-    Some(if path.is_empty() { "/".to_owned() } else { path })
+    let name_of = |one: &[i8]| one.iter().map(|c| *c as u8).take_while(|b| *b != 0).collect::<Vec<_>>();
+    let path: Vec<u8> = names.rev().flat_map(|one| iter::once(b'/').chain(name_of(one))).collect();
+    Some(if path.is_empty() { "/".to_owned() } else { name::text(&path).into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn below(names: &[&[u8]]) -> oom_path {
+        let mut path = oom_path::default();
+        path.levels = names.len() as u32;
+        // From the cgroup up.
+        for (room, name) in path.names.chunks_exact_mut(NAME_LEN).zip(names.iter().rev()) {
+            room.iter_mut().zip(*name).for_each(|(to, from)| *to = *from as i8);
+        }
+        path
+    }
+
+    /// As the readings of the tree have it, or the workload would not be found by it.
+    #[test]
+    fn a_path_is_the_text_that_the_tree_has_for_it_whatever_its_bytes() {
+        let of = below(&[b"system.slice", b"caf\xe9", b"a\\xe9\t"]);
+        let whole = path(&of, 0).expect("all of it");
+        assert_eq!(whole, "/system.slice/caf\\xe9/a\\x5cxe9\\x09");
+        assert_eq!(*name::bytes(&whole), b"/system.slice/caf\xe9/a\\xe9\t"[..]);
+        assert_eq!(path(&of, 1).as_deref(), Some("/system.slice/caf\\xe9"));
+        assert_eq!(path(&of, 3).as_deref(), Some("/"));
+        assert_eq!(path(&oom_path { cut: 1, ..of }, 0), None);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use foldhash::HashMap;
 
+use crate::kernel::cgroups::name;
 use crate::kernel::{CgroupChange, CgroupKey, MemoryReading, MemoryStat, Reading, StatReading};
 
 /// Less pressure in an interval is not asked about, ns.
@@ -69,7 +70,7 @@ impl Files {
                     continue;
                 }
                 left -= 1;
-                let dir = self.tree.join(known.path.trim_start_matches('/'));
+                let dir = name::below(&self.tree, &known.path);
                 let file = |name: &str| fs::read_to_string(dir.join(name)).ok();
                 // Gone, or without the memory controller.
                 known.stat = memory(file, self.unified).or(known.stat);
@@ -136,6 +137,9 @@ impl<'t> Stat<'t> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
     use crate::kernel::{CgroupStat, Hierarchy, Pressure};
 
@@ -189,16 +193,39 @@ mod tests {
         assert_eq!(memory(|_| Some("no numbers\n".to_owned()), true), Some(MemoryStat::default()));
     }
 
+    /// All of the files are one text here: one that is none of them is no number.
+    #[test]
+    fn no_file_panics() {
+        let seeds: [&[u8]; 5] = [
+            b"anon 4096\nfile 8192\ninactive_file 4096\nactive_file 8192\nslab_reclaimable 100\n\
+              workingset_refault_anon 3\nworkingset_refault_file 694904\npgmajfault 7\n",
+            b"inactive_file 1\ntotal_inactive_file 4096\ntotal_active_file 8192\ntotal_workingset_refault 12\n\
+              total_pgmajfault 5\n",
+            b"16777216\n",
+            b"max\n",
+            b"9223372036854771712\n",
+        ];
+        crate::testfuzz::Mutator::new(&seeds).each(|file| {
+            // What is no text is none: see `read`.
+            let Ok(text) = std::str::from_utf8(file) else { return };
+            for unified in [true, false] {
+                let read = memory(|_| Some(text.to_owned()), unified).expect("there is a file");
+                assert!(read.limit.is_none_or(|limit| limit < NO_LIMIT));
+            }
+        });
+    }
+
     #[test]
     fn only_who_waited_is_read_and_what_is_made_later_began_at_zero() {
         let tree = tempfile::tempdir().expect("a directory");
-        let write = |group: &str, usage: u64| {
+        let write = |group: &OsStr, usage: u64| {
             fs::create_dir_all(tree.path().join(group)).expect("a group");
             fs::write(tree.path().join(group).join("memory.current"), usage.to_string()).expect("written");
             fs::write(tree.path().join(group).join("memory.stat"), "pgmajfault 9\n").expect("written");
         };
-        write("old", 1);
-        write("new", 2);
+        write("old".as_ref(), 1);
+        // Its name is no text.
+        write(OsStr::from_bytes(b"new\xe9"), 2);
         let key = |id| CgroupKey { hierarchy: Hierarchy::Unified, id };
         let mut files = Files::new(tree.path().to_owned(), true);
         let mut read = |new: Option<(u64, &str)>, pressure: [u64; 2]| {
@@ -224,7 +251,7 @@ mod tests {
         };
         let ms = 1_000_000;
         assert_eq!(read(Some((1, "/old")), [9 * ms, 0]), []);
-        assert_eq!(read(Some((2, "/new")), [9 * ms, 0]), [(2, None, Some(0))]);
+        assert_eq!(read(Some((2, r"/new\xe9")), [9 * ms, 0]), [(2, None, Some(0))]);
         assert_eq!(read(None, [9 * ms + ms / 2, 0]), [(2, None, Some(0))], "half a millisecond");
         assert_eq!(read(None, [10 * ms, ms]), [(1, Some(1), Some(9)), (2, Some(2), Some(9))]);
     }

@@ -142,6 +142,17 @@ fn what_the_standard_variables_switch_off_is_not_sent() {
     let spaced =
         some(&[endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL= grpc ", "OTEL_EXPORTER_OTLP_COMPRESSION=none "]);
     assert!(spaced.metrics.is_some_and(|metrics| !metrics.gzip));
+    // opentelemetry-rust#3730, opentelemetry-specification#4576.
+    let upper =
+        some(&[endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=gRPC", "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION=NONE"]);
+    assert_eq!((upper.metrics.map(|m| m.gzip), upper.events.map(|e| e.gzip)), (Some(false), Some(true)));
+    // For others: what is known of it is taken, and the rest told.
+    let [all, own] = ["OTEL_EXPORTER_OTLP_COMPRESSION=none", "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION=zstd"];
+    assert!(some(&[endpoint, all, own]).events.is_some_and(|events| !events.gzip));
+    assert_eq!(
+        told(&[endpoint, all, own]),
+        "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION is \"zstd\", and is not used: gzip and none alone are known here"
+    );
     // A flag for the one kind says it after all.
     let flag = some(&["OTEL_METRICS_EXPORTER=none", "--otlp-metrics-endpoint=http://m:1"]);
     assert!(flag.metrics.is_some() && flag.events.is_none());
