@@ -114,6 +114,12 @@ fn a_cgroup_root_holds_what_is_mounted_below_it() {
     let (named, _) = report(json().args(["--cgroup-root", "/sys/fs/cgroup"]));
     let (found, _) = report(&mut json());
     assert_eq!(named.cgroups.iter().collect::<Vec<_>>(), found.cgroups.iter().collect::<Vec<_>>());
+    // And nothing that is mounted beside it.
+    for (_, tree) in found.cgroups.iter() {
+        let (one, _) = report(json().arg("--cgroup-root").arg(&tree.mount));
+        let elsewhere = one.cgroups.iter().find(|(_, other)| !other.mount.starts_with(&tree.mount));
+        assert_eq!(elsewhere, None, "{}", tree.mount.display());
+    }
 }
 
 #[test]

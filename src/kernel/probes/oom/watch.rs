@@ -230,8 +230,7 @@ mod tests {
     use super::*;
 
     fn below(names: &[&[u8]]) -> oom_path {
-        let mut path = oom_path::default();
-        path.levels = names.len() as u32;
+        let mut path = oom_path { levels: names.len() as u32, ..oom_path::default() };
         // From the cgroup up.
         for (room, name) in path.names.chunks_exact_mut(NAME_LEN).zip(names.iter().rev()) {
             room.iter_mut().zip(*name).for_each(|(to, from)| *to = *from as i8);
