@@ -113,7 +113,8 @@ fn a_pod_that_loses_packets_is_told_with_the_share_of_the_rule() {
         assert!(metrics.lines().any(|line| told_of(&line)), "{metrics}");
         told
     });
-    assert!(pods.iter().all(|uid| uid == UID_A), "{pods:?}");
+    // Of other tests' pods it may tell as well.
+    assert!(!pods.iter().any(|uid| uid == UID_B), "{pods:?}");
     agent.line("its end", |line| {
         serde_json::from_str::<Value>(&line.text).is_ok_and(|said| {
             said["kernel_gossip.whisper.signal"] == "packet_drop"

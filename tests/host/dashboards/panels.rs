@@ -1,7 +1,7 @@
 //! Every panel shows data of the real agent: by its own page, and through the collector.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ fn container(runtime: &Path, number: u32, pod: &str) -> Cgroup {
     Cgroup::at(&format!("kg-test-dashboards-{}-0/kubepods/burstable/pod{uid}/{id}", std::process::id()))
 }
 
-/// One is stopped by its limit, one kept waiting by a noisy neighbour, and one asks where nobody listens, twenty times a second.
+/// One is stopped by its limit, one kept waiting by a noisy neighbour, and one connects to another, twenty times a second.
 struct Load {
     _burners: Vec<Burners>,
     _cgroups: Vec<Cgroup>,
@@ -71,9 +71,12 @@ fn load(runtime: &Path) -> Load {
         let over = over.clone();
         move || {
             let nets = nets; // whole, with the other end
+            let listener = nets.b.inside(|| TcpListener::bind("0.0.0.0:7001").expect("a socket"));
             nets.a.inside(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let _ = TcpStream::connect(format!("{}:7001", nets.address_b));
+                    if let Ok(_asks) = TcpStream::connect(format!("{}:7001", nets.address_b)) {
+                        let _answers = listener.accept();
+                    }
                     std::thread::sleep(50 * ms);
                 }
             });
