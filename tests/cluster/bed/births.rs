@@ -94,7 +94,7 @@ impl Bed {
 
 /// Waits until an agent has all that it tells births by. The API server answers before or after the first reading.
 pub fn until_watching(agent: &mut Running) {
-    let mut left = vec!["births: working", "agent: watching", "API server: "];
+    let mut left = vec!["births: working", "sampler: watching", "API server: "];
     agent.line("that it watches", |line| {
         left.retain(|part| !line.text.contains(part));
         left.is_empty()
