@@ -90,9 +90,9 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
     println!("{}", said["body"]);
     // Of what is sent again one in twenty is lost, too; a timer that fires early sends what is not lost.
     assert!((4.0..=8.0).contains(&of("retransmitted.percent")), "{said:#}");
-    // A quiet machine repairs nearly all before a timeout.
-    let waits = of("timeouts") + of("tail_losses");
-    assert!(waits >= 3.0 && of("retransmitted.segments") >= waits, "{said:#}");
+    // A quiet machine repairs nearly all by a probe, which is known with the next acknowledgement: in the next window, of a few.
+    let (waits, again) = (of("timeouts") + of("tail_losses"), of("retransmitted.segments"));
+    assert!(waits >= 3.0 && waits <= 1.1 * again, "{said:#}");
     assert!(!told.iter().any(|uid| uid == TALKING), "{told:?}");
     agent.line("its end", |line| {
         serde_json::from_str::<Value>(&line.text).is_ok_and(|said| {

@@ -44,8 +44,8 @@ impl Kind for TcpRetransmit {
 
     /// `None` of what has no network namespace of its own. Segments are sent again without a loss, too, where they come out of
     /// order or late: 1,516 in a clean transfer of 0.8 GB. A wait in vain is what hurts, and what reordering does not make: a timeout (200 ms
-    /// and more), or the two round trips after which a probe repairs the loss of what was sent last, as far as nothing says that it had
-    /// arrived. (A SYN's is among the timeouts; that of an answer to one is not.)
+    /// and more), or the time after which a probe repairs the loss of what was sent last (two round trips, or 200 ms more where it was all on the way;
+    /// tcp_schedule_loss_probe()), as far as nothing says that it had arrived. (A SYN's is among the timeouts; that of an answer to one is not.)
     fn judge(&self, rule: &Rule, growth: &Growth) -> Option<Judgement> {
         let tcp = growth.packets?.tcp;
         let waits = tcp.timeouts.max(tcp.syn) + tcp.tail_losses;
