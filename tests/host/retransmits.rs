@@ -26,7 +26,7 @@ fn tells() -> bool {
 }
 
 /// One in twenty of the packets that a pod sends on connections is dropped in the host's FORWARD: that pod is told, with its
-/// share and the waits, and the one it talks to is not, though that sends as much.
+/// share and the waits, and the one it talks to, which sends as much, with less, if at all.
 #[test]
 fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
     if !tells() {
@@ -71,9 +71,10 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
                 if new["kernel_gossip.whisper.signal"] != "tcp_retransmit" {
                     return false;
                 }
-                told.push(new["k8s.pod.uid"].as_str().unwrap_or_default().to_owned());
+                told.push(new.clone());
                 said = new;
-                said["k8s.pod.uid"] == LOSING && told.iter().filter(|uid| *uid == LOSING).count() >= 9
+                said["k8s.pod.uid"] == LOSING
+                    && told.iter().filter(|said| said["k8s.pod.uid"] == LOSING).count() >= 9
             });
             said
         }));
@@ -93,7 +94,10 @@ fn a_pod_whose_segments_are_lost_is_told_with_the_share() {
     // A quiet machine repairs nearly all by a probe, which is known with the next acknowledgement: in the next window, of a few.
     let (waits, again) = (of("timeouts") + of("tail_losses"), of("retransmitted.segments"));
     assert!(waits >= 3.0 && waits <= 1.1 * again, "{said:#}");
-    assert!(!told.iter().any(|uid| uid == TALKING), "{told:?}");
+    // With a question the acknowledgement of an answer is lost, and some answers are sent again for want of it: fewer.
+    let others = told.iter().filter(|said| said["k8s.pod.uid"] == TALKING);
+    let percent = |said: &Value| number(said, "kernel_gossip.network.tcp.retransmitted.percent");
+    assert!(others.clone().all(|said| percent(said) < of("retransmitted.percent")), "{told:#?}");
     agent.line("its end", |line| {
         serde_json::from_str::<Value>(&line.text).is_ok_and(|said| {
             said["kernel_gossip.whisper.signal"] == "tcp_retransmit"
