@@ -37,10 +37,7 @@ done
 field() { k get kernelwhisper "$whisper" -o "jsonpath={.status.$1}"; }
 
 demo_begins kernelwhispers
-if [ -z "$image" ]; then
-  image=docker.io/library/busybox:1.36
-  ! on_test_bed || image=testbed.local/busybox:1
-fi
+: "${image:=$(busybox)}"
 
 # throttled SECONDS: "PERIODS THROTTLED" of so many seconds, by the container's own cpu.stat: nobody's word but
 # the kernel's.

@@ -39,7 +39,8 @@ while [ $# -gt 0 ]; do
 done
 
 # network NUMBER: of the whisper's packet_drop.
-network() { k get kernelwhisper "$whisper" -o "jsonpath={.status.signals[?(@.type==\"packet_drop\")].evidence.network.$1}"; }
+drops='.status.signals[?(@.type=="packet_drop")].evidence.network'
+network() { k get kernelwhisper "$whisper" -o "jsonpath={$drops.$1}"; }
 
 # testbed_iptables NAME: this machine's iptables as an image of the test bed.
 testbed_iptables() {
@@ -51,14 +52,12 @@ testbed_iptables() {
 }
 
 demo_begins kernelwhispers
-if on_test_bed; then
-  : "${image:=testbed.local/busybox:1}"
-  if [ -z "$iptables_image" ]; then
-    iptables_image=testbed.local/iptables:1
-    testbed_iptables "$iptables_image"
-  fi
+: "${image:=$(busybox)}"
+if [ -z "$iptables_image" ] && on_test_bed; then
+  iptables_image=testbed.local/iptables:1
+  testbed_iptables "$iptables_image"
 fi
-: "${image:=docker.io/library/busybox:1.36}" "${iptables_image:=docker.io/nicolaka/netshoot:v0.13}"
+: "${iptables_image:=docker.io/nicolaka/netshoot:v0.13}"
 
 say "A shop that asks its API all the time, and a rule in its network that somebody forgot: one answer in ten is dropped"
 k create -f - <<YAML
@@ -109,12 +108,9 @@ k get pods
 
 say "Waiting for the kernel's word"
 k wait --for=create --timeout=120s "kernelwhisper/$whisper"
-# Until a whole window is in it, ten seconds; it is said again each minute.
-for _ in $(seq 120); do
-  [ -n "$(network dropPercent)" ] && break
-  sleep 1
-done
-[ -n "$(network dropPercent)" ] || die "nothing was dropped: $(k get kernelwhisper "$whisper" -o 'jsonpath={.status.insight}')"
+# Another signal may have been the first.
+k wait --for=jsonpath="{$drops.dropPercent}" --timeout=120s "kernelwhisper/$whisper" ||
+  die "nothing was dropped: $(k get kernelwhisper "$whisper" -o 'jsonpath={.status.insight}')"
 
 say "The same pod, side by side"
 # Bytes, packets, errors, drops received; then the same sent.

@@ -3,7 +3,7 @@
 #
 # "Your infrastructure is talking behind your back": on the cluster of the current kubectl context, with Kernel Gossip installed, all
 # that the other demonstrations show, one after the other, and a kill that Kubernetes does not tell. In the end what the usual
-# metrics said stands beside what the kernel says. Five minutes; nothing is left.
+# metrics said stands beside what the kernel says. Some two minutes, four with --apply; nothing is left.
 #
 #   --apply      has the throttled pod resized in place, as demo-2-cpu-throttle.sh --apply does
 #   --html FILE  writes the birth's waterfall as a page, as demo-1-pod-birth.sh --html does
@@ -37,8 +37,7 @@ chapter() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 
 demo_begins kernelwhispers
 trap 'demo_ends; rm -f "$KG_STORY"' EXIT
-image=docker.io/library/busybox:1.36
-! on_test_bed || image=testbed.local/busybox:1
+image=$(busybox)
 
 chapter "1. The cascade: what it takes to start one pod"
 "$repository/scripts/demo-1-pod-birth.sh" ${html[@]+"${html[@]}"}

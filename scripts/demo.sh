@@ -26,5 +26,8 @@ demo_ends() { [ -n "$keep" ] || kubectl delete namespace "$namespace" --ignore-n
 # on_test_bed: whether the cluster is that of tests/testbed, which pulls no image.
 on_test_bed() { [ -n "$(kubectl get node kg-node --ignore-not-found -o name)" ]; }
 
+# busybox: the image with a shell that the demonstrations run.
+busybox() { if on_test_bed; then echo testbed.local/busybox:1; else echo docker.io/library/busybox:1.36; fi; }
+
 # told WHAT METRICS KERNEL: a line of the story, where demo-final.sh tells one.
 told() { [ -z "${KG_STORY-}" ] || printf '%s\t%s\t%s\n' "$@" >>"$KG_STORY"; }
